@@ -1,0 +1,96 @@
+"""Every error a user can mend, in one tree.
+
+The command line turns a :class:`PipelineError` into one message and exit code 2; anything else
+that escapes is a defect of ours and keeps its traceback. A message has three parts: what was
+found, what was expected, what to do next.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BackboneError",
+    "CacheBusyError",
+    "CacheError",
+    "DataError",
+    "DeviceError",
+    "DownloadError",
+    "HeadError",
+    "ImageError",
+    "NoSpaceError",
+    "PipelineError",
+    "ResultError",
+    "SettingsError",
+]
+
+
+class PipelineError(Exception):
+    """Something the user can mend.
+
+    Parameters
+    ----------
+    found : str
+        What is wrong, with the name of the thing it is wrong with.
+    expected : str, optional
+        What would have been right.
+    todo : str, optional
+        What to do next: a command where there is one.
+    """
+
+    def __init__(self, found: str, *, expected: str = "", todo: str = "") -> None:
+        super().__init__(found)
+        self.found = found
+        self.expected = expected
+        self.todo = todo
+
+    def __str__(self) -> str:
+        """One sentence a part, in the order found, expected, to do."""
+        parts = [self.found]
+        if self.expected:
+            parts.append(f"Expected: {self.expected}")
+        if self.todo:
+            parts.append(f"Next: {self.todo}")
+        return "\n".join(parts)
+
+
+class SettingsError(PipelineError):
+    """A setting has a value that it cannot have."""
+
+
+class DataError(PipelineError):
+    """The data set cannot be read as one: layout, list files, labels, splits."""
+
+
+class DownloadError(PipelineError):
+    """Something could not be fetched, or is not what its checksum says."""
+
+
+class ImageError(PipelineError):
+    """One image cannot be used: unreadable, truncated, not an image, absurdly large."""
+
+
+class BackboneError(PipelineError):
+    """No such network or layer, or weights that do not fit it."""
+
+
+class DeviceError(PipelineError):
+    """A device or an engine was asked for that this machine lacks."""
+
+
+class CacheError(PipelineError):
+    """A cache file is damaged, foreign, or cannot be written."""
+
+
+class CacheBusyError(CacheError):
+    """Another run holds the cache."""
+
+
+class NoSpaceError(CacheError):
+    """The disk has no room for what is to be written."""
+
+
+class HeadError(PipelineError):
+    """A head cannot be trained or loaded: one class, too few examples, a damaged model file."""
+
+
+class ResultError(PipelineError):
+    """A result file is missing, damaged, or of another schema."""

@@ -1,0 +1,139 @@
+"""Files written whole or not at all, digests, and room on the disk.
+
+What a reader can see under a published name is always complete: the bytes go to a temporary
+name in the same folder, are flushed to the disk, and replace the old file in one step; then the
+folder itself is flushed, so that the name survives a loss of power too.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.errors import CacheError, NoSpaceError
+
+__all__ = [
+    "canonical_json",
+    "digest_of",
+    "need_space",
+    "replacing",
+    "sha256_file",
+    "sync_folder",
+    "write_atomic",
+    "write_json",
+]
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in `folder` to the disk; without effect where the system has no such call."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the system's errors of writing `path` into ones that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpaceError(
+                f"No space left while writing {path} ({error.strerror}).",
+                expected="room for the whole file beside the old one",
+                todo="free some space, or put the cache on another disk with CACHE=; then give "
+                "the same command again: what was finished is kept",
+            ) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise CacheError(
+                f"{path.parent} cannot be written ({error.strerror}).",
+                expected="a folder this user may write to",
+                todo="mend its permissions, or choose another with CACHE= or RESULTS=",
+            ) from error
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a temporary file that becomes `path`, whole, when the block ends without an error.
+
+    Raises
+    ------
+    NoSpaceError
+        The disk is full, or the file larger than this process may write.
+    CacheError
+        The folder cannot be written.
+    """
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600; a cache is often shared
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, whole or not at all."""
+    with replacing(path) as stream:
+        stream.write(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON; what is not a finite number is refused."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomic(path, text.encode() + b"\n")
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of the file's bytes, 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """One spelling for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON of `value`, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def need_space(folder: Path, n_bytes: int, what: str) -> None:
+    """Raise NoSpaceError when the disk of `folder` has less than `n_bytes` free."""
+    probe = folder
+    while not probe.exists():
+        probe = probe.parent
+    free = shutil.disk_usage(probe).free
+    if free < n_bytes:
+        raise NoSpaceError(
+            f"{what} needs {n_bytes / 1e6:,.0f} MB in {folder}; {free / 1e6:,.0f} MB are free.",
+            expected="the finished file and the parts it is made of fit side by side",
+            todo="free some space, or put the cache on another disk with CACHE=",
+        )

@@ -1,0 +1,86 @@
+"""Progress of anything that may take over two seconds: units a second, time left.
+
+Library functions take a ``Progress`` and never print. ``silent`` is their default; the command
+line passes ``terminal``, which draws with tqdm, and only where the output is a terminal.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+from tqdm import tqdm
+
+__all__ = ["Meter", "Progress", "silent", "terminal"]
+
+
+class Meter(Protocol):
+    """One running count; a context manager."""
+
+    def advance(self, n: int = 1) -> None:
+        """Count `n` more units as done."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Progress(Protocol):
+    """Opens a meter for `total` units of work."""
+
+    def __call__(self, label: str, total: int, unit: str) -> Meter: ...
+
+
+class _Silent:
+    def advance(self, n: int = 1) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class _Terminal:
+    def __init__(self, label: str, total: int, unit: str) -> None:
+        # disable=None: off where stderr is no terminal; delay: nothing drawn for short work.
+        self._bar = tqdm(
+            total=total,
+            desc=label,
+            unit=f" {unit}",
+            delay=2,
+            disable=None,
+            dynamic_ncols=True,
+            leave=False,
+            unit_scale=unit == "B",
+            smoothing=0.1,
+        )
+
+    def advance(self, n: int = 1) -> None:
+        self._bar.update(n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+
+def silent(label: str, total: int, unit: str) -> Meter:
+    """Count without showing anything."""
+    return _Silent()
+
+
+def terminal(label: str, total: int, unit: str) -> Meter:
+    """Draw a bar on standard error, once two seconds have passed, if it is a terminal.
+
+    Parameters
+    ----------
+    label : str
+        What is being done.
+    total : int
+        How many units there are, at least 0.
+    unit : str
+        What is counted: ``images``, ``fits``, ``B`` for bytes (shown in kB, MB).
+    """
+    return _Terminal(label, total, unit)
