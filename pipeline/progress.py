@@ -27,7 +27,9 @@ class Meter(Protocol):
 class Progress(Protocol):
     """Opens a meter for `total` units of work."""
 
-    def __call__(self, label: str, total: int, unit: str) -> Meter: ...
+    def __call__(self, label: str, total: int, unit: str) -> Meter:
+        """Open a meter; see :func:`terminal`."""
+        ...
 
 
 class _Silent:

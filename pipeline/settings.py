@@ -16,12 +16,12 @@ from typing import Any
 from pipeline.errors import SettingsError
 
 __all__ = [
+    "METHODS",
     "CodesSettings",
     "DataSettings",
     "HeadSettings",
     "MachineSettings",
     "PlaceSettings",
-    "METHODS",
     "as_dict",
     "from_mapping",
     "setting",
@@ -45,17 +45,19 @@ def _check(settings: Any) -> None:
         for one in values:
             if choices and one not in choices:
                 raise SettingsError(
-                    f"{field.name.upper()}={one} is not known.", expected=f"one of {', '.join(choices)}"
+                    f"{field.name.upper()}={one} is not known.",
+                    expected=f"one of {', '.join(choices)}",
                 )
 
 
 def as_dict(settings: Any, *, affects: str | None = None) -> dict[str, Any]:
     """Give the settings as plain values for JSON, all or those that affect one thing."""
-    return {
-        field.name: list(value) if isinstance(value := getattr(settings, field.name), tuple) else value
+    values = {
+        field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if affects is None or field.metadata["affects"] == affects
     }
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,7 @@ class CodesSettings:
     model: str = setting("efficientnet_lite0", "a torchvision or timm network, by its own name")
     weights: str = setting(
         "default",
-        "'default' (the published ones), 'none' (random start), the name of a published set, or a file",
+        "'default' (published), 'none' (random start), a published set's name, or a file",
     )
     layers: tuple[str, ...] = setting(
         ("final",), "'final', 'all', or layers as the network names them, with commas"
@@ -98,7 +100,7 @@ class CodesSettings:
     size: int = setting(0, "input size in pixels; 0: what the weights were made for")
     fit: str = setting(
         "default",
-        "how an image becomes a square: 'crop' (centre), 'stretch', 'pad'; default: the weights' own",
+        "from image to square: 'crop' (centre), 'stretch' or 'pad'; default: the weights' own",
         choices=("default", "crop", "stretch", "pad"),
     )
     views: str = setting("center", "'center', 'flip' (2), 'dihedral' (8) or 'random:K'")
@@ -121,11 +123,14 @@ class MachineSettings:
     """What runs it; changes speed, never bytes beyond the engines' stated tolerance."""
 
     device: str = setting(
-        "auto", "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'; one that is not there is an error",
+        "auto",
+        "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'; one that is not there is an error",
         affects="speed",
     )
     engine: str = setting(
-        "auto", "'onnx' (CPU) or 'torch'; auto: the faster one for the device", affects="speed",
+        "auto",
+        "'onnx' (CPU) or 'torch'; auto: the faster one for the device",
+        affects="speed",
         choices=("auto", "onnx", "torch"),
     )
     batch: int = setting(0, "images a batch; 0: what suits the engine", affects="speed")
@@ -149,11 +154,13 @@ class HeadSettings:
     methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
     folds: int = setting(5, "folds of the cross-validation that chooses C (where there is no val)")
     class_weight: str = setting(
-        "none", "'none', or 'balanced': rare classes weigh as much as common ones",
+        "none",
+        "'none', or 'balanced': rare classes weigh as much as common ones",
         choices=("none", "balanced"),
     )
     train_views: str = setting(
-        "mean", "with several views: train on their 'mean', on 'all' of them, or try 'both'",
+        "mean",
+        "with several views: train on their 'mean', on 'all' of them, or try 'both'",
         choices=("mean", "all", "both"),
     )
     splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
