@@ -1,0 +1,214 @@
+"""All that later stages need to know of a network and its weights, in one small file.
+
+Looking at a network needs torch, seconds, and perhaps a download; so it is done once, and what
+was seen is kept in the cache as JSON. Answering from that file imports neither torch nor timm.
+The file's name holds a digest of everything its content depends on, the library versions and,
+for a file of weights, its bytes among them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.backbones.catalog import PACKAGED, nearest
+from pipeline.errors import BackboneError
+from pipeline.files import digest_of, sha256_file, write_json
+from pipeline.preprocess import Preprocessing
+from pipeline.progress import Progress, silent
+from pipeline.settings import CodesSettings
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Card", "load_card", "load_network", "safe_name"]
+
+_VERSION = 1  # of the card's content
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of a network with its weights.
+
+    Attributes
+    ----------
+    model, weights : str
+        As they were asked for.
+    library, arch : str
+        Where the network comes from (``packaged``, ``torchvision``, ``timm``) and its name there.
+    origin : str
+        Where the weights come from, in words.
+    weights_digest : str
+        SHA-256 of all parameters and buffers.
+    preprocessing : Preprocessing
+        What these weights were trained with.
+    final : str or None
+        Name of the last linear layer.
+    layers : dict of str to tuple of int
+        Output shapes, without the batch, at the weights' own input size.
+    stages : tuple of str
+        The ends of the stages, in order.
+    pooled_is_final : str or None
+        The stage whose mean over all positions is the final layer.
+    n_parameters : int
+        Of the whole network.
+    """
+
+    model: str
+    weights: str
+    library: str
+    arch: str
+    origin: str
+    weights_digest: str
+    preprocessing: Preprocessing
+    final: str | None
+    layers: dict[str, tuple[int, ...]]
+    stages: tuple[str, ...]
+    pooled_is_final: str | None
+    n_parameters: int
+
+    def resolve(self, layers: tuple[str, ...]) -> tuple[str, ...]:
+        """Turn the setting LAYERS into the network's own names, ``final`` kept as it is.
+
+        Raises
+        ------
+        BackboneError
+            The network has no such layer; the nearest names and the stages are given.
+        """
+        names: list[str] = []
+        for layer in layers:
+            if layer == "all":
+                names += [s for s in self.stages if s != self.pooled_is_final] + ["final"]
+            elif layer == "final" or layer in self.layers:
+                names.append(layer)
+            else:
+                raise BackboneError(
+                    f"{self.model} has no layer {layer}.",
+                    expected=f"final, all, or one of its stages ({', '.join(self.stages)}), or any "
+                    "module inside them",
+                    todo="near: " + ", ".join(nearest(layer, list(self.layers))),
+                )
+        return tuple(dict.fromkeys(names))
+
+
+def safe_name(name: str) -> str:
+    """Make `name` fit for a file name on every system."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "_", name)
+
+
+def load_card(
+    settings: CodesSettings,
+    *,
+    cache: Path,
+    seed: int,
+    offline: bool,
+    progress: Progress = silent,
+) -> Card:
+    """Look a network up: in the cache if it has been seen before, else by building it.
+
+    Parameters
+    ----------
+    settings : CodesSettings
+        Its `model` and `weights` are used.
+    cache : Path
+        The cache folder: cards are in ``backbones/``, downloaded weights in ``weights/``.
+    seed : int
+        Of a random start (``weights="none"``).
+    offline : bool
+        Fetch nothing.
+    progress : Progress
+        Shows a download.
+
+    Raises
+    ------
+    BackboneError
+        No such network, or weights that do not fit it.
+    DownloadError
+        The weights cannot be fetched.
+    """
+    path = _path(settings, cache, seed)
+    try:
+        return _from_json(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not seen before, or damaged: look again
+    card, _ = load_network(settings, cache=cache, seed=seed, offline=offline, progress=progress)
+    return card
+
+
+def load_network(
+    settings: CodesSettings,
+    *,
+    cache: Path,
+    seed: int,
+    offline: bool,
+    progress: Progress = silent,
+) -> tuple[Card, nn.Module]:
+    """Build the network itself (imports torch) and leave its card in the cache.
+
+    Parameters and errors as :func:`load_card`. The network is in eval mode, float32, on the CPU.
+    """
+    from pipeline.backbones.catalog import find
+    from pipeline.backbones.network import survey
+    from pipeline.backbones.weights import build, state_digest
+
+    entry = find(settings.model)
+    network, preprocessing, origin = build(
+        entry,
+        settings.weights,
+        folder=cache / "weights",
+        seed=seed,
+        offline=offline,
+        progress=progress,
+    )
+    seen = survey(network, preprocessing.size)
+    card = Card(
+        model=settings.model,
+        weights=settings.weights,
+        library=entry.library,
+        arch=PACKAGED[entry.name].arch if entry.library == "packaged" else entry.name,
+        origin=origin,
+        weights_digest=state_digest(network),
+        preprocessing=preprocessing,
+        final=seen.final,
+        layers=seen.layers,
+        stages=seen.stages,
+        pooled_is_final=seen.pooled_is_final,
+        n_parameters=sum(p.numel() for p in network.parameters()),
+    )
+    path = _path(settings, cache, seed)
+    if not path.exists():
+        write_json(path, asdict(card))
+    return card, network
+
+
+def _path(settings: CodesSettings, cache: Path, seed: int) -> Path:
+    weights: dict[str, Any] = {"asked": settings.weights}
+    file = Path(settings.weights)
+    if settings.weights == "none":
+        weights["seed"] = seed
+    elif file.is_file():
+        weights = {"file": sha256_file(file)}
+    elif settings.model in PACKAGED and settings.weights == "default":
+        weights["file"] = sha256_file(PACKAGED[settings.model].path())
+    key = digest_of(
+        {
+            "version": _VERSION,
+            "model": settings.model,
+            "weights": weights,
+            "libraries": {name: version(name) for name in ("torch", "torchvision", "timm")},
+        }
+    )
+    return cache / "backbones" / f"{safe_name(settings.model)}-{key[:16]}.json"
+
+
+def _from_json(value: dict[str, Any]) -> Card:
+    fields: dict[str, Any] = value["preprocessing"]
+    fields |= {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
+    value["preprocessing"] = Preprocessing(**fields)
+    value["layers"] = {name: tuple(shape) for name, shape in value["layers"].items()}
+    value["stages"] = tuple(value["stages"])
+    return Card(**value)

@@ -1,0 +1,297 @@
+"""What a network has inside, and the same network with its layers tapped.
+
+Works on any network that maps a batch of images to scores: modules are found by running it once
+and watching, not by knowing its class.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import BackboneError, SettingsError
+from pipeline.preprocess import Preprocessing
+
+__all__ = ["Survey", "Tapped", "check_pool", "survey"]
+
+_MANY = 10  # more stages than this are thinned to one a resolution
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one forward pass showed.
+
+    Attributes
+    ----------
+    final : str or None
+        Name of the last linear layer (or the 1 x 1 convolution that takes its place); None for a
+        network without one, whose output itself then is the final layer.
+    layers : dict of str to tuple of int
+        Output shape, without the batch, of every module that ran once, in order of running.
+    stages : tuple of str
+        The ends of the network's stages, in order.
+    pooled_is_final : str or None
+        The stage whose mean over all positions is the final layer, if there is one.
+    """
+
+    final: str | None
+    layers: dict[str, tuple[int, ...]]
+    stages: tuple[str, ...]
+    pooled_is_final: str | None
+
+
+@torch.inference_mode()
+def survey(network: nn.Module, size: int) -> Survey:
+    """Run `network` once on an image of noise of `size` x `size` px and note what ran.
+
+    Raises
+    ------
+    BackboneError
+        The network does not take this input size.
+    """
+    ran: list[tuple[str, tuple[int, ...]]] = []
+    means: dict[str, Tensor] = {}  # over all positions; of what stands before the last layer
+    inputs_of: dict[str, Tensor] = {}
+    handles = []
+
+    def watch(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim >= 2:
+                ran.append((name, tuple(output.shape[1:])))
+                if _is_map(tuple(output.shape[1:])):
+                    means[name] = _channels_first(output).flatten(2).mean(2)
+                if inputs and isinstance(inputs[0], Tensor):
+                    inputs_of[name] = inputs[0]
+
+        return hook
+
+    for name, module in network.named_modules():
+        if name:
+            handles.append(module.register_forward_hook(watch(name)))
+    was_training = network.training
+    network.eval()
+    try:
+        noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+        output = network(noise)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BackboneError(
+            f"This network does not take images of {size} x {size} px: "
+            + str(error).splitlines()[0],
+            todo="leave SIZE out, or choose another",
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        network.train(was_training)
+    if not isinstance(output, Tensor) or output.ndim != 2:
+        raise BackboneError("This network's output is not one score a class.")
+    counts: dict[str, int] = {}
+    for name, _ in ran:
+        counts[name] = counts.get(name, 0) + 1
+    layers = {name: shape for name, shape in ran if counts[name] == 1}
+    final = _final(network, layers, output.shape[1])
+    if final is not None:  # what runs after it is no layer to take codes from
+        order = list(layers)
+        layers = {name: layers[name] for name in order[: order.index(final) + 1]}
+    stages = tuple(name for name in _stages(network, layers) if name != final)
+    codes = inputs_of[final] if final else output
+    codes = codes.flatten(2).mean(2) if codes.ndim == 4 else codes
+    same = [
+        name
+        for name in stages
+        if means[name].shape == codes.shape and torch.allclose(means[name], codes, atol=1e-5)
+    ]
+    return Survey(final, layers, stages, same[-1] if same else None)
+
+
+def _final(network: nn.Module, layers: dict[str, tuple[int, ...]], n_scores: int) -> str | None:
+    for name in reversed(layers):
+        module = network.get_submodule(name)
+        linear = isinstance(module, nn.Linear)
+        pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+        shape = layers[name]
+        if (linear and shape == (n_scores,)) or (pointwise and shape[0] == n_scores):
+            return name
+    return None
+
+
+def _stages(network: nn.Module, layers: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Name the ends of the stages: where resolution or width change, at the level of blocks."""
+    maps = [n for n in _blocks(network, layers, "") if n in layers and _is_map(layers[n])]
+    ends = _last_of_runs(maps, [_chw(layers[n]) for n in maps])
+    if len(ends) > _MANY:
+        ends = _last_of_runs(ends, [_chw(layers[n])[1:] for n in ends])
+    if len(ends) < 3 <= len(maps):  # a transformer: equal shapes throughout, so quarters
+        ends = [maps[math.ceil(len(maps) * q / 4) - 1] for q in (1, 2, 3, 4)]
+    return tuple(dict.fromkeys(ends))
+
+
+def _blocks(network: nn.Module, layers: dict[str, tuple[int, ...]], outer: str) -> list[str]:
+    """List the modules at the level of blocks, in order.
+
+    A module is opened when it only holds others (and never ran itself), when it is nearly the
+    whole network, or when, at the top or as its larger half, it is a sequence in which the shape
+    of the maps changes.
+    """
+    total = sum(p.numel() for p in network.parameters()) or 1
+    names = []
+    for child, module in network.get_submodule(outer).named_children():
+        name = f"{outer}.{child}" if outer else child
+        share = sum(p.numel() for p in module.parameters()) / total
+        inner = [f"{name}.{n}" for n, _ in module.named_children()]
+        shapes = {layers[n] for n in inner if n in layers and _is_map(layers[n])}
+        changes = isinstance(module, nn.Sequential) and len(shapes) > 1
+        if inner and (
+            name not in layers or share > 0.8 or (changes and (not outer or share > 0.5))
+        ):
+            names += _blocks(network, layers, name)
+        else:
+            names.append(name)
+    return names
+
+
+def _is_map(shape: tuple[int, ...]) -> bool:
+    """Whether an output is a map (C, H, W) above 1 x 1, or tokens (T, C)."""
+    return (len(shape) == 3 and max(shape[:2]) > 1 < max(shape[1:])) or (
+        len(shape) == 2 and shape[0] > 1
+    )
+
+
+def _chw(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give a map's shape channels first, as :func:`_channels_first` gives the map."""
+    if len(shape) == 3 and shape[0] == shape[1] != shape[2]:
+        return (shape[2], shape[0], shape[1])
+    return shape
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    """Bring maps (B, H, W, C), as Swin has them, and tokens (B, T, C) to channels first."""
+    if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
+        return x.permute(0, 3, 1, 2)
+    return x.transpose(1, 2) if x.ndim == 3 else x
+
+
+def _last_of_runs(names: list[str], keys: list[tuple[int, ...]]) -> list[str]:
+    return [name for i, name in enumerate(names) if i + 1 == len(names) or keys[i + 1] != keys[i]]
+
+
+def check_pool(pool: str) -> int:
+    """Return K of ``grid:K``, else 0.
+
+    Raises
+    ------
+    SettingsError
+        `pool` is not ``mean``, ``max``, ``grid:K`` (K from 2 to 8) or ``none``.
+    """
+    if pool in ("mean", "max", "none"):
+        return 0
+    kind, _, k = pool.partition(":")
+    if kind == "grid" and k.isdigit() and 2 <= int(k) <= 8:
+        return int(k)
+    raise SettingsError(
+        f"POOL={pool} is not known.", expected="mean, max, or grid:K with K from 2 to 8"
+    )
+
+
+class _Enough(Exception):
+    """Every layer that was asked for has been seen."""
+
+
+class Tapped(nn.Module):
+    """A network that takes bytes and gives the pooled outputs of some of its layers.
+
+    Parameters
+    ----------
+    network : nn.Module
+        The network, in eval mode.
+    layers : tuple of str
+        ``final`` or names from the survey.
+    final : str or None
+        From the survey.
+    pool : str
+        ``mean``, ``max``, ``grid:K``, or ``none`` (the activations as they are).
+    preprocessing : Preprocessing
+        Its mean and std are applied here.
+    stop_early : bool
+        Leave the network when the last layer has been seen (not for export).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: tuple[str, ...],
+        final: str | None,
+        pool: str,
+        preprocessing: Preprocessing,
+        *,
+        stop_early: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.layers = layers
+        self._grid = check_pool(pool)
+        self._pool = pool
+        self._stop_early = stop_early
+        self._seen: list[tuple[str, Tensor]] = []  # in order of running
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255)
+        self._output_is_final = final is None and "final" in layers
+        seen, wanted = self._seen, len(layers)
+
+        def note(name: str, value: Tensor) -> None:
+            seen.append((name, value))
+            if stop_early and len(seen) == wanted:
+                raise _Enough
+
+        for layer in layers:
+            if layer == "final":
+                if final is not None:
+                    network.get_submodule(final).register_forward_pre_hook(
+                        lambda module, inputs: note("final", inputs[0])
+                    )
+            else:
+                network.get_submodule(layer).register_forward_hook(
+                    lambda module, inputs, output, layer=layer: note(layer, output)
+                )
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Map images (B, size, size, 3) uint8 to one (B, D) float32 a layer, in their order."""
+        self._seen.clear()
+        x = (images.permute(0, 3, 1, 2).float() - self.mean) / self.std  # (B, 3, H, W)
+        try:
+            output = self.network(x)
+            if self._output_is_final:
+                self._seen.append(("final", output))
+        except _Enough:
+            pass
+        seen = dict(self._seen)
+        self._seen.clear()
+        return tuple(self._pooled(seen[layer]).float() for layer in self.layers)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self._pool == "none" or x.ndim == 2:
+            return x
+        x = _channels_first(x)  # (B, C, H, W) or (B, C, T)
+        if self._grid:
+            if x.ndim == 3:
+                raise BackboneError("grid pooling needs maps; this layer gives tokens.")
+            rows, columns = _bins(x.shape[2], self._grid, x), _bins(x.shape[3], self._grid, x)
+            return torch.einsum("bchw,ih,jw->bcij", x, rows, columns).flatten(1)
+        x = x.flatten(2)
+        return x.amax(2) if self._pool == "max" else x.mean(2)
+
+
+def _bins(n: int, k: int, like: Tensor) -> Tensor:
+    """Averaging weights (k, n) of `k` bins, bounds as adaptive pooling has them."""
+    weights = torch.zeros(k, n)
+    for i in range(k):
+        start, stop = i * n // k, math.ceil((i + 1) * n / k)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights.to(like)

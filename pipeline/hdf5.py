@@ -1,0 +1,231 @@
+"""The only module that touches HDF5: arrays in, arrays out, nothing resizable, nothing lost.
+
+A file is never grown in place: appending, ``libver='latest'``, chunks and variable-length strings
+all lost rows, or could not be opened again, when a process was killed or a disk was full. What
+held in hundreds of kills is what is here: small files made in memory and written by plain I/O,
+and large ones made as an empty skeleton of contiguous, early-allocated datasets whose bytes are
+then written at their offsets. What is read back is checked to be of that kind, so a foreign file
+can neither claim more than it holds nor point to another one.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import CacheError
+
+__all__ = ["Contents", "Field", "lay_out", "open_file", "pack", "unpack"]
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_MOST_DATASETS = 10_000  # of a file that is opened; ours have a few dozen
+_KINDS = "biufS"  # numbers and fixed-length bytes; no objects, no references
+
+
+@dataclass(frozen=True)
+class Field:
+    """Where one dataset's bytes lie: shape, dtype and offset in the file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Size in bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a file: root attributes, and where each dataset lies.
+
+    Attributes
+    ----------
+    path : Path
+        The file's name when it was opened.
+    mapping : mmap
+        The file itself; stays what it was, even when another takes its name.
+    attributes : dict
+        Root attributes: str, int, float, bool, or arrays of fixed-length bytes.
+    fields : dict of str to Field
+        By full name, ``images/path``.
+    """
+
+    path: Path
+    mapping: mmap.mmap
+    attributes: dict[str, Any]
+    fields: dict[str, Field]
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Map a dataset into memory, read-only: a slice costs a slice."""
+        field = self.fields[name]
+        if field.n_bytes == 0:
+            return np.empty(field.shape, field.dtype)
+        count = int(np.prod(field.shape, dtype=np.int64))
+        flat: NDArray[Any] = np.frombuffer(self.mapping, field.dtype, count, field.offset)
+        return flat.reshape(field.shape)
+
+
+def pack(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> bytes:
+    """Make a whole HDF5 file in memory.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Numbers or fixed-length bytes.
+    attributes : mapping
+        Root attributes.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, dtype=array.dtype, track_times=False)
+        file.attrs.update(attributes)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a file that :func:`pack` made.
+
+    Raises
+    ------
+    CacheError
+        Not such a file, or damaged.
+    """
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            fields, attributes = _survey(file, len(data))
+            return {name: file[name][()] for name in fields}, attributes
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise CacheError(f"damaged HDF5: {error}") from error
+
+
+def lay_out(
+    path: Path, shapes: Mapping[str, tuple[tuple[int, ...], Any]], attributes: Mapping[str, Any]
+) -> dict[str, Field]:
+    """Write the skeleton of a file: every dataset contiguous and allocated, no data yet.
+
+    Parameters
+    ----------
+    path : Path
+        A temporary name; nothing is there yet.
+    shapes : mapping of str to (shape, dtype)
+        The datasets.
+    attributes : mapping
+        Root attributes.
+
+    Returns
+    -------
+    dict of str to Field
+        Where to write the bytes.
+    """
+    with h5py.File(path, "w", libver=("v108", "v110")) as file:  # v108: attributes over 64 KiB
+        for name, (shape, dtype) in shapes.items():
+            creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            creation.set_layout(h5py.h5d.CONTIGUOUS)
+            creation.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            creation.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            creation.set_obj_track_times(False)
+            links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+            links.set_create_intermediate_group(True)
+            h5py.h5d.create(
+                file.id,
+                name.encode(),
+                h5py.h5t.py_create(np.dtype(dtype), logical=True),
+                h5py.h5s.create_simple(shape),
+                dcpl=creation,
+                lcpl=links,
+            )
+        file.attrs.update(attributes)
+    with h5py.File(path, "r", locking=False) as file:
+        fields, _ = _survey(file, path.stat().st_size)
+    return fields
+
+
+def open_file(path: Path) -> Contents:
+    """Read a file's attributes and where its datasets lie; its data is not touched.
+
+    Raises
+    ------
+    CacheError
+        No HDF5 file, half of one, or one with anything that ours do not have.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(_SIGNATURE)) != _SIGNATURE:
+                raise CacheError(
+                    f"{path} is no HDF5 file.",
+                    expected="a file that this pipeline wrote, whole",
+                    todo="remove it, or move it away, and run `make features` again",
+                )
+            mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            with h5py.File(stream, "r") as file:
+                fields, attributes = _survey(file, len(mapping))
+    except FileNotFoundError as error:
+        raise CacheError(f"There is no file {path}.") from error
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise CacheError(
+            f"{path} cannot be read as HDF5: {error}",
+            expected="a file that this pipeline wrote, whole",
+            todo="remove it, or move it away, and run `make features` again",
+        ) from error
+    return Contents(path, mapping, attributes, fields)
+
+
+def _survey(file: h5py.File, size: int) -> tuple[dict[str, Field], dict[str, Any]]:
+    """List datasets and attributes, refusing everything but plain, contiguous, internal data."""
+    fields: dict[str, Field] = {}
+    groups: list[tuple[str, h5py.Group]] = [("", file)]
+    while groups:
+        prefix, group = groups.pop()
+        for name in group:
+            full = f"{prefix}{name}"
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{full} is a link")
+            item = group[name]
+            if isinstance(item, h5py.Group):
+                if full.count("/") > 8:
+                    raise ValueError("groups too deep")
+                groups.append((full + "/", item))
+                continue
+            fields[full] = _field(full, item, size)
+            if len(fields) > _MOST_DATASETS:
+                raise ValueError("too many datasets")
+    attributes = {name: _plain(name, file.attrs) for name in file.attrs}
+    return fields, attributes
+
+
+def _field(name: str, dataset: h5py.Dataset, size: int) -> Field:
+    creation = dataset.id.get_create_plist()
+    if (
+        dataset.dtype.kind not in _KINDS
+        or creation.get_layout() != h5py.h5d.CONTIGUOUS
+        or creation.get_nfilters()
+        or creation.get_external_count()
+    ):
+        raise ValueError(f"{name} is not a plain contiguous dataset of numbers or bytes")
+    offset = dataset.id.get_offset()
+    field = Field(dataset.shape, dataset.dtype, offset if offset is not None else 0)
+    if field.n_bytes and (offset is None or offset + field.n_bytes > size):
+        raise ValueError(f"{name} claims more bytes than the file has")
+    return field
+
+
+def _plain(name: str, attributes: h5py.AttributeManager) -> Any:
+    value = attributes[name]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, str | bytes) or (
+        isinstance(value, np.ndarray) and value.dtype.kind in _KINDS
+    ):
+        return value
+    raise ValueError(f"attribute {name} is of a kind that ours never are")
