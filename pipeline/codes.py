@@ -23,7 +23,15 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheError
 from pipeline.hdf5 import Contents, open_file
 
-__all__ = ["FORMAT_VERSION", "Codes", "open_codes", "row_digests"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Codes",
+    "as_config",
+    "dataset_name",
+    "open_codes",
+    "row_digests",
+    "text_column",
+]
 
 FORMAT_VERSION = 1
 
@@ -76,12 +84,11 @@ class Codes:
 
     def __getitem__(self, layer: str) -> NDArray[np.floating[Any]]:
         """Map one layer's codes: (n_images, code_dim), or with views (n_images, n_views, ...)."""
-        name = _escaped(layer)
-        if f"codes/{name}" not in self.contents.fields:
+        if dataset_name(layer) not in self.contents.fields:
             raise CacheError(
                 f"{self.path.name} has no layer {layer}.", expected=", ".join(self.layers)
             )
-        return self.contents.array(f"codes/{name}")
+        return self.contents.array(dataset_name(layer))
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
@@ -105,6 +112,11 @@ class Codes:
     def split(self) -> NDArray[np.bytes_]:
         """``train``, ``val`` or ``test`` as bytes, (n_images,)."""
         return np.asarray(self.contents.array("images/split"))
+
+    @property
+    def row_digest(self) -> NDArray[np.uint64]:
+        """What :func:`row_digests` gave when the codes were made, (n_images,)."""
+        return self.contents.array("images/row_digest")
 
     @property
     def extra(self) -> dict[str, NDArray[Any]]:
@@ -153,7 +165,7 @@ class Codes:
 
     def damaged_rows(self) -> NDArray[np.int64]:
         """Find the rows whose codes do not match the digest taken when they were made."""
-        stored = self.contents.array("images/row_digest")
+        stored = self.row_digest
         bad = []
         for start in range(0, len(self), 1024):
             block = [self[layer][start : start + 1024] for layer in self.layers]
@@ -191,7 +203,7 @@ def open_codes(path: str | Path) -> Codes:
         )
     codes = Codes(contents)
     n = fields["images/label"].shape[0] if "images/label" in fields else -1
-    rows = [f"codes/{_escaped(layer)}" for layer in codes.layers]
+    rows = [dataset_name(layer) for layer in codes.layers]
     rows += [f"images/{name}" for name in ("path", "sha256", "label", "split", "row_digest")]
     for name in rows:
         if name not in fields or fields[name].shape[:1] != (n,):
@@ -225,9 +237,9 @@ def row_digests(blocks: list[NDArray[Any]]) -> NDArray[np.uint64]:
     return digests
 
 
-def _escaped(layer: str) -> str:
-    """Give the dataset's name of a layer; HDF5 takes a slash for a group."""
-    return layer.replace("/", "|")
+def dataset_name(layer: str) -> str:
+    """Give the dataset's full name of a layer; HDF5 takes a slash for a group."""
+    return "codes/" + layer.replace("/", "|")
 
 
 def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:

@@ -23,7 +23,9 @@ from pipeline.errors import CacheError, NoSpaceError
 __all__ = [
     "canonical_json",
     "digest_of",
+    "explained",
     "need_space",
+    "publishing",
     "replacing",
     "sha256_file",
     "sync_folder",
@@ -68,8 +70,10 @@ def explained(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Give a temporary file that becomes `path`, whole, when the block ends without an error.
+def publishing(path: Path) -> Iterator[Path]:
+    """Give a temporary name that becomes `path`, whole, when the block ends without an error.
+
+    The block flushes what it writes to the disk before it ends.
 
     Raises
     ------
@@ -81,20 +85,31 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        os.close(handle)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, "wb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # mkstemp gives 0600; a cache is often shared
+            yield temporary
+            temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; a cache is often shared
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a stream whose bytes become `path`, as :func:`publishing` does it."""
+    with publishing(path) as temporary, temporary.open("wb") as stream:
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def write_atomic(path: Path, data: bytes) -> None:

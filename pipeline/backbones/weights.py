@@ -112,7 +112,9 @@ def _is_file(weights: str) -> bool:
     return Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin") or os.sep in weights
 
 
-def _packaged(name: str, published: str, **options: Any) -> tuple[nn.Module, Preprocessing, str]:
+def _packaged(
+    name: str, published: str, *, folder: Path, fetch: bool, offline: bool, progress: Progress
+) -> tuple[nn.Module, Preprocessing, str]:
     import timm
 
     packaged = PACKAGED[name]
@@ -121,7 +123,7 @@ def _packaged(name: str, published: str, **options: Any) -> tuple[nn.Module, Pre
             f"{name} has no weights called {published}.", expected="default, none, or a file"
         )
     network: nn.Module = timm.create_model(packaged.arch)
-    if options["fetch"]:
+    if fetch:
         _load_state(network, _read_state(packaged.path()), packaged.path(), packaged.size)
     preprocessing = Preprocessing(
         size=packaged.size,

@@ -1,0 +1,516 @@
+"""The cache of codes: keyed by all that changes a number, killed at any moment, never a row lost.
+
+A row belongs to the bytes of an image (their SHA-256), so renaming, moving, relabelling or
+splitting anew runs nothing again. Work in progress lies in parts beside the published file, each
+whole and flushed to the disk before it counts. The published file is made from the parts and
+from its predecessor, under a temporary name, and takes its name in one step. Rows that the data
+set has no use for any more stay behind as parts: an image that comes back is not run again.
+
+::
+
+    cache/<data>/<stem>.h5          published: complete, immutable, replaced as a whole
+    cache/<data>/<stem>.h5.parts/   lock, parts in progress, rows without an image
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from pipeline.backbones.card import Card, safe_name
+from pipeline.codes import FORMAT_VERSION, Codes, as_config, open_codes, row_digests, text_column
+from pipeline.codes import dataset_name as codes_dataset
+from pipeline.datasets import SPLITS, Manifest
+from pipeline.errors import CacheBusyError, CacheError
+from pipeline.files import (
+    digest_of,
+    explained,
+    need_space,
+    publishing,
+    write_atomic,
+)
+from pipeline.hdf5 import lay_out, pack, unpack
+from pipeline.preprocess import Preprocessing, Views
+from pipeline.settings import CodesSettings
+
+__all__ = ["CacheFile", "Key", "Known", "codes_key"]
+
+PART_ROWS = 512
+PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
+_LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "simplejpeg", "pillow", "numpy")
+_NONE = np.empty(0, "S64")
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which file, and what its codes depend on.
+
+    Attributes
+    ----------
+    path : Path
+        The published file's name.
+    fingerprint : str
+        Digest of everything that changes a code.
+    config : dict
+        The same in words, with the library versions.
+    """
+
+    path: Path
+    fingerprint: str
+    config: dict[str, Any]
+
+
+def codes_key(
+    data: str,
+    card: Card,
+    layers: tuple[str, ...],
+    preprocessing: Preprocessing,
+    views: Views,
+    codes: CodesSettings,
+    *,
+    cache: Path,
+) -> Key:
+    """Name the file of these codes and take its fingerprint.
+
+    Parameters
+    ----------
+    data : str
+        The data set's name: the folder in the cache.
+    card, layers, preprocessing, views, codes
+        The network, resolved layer names, the adapted preprocessing, the views, the settings.
+    cache : Path
+        The cache folder.
+    """
+    matters = {
+        "backbone": [card.library, card.arch],
+        "weights_digest": card.weights_digest,
+        "layers": list(layers),
+        "pool": codes.pool,
+        "views": [views.kind, views.count, views.seed],
+        "preprocessing": preprocessing.as_dict(),
+        "precision": codes.precision,
+        "dtype": codes.dtype,
+    }
+    fingerprint = digest_of(matters)
+    asked = "+".join(codes.layers)
+    stem = "-".join(
+        safe_name(part)
+        for part in (
+            card.model,
+            asked if len(asked) <= 48 else f"{len(codes.layers)}layers",
+            codes.views.replace(":", ""),
+            str(preprocessing.size),
+        )
+    )
+    usual = CodesSettings(model=codes.model)
+    default = all(
+        getattr(codes, name) == getattr(usual, name)
+        for name in ("weights", "pool", "precision", "dtype")
+    )
+    if not default or preprocessing.fit != card.preprocessing.fit or views.seed or len(asked) > 48:
+        stem += f"-{fingerprint[:8]}"
+    config = {
+        **matters,
+        "model": card.model,
+        "weights": card.origin,
+        "size": preprocessing.size,
+        "n_views": views.count,
+        "asked": {"layers": list(codes.layers), "views": codes.views, "fit": codes.fit},
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+    return Key(cache / data / f"{stem}.h5", fingerprint, config)
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Rows that are there: a part or the published file, and the bytes they belong to."""
+
+    path: Path
+    sha256: NDArray[np.bytes_]  # (n,) S64
+    is_part: bool
+
+
+@dataclass(eq=False)
+class Known:
+    """What a cache file and its parts hold under one fingerprint.
+
+    Attributes
+    ----------
+    sources : list
+        Parts and the published file.
+    rejects : dict of str to str
+        SHA-256 of images that cannot be used, to the reason.
+    seconds : float
+        Spent on all of these rows.
+    """
+
+    sources: list[_Source] = field(default_factory=list)
+    rejects: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def sha256(self) -> NDArray[np.bytes_]:
+        """Sorted digests (n,) of all images that have a row."""
+        return np.unique(np.concatenate([_NONE, *(source.sha256 for source in self.sources)]))
+
+    def missing(self, manifest: Manifest) -> NDArray[np.int64]:
+        """Rows of the manifest to run: one for each image without a row, in order."""
+        _, first = np.unique(manifest.sha256, return_index=True)
+        rejects = np.array(list(self.rejects), "S64")
+        done = np.isin(manifest.sha256[first], np.concatenate([self.sha256(), rejects]))
+        return np.sort(first[~done])
+
+
+class CacheFile:
+    """One published file, its parts and its lock.
+
+    Parameters
+    ----------
+    key : Key
+        Which file and which fingerprint.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self._parts = key.path.with_name(key.path.name + ".parts")
+
+    def current(self, manifest: Manifest) -> Codes | None:
+        """Open the published file if it holds exactly this manifest's rows, else None.
+
+        Raises
+        ------
+        CacheError
+            Something else lies under that name.
+        """
+        codes = self._published()
+        if codes is None:
+            return None
+        rows = self._rows(manifest, codes.rejects)
+        same = (
+            np.array_equal(codes.sha256, manifest.sha256[rows])
+            and np.array_equal(codes.labels, manifest.labels[rows])
+            and np.array_equal(codes.split, _split_names(manifest)[rows])
+            and codes.class_names == manifest.class_names
+            and codes.paths == tuple(manifest.paths[i] for i in rows.tolist())
+        )
+        return codes if same else None
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[str], None] | None) -> Iterator[None]:
+        """Hold this cache file alone; released by the system even when the process is killed.
+
+        Parameters
+        ----------
+        on_wait : callable or None
+            Told once, in words, who holds the file, before waiting. None: do not wait.
+
+        Raises
+        ------
+        CacheBusyError
+            Another run holds it, and `on_wait` is None.
+        """
+        with explained(self._parts):
+            self._parts.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._parts / "lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                if on_wait is None:
+                    raise CacheBusyError(
+                        f"{self.key.path.name} is held by {self._holder()}.",
+                        todo="wait until it is done, or stop it; nothing of it is lost",
+                    ) from error
+                on_wait(self._holder())
+                lock.acquire(poll_interval=0.2)
+        try:
+            holder = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime("%H:%M:%S"),
+            }
+            write_atomic(self._parts / "holder.json", json.dumps(holder).encode())
+            yield
+        finally:
+            lock.release()
+
+    def _holder(self) -> str:
+        try:
+            value = json.loads((self._parts / "holder.json").read_text())
+            return f"process {value['pid']} on {value['host']}, since {value['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+    def known(self) -> Known:
+        """Gather the rows of this fingerprint from the published file and the parts.
+
+        A part that is damaged, or of another fingerprint, is removed: it can only be of a
+        version of the weights or of this program that is gone. Rows of the published file that
+        do not match their digests are left out, and so are made again.
+        """
+        known = Known()
+        for path in sorted(self._parts.glob("*.part")):
+            try:
+                arrays, attributes = unpack(path.read_bytes())
+                if attributes["fingerprint"] != self.key.fingerprint:
+                    raise CacheError("of another fingerprint")
+                if attributes["checksum"] != _checksum(arrays):
+                    raise CacheError("damaged")
+            except (CacheError, KeyError):
+                path.unlink()
+                continue
+            known.sources.append(_Source(path, arrays["sha256"], is_part=True))
+            known.rejects |= _rejects(arrays)
+            known.seconds += float(attributes["seconds"])
+        codes = self._published()
+        if codes is not None:
+            sha256 = codes.sha256.copy()
+            sha256[codes.damaged_rows()] = b""
+            known.sources.append(_Source(self.key.path, sha256, is_part=False))
+            known.rejects |= codes.rejects
+            known.seconds += codes.extraction_s
+        return known
+
+    def _published(self) -> Codes | None:
+        """Open the published file if there is one and it is of this fingerprint."""
+        if not self.key.path.exists():
+            return None
+        codes = open_codes(self.key.path)
+        return codes if codes.fingerprint == self.key.fingerprint else None
+
+    def add_part(
+        self,
+        sha256: Sequence[str],
+        blocks: Sequence[NDArray[Any]],
+        rejects: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        """Write finished rows, whole and flushed, so that they count.
+
+        Parameters
+        ----------
+        sha256 : sequence of str, length n
+            Digests of the images.
+        blocks : sequence of array of shape (n, ...)
+            Codes, one a layer of the key's layers, in their order and final dtype.
+        rejects : mapping of str to str
+            Digests of images that cannot be used, to the reason.
+        seconds : float
+            What these rows took.
+        """
+        arrays = {f"codes/{i}": block for i, block in enumerate(blocks)}
+        arrays["sha256"] = np.array(list(sha256), "S64")
+        arrays["row_digest"] = row_digests(list(blocks)) if sha256 else np.empty(0, np.uint64)
+        arrays["reject_sha256"] = np.array(list(rejects), "S64")
+        arrays["reject_reason"] = text_column(rejects.values())
+        checksum = _checksum(arrays)
+        attributes = {
+            "fingerprint": self.key.fingerprint,
+            "checksum": checksum,
+            "seconds": float(seconds),
+        }
+        write_atomic(self._parts / f"{checksum[:24]}.part", pack(arrays, attributes))
+
+    def publish(self, manifest: Manifest, known: Known, **provenance: float) -> Codes:
+        """Make the file of this manifest from rows that are all there, and put it in place.
+
+        Rows of its predecessor that the manifest has no use for are kept as parts; parts whose
+        rows are all in the new file are removed.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            Its readable images become the rows, in its order.
+        known : Known
+            Holds every one of them.
+        """
+        rows = self._rows(manifest, known.rejects)
+        sha256 = manifest.sha256[rows]
+        columns = {
+            "images/path": text_column(manifest.paths[i] for i in rows.tolist()),
+            "images/sha256": sha256,
+            "images/split": _split_names(manifest)[rows],
+            "images/label": manifest.labels[rows],
+            **{f"images/extra/{k}": _plain(v[rows]) for k, v in manifest.extra.items()},
+            **_reject_columns(manifest, known.rejects),
+        }
+        order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
+        layout = {name: (column.shape, column.dtype) for name, column in columns.items()}
+        layout["images/row_digest"] = ((len(rows),), np.dtype(np.uint64))
+        for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
+            layout[codes_dataset(layer)] = ((len(rows), *shape), dtype)
+        attributes = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.key.fingerprint,
+            "config": as_config(self.key.config),
+            "class_names": text_column(manifest.class_names),
+            "extraction_s": known.seconds,
+            "complete": True,
+        }
+        n_bytes = sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in layout.values())
+        need_space(self.key.path.parent, n_bytes + 1_000_000, f"Publishing {self.key.path.name}")
+        with publishing(self.key.path) as temporary:
+            fields = lay_out(temporary, layout, attributes)
+            with temporary.open("r+b") as stream:
+                for name, column in columns.items():
+                    _write_rows(stream.fileno(), fields[name], np.arange(len(column)), column)
+                filled = np.zeros(len(rows), bool)
+                for source in known.sources:
+                    at, rows_of = _matches(source.sha256, sha256, order, filled)
+                    if not len(at):
+                        continue
+                    blocks, digests = self._read(source)
+                    for layer, block in zip(self.layers, blocks, strict=True):
+                        _write_rows(
+                            stream.fileno(), fields[codes_dataset(layer)], rows_of, block, at
+                        )
+                    _write_rows(stream.fileno(), fields["images/row_digest"], rows_of, digests, at)
+                    filled[rows_of] = True
+                if not filled.all():
+                    raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
+                stream.flush()
+                os.fsync(stream.fileno())
+            self._retire(known, sha256)
+        self._tidy(known, sha256)
+        return open_codes(self.key.path)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of the codes, in order."""
+        return tuple(self.key.config["layers"])
+
+    @staticmethod
+    def _rows(manifest: Manifest, rejects: Mapping[str, str]) -> NDArray[np.int64]:
+        """Rows of the manifest whose images are not rejected."""
+        return np.flatnonzero(~np.isin(manifest.sha256, np.array(list(rejects), "S64")))
+
+    def _read(self, source: _Source) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
+        if source.is_part:
+            arrays, _ = unpack(source.path.read_bytes())
+            return [arrays[f"codes/{i}"] for i in range(len(self.layers))], arrays["row_digest"]
+        codes = open_codes(source.path)
+        return [codes[layer] for layer in self.layers], codes.row_digest
+
+    def _row_shapes(self, known: Known) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of one row, a layer."""
+        for source in known.sources:
+            if len(source.sha256):
+                blocks, _ = self._read(source)
+                return [(block.shape[1:], block.dtype) for block in blocks]
+        return [((0,), np.dtype(np.float32)) for _ in self.layers]
+
+    def _retire(self, known: Known, kept: NDArray[np.bytes_]) -> None:
+        """Keep, as parts, the rows of the published file that its successor will not have."""
+        for source in known.sources:
+            if source.is_part:
+                continue
+            rows = np.flatnonzero(~np.isin(source.sha256, kept) & (source.sha256 != b""))
+            blocks, _ = self._read(source)
+            for start in range(0, len(rows), PART_ROWS):
+                some = rows[start : start + PART_ROWS]
+                digests = [digest.decode() for digest in source.sha256[some].tolist()]
+                self.add_part(digests, [block[some] for block in blocks], {}, 0.0)
+
+    def _tidy(self, known: Known, kept: NDArray[np.bytes_]) -> None:
+        """Remove parts whose rows are all published, and what a killed run left half-written."""
+        for source in known.sources:
+            if source.is_part and np.isin(source.sha256, kept).all():
+                source.path.unlink()
+        for left in self._parts.glob(".*.tmp"):
+            left.unlink()
+
+
+def _split_names(manifest: Manifest) -> NDArray[np.bytes_]:
+    return np.array(SPLITS, "S5")[manifest.split]
+
+
+def _plain(column: NDArray[Any]) -> NDArray[Any]:
+    return column if column.dtype.kind in "biuf" else text_column(map(str, column.tolist()))
+
+
+def _reject_columns(
+    manifest: Manifest, rejects: Mapping[str, str]
+) -> dict[str, NDArray[np.bytes_]]:
+    """Columns of the images of this manifest that cannot be used."""
+    bad = np.flatnonzero(np.isin(manifest.sha256, np.array(list(rejects), "S64")))
+    digests = [manifest.sha256[i].decode() for i in bad.tolist()]
+    return {
+        "rejects/path": text_column(manifest.paths[i] for i in bad.tolist()),
+        "rejects/sha256": np.array(digests, "S64"),
+        "rejects/reason": text_column(rejects[digest] for digest in digests),
+    }
+
+
+def _rejects(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    digests, reasons = arrays["reject_sha256"].tolist(), arrays["reject_reason"].tolist()
+    return {d.decode(): r.decode() for d, r in zip(digests, reasons, strict=True)}
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()
+
+
+def _matches(
+    have: NDArray[np.bytes_],
+    want: NDArray[np.bytes_],
+    order: NDArray[np.int64],
+    filled: NDArray[np.bool_],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pair a source's rows with the unfilled rows that want them, by increasing wanted row.
+
+    Returns
+    -------
+    at : array of shape (m,)
+        Rows of the source.
+    rows : array of shape (m,)
+        Rows of the new file, increasing.
+    """
+    first = np.searchsorted(want, have, "left", sorter=order)
+    last = np.searchsorted(want, have, "right", sorter=order)
+    counts = np.where(have == b"", 0, last - first)  # b"": a damaged row
+    at = np.repeat(np.arange(len(have)), counts)
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = order[np.repeat(first, counts) + within]
+    fresh = ~filled[rows]
+    rows, unique = np.unique(rows[fresh], return_index=True)
+    return at[fresh][unique], rows
+
+
+def _write_rows(
+    handle: int,
+    where: Any,
+    rows: NDArray[np.int64],
+    block: NDArray[Any],
+    at: NDArray[np.int64] | None = None,
+) -> None:
+    """Write rows of `block` (those at `at`) to `rows` of the dataset, runs of neighbours at once."""
+    if not len(rows) or not where.n_bytes:
+        return
+    row_bytes = where.n_bytes // where.shape[0]
+    most = max(1, 8_000_000 // row_bytes)
+    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
+    for run in np.split(np.arange(len(rows)), breaks):
+        for start in range(0, len(run), most):
+            some = run[start : start + most]
+            data = block[some if at is None else at[some]]
+            view = memoryview(np.ascontiguousarray(data)).cast("B")
+            offset = where.offset + int(rows[some[0]]) * row_bytes
+            while len(view):
+                written = os.pwrite(handle, view, offset)
+                view, offset = view[written:], offset + written

@@ -1,0 +1,319 @@
+"""Stage one: images through the frozen network, into the cache.
+
+Reading threads take images in order, a few at a time. With an engine that is concurrent (ONNX
+Runtime on a CPU) each thread also runs its images through the network on its own core, so no
+core ever waits for another; else one thread feeds the engine while the others read ahead.
+Finished rows go to disk in parts of some 500. Memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.backbones import load_card
+from pipeline.cache import PART_BYTES, PART_ROWS, CacheFile, codes_key
+from pipeline.codes import Codes
+from pipeline.datasets import Manifest
+from pipeline.engines import Engine, open_engine
+from pipeline.engines.choice import n_cores, pick_device
+from pipeline.errors import BackboneError, DataError, ImageError
+from pipeline.files import need_space
+from pipeline.preprocess import Preprocessing, Views, read_views
+from pipeline.progress import Progress, silent
+from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+
+__all__ = ["Extraction", "extract"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What stage one did.
+
+    Attributes
+    ----------
+    codes : Codes
+        The published file.
+    n_new : int
+        Images that went through the network now.
+    n_kept : int
+        Images whose codes were there.
+    rejects : dict of str to str
+        Path of each image that cannot be used, to the reason.
+    engine : str
+        What ran; empty where nothing had to.
+    start_s, run_s : float
+        Seconds until the engine stood ready, and for the new images from then on.
+    """
+
+    codes: Codes
+    n_new: int
+    n_kept: int
+    rejects: dict[str, str]
+    engine: str = ""
+    start_s: float = 0.0
+    run_s: float = 0.0
+
+
+def extract(
+    manifest: Manifest,
+    data: DataSettings,
+    codes: CodesSettings,
+    machine: MachineSettings,
+    places: PlaceSettings,
+    *,
+    on_wait: Callable[[str], None] | None = None,
+    progress: Progress = silent,
+) -> Extraction:
+    """Bring the cached codes of a manifest up to date; run only what is not there.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    data, codes, machine, places : settings
+        Seed, offline, strict; what the codes are; what runs it; where the cache is.
+    on_wait : callable or None
+        Told who holds the cache file when another run does; None: do not wait but raise.
+    progress : Progress
+        Counts images.
+
+    Raises
+    ------
+    ImageError
+        `data.strict` is set and an image cannot be used.
+    CacheError, NoSpaceError, CacheBusyError
+        The cache cannot be used; what was finished is kept.
+    BackboneError, DeviceError, DownloadError
+        The network or the machine cannot do what was asked.
+    """
+    began = time.perf_counter()
+    cache = Path(places.cache)
+    source: dict[str, Any] = {
+        "cache": cache,
+        "seed": data.seed,
+        "offline": data.offline,
+        "progress": progress,
+    }
+    pick_device(machine.device)
+    card = load_card(codes, **source)
+    layers = card.resolve(codes.layers)
+    preprocessing = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    views = Views.parse(codes.views, data.seed)
+    key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=cache)
+    file = CacheFile(key)
+    current = file.current(manifest)
+    if current is None:
+        with file.locked(on_wait):
+            current = file.current(manifest)  # another run may have made it meanwhile
+            if current is None:
+                known = file.known()
+                missing = known.missing(manifest)
+                job = _Job(manifest, preprocessing, views, data.strict, codes.dtype)
+                if len(missing):
+                    engine = open_engine(card, layers, preprocessing, codes, machine, **source)
+                    job.start(engine, machine.workers)
+                    start_s = time.perf_counter() - began
+                    _run(file, job, missing, progress)
+                    known = file.known()
+                    published = file.publish(manifest, known)
+                    return _outcome(
+                        published, manifest, data, job=job, start_s=start_s, n_new=len(missing)
+                    )
+                current = file.publish(manifest, known)
+    return _outcome(current, manifest, data)
+
+
+def _outcome(
+    codes: Codes,
+    manifest: Manifest,
+    data: DataSettings,
+    *,
+    job: _Job | None = None,
+    start_s: float = 0.0,
+    n_new: int = 0,
+) -> Extraction:
+    at = {sha.decode(): path for sha, path in zip(manifest.sha256.tolist(), manifest.paths)}
+    rejects = {at[sha]: reason for sha, reason in codes.rejects.items() if sha in at}
+    if rejects and data.strict:
+        raise _refused(*next(iter(rejects.items())))
+    return Extraction(
+        codes,
+        n_new=n_new,
+        n_kept=len(np.unique(manifest.sha256)) - n_new,
+        rejects=rejects,
+        engine=job.engine.name if job else "",
+        start_s=start_s,
+        run_s=job.run_s if job else 0.0,
+    )
+
+
+def _refused(path: str, reason: str) -> ImageError:
+    return ImageError(
+        f"{path}: {reason}.",
+        expected="readable images only, since STRICT=1",
+        todo="mend or remove it, or leave STRICT out: bad images are then skipped and named",
+    )
+
+
+@dataclass(eq=False)
+class _Job:
+    """What the reading threads need, and their pool."""
+
+    manifest: Manifest
+    preprocessing: Preprocessing
+    views: Views
+    strict: bool
+    dtype: str
+    run_s: float = 0.0
+    engine: Engine = field(init=False)
+    workers: int = field(init=False, default=1)
+
+    def start(self, engine: Engine, workers: int) -> None:
+        """Set the engine and the number of reading threads."""
+        self.engine = engine
+        self.workers = workers or n_cores()
+
+    @property
+    def n_together(self) -> int:
+        """Images a task: as many as make a batch of views."""
+        return max(1, self.engine.batch // self.views.count)
+
+    def read(self, rows: NDArray[np.int64]) -> _Batch:
+        """Read some images; with a concurrent engine, run them too."""
+        batch = _Batch()
+        pixels = []
+        for row in rows.tolist():
+            digest = self.manifest.sha256[row].decode()
+            try:
+                pixels.append(self._views(row, digest))
+            except ImageError as error:
+                if self.strict:
+                    raise _refused(self.manifest.paths[row], error.found) from error
+                batch.rejects[digest] = error.found
+            else:
+                batch.sha256.append(digest)
+        if pixels:
+            batch.pixels = np.stack(pixels)  # (B, V, size, size, 3)
+            if self.engine.concurrent:
+                self.run(batch)
+        return batch
+
+    def _views(self, row: int, digest: str) -> NDArray[np.uint8]:
+        path = self.manifest.root / self.manifest.paths[row]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} went away while it was being read ({error.strerror}).",
+                todo="give the same command again",
+            ) from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DataError(
+                f"{path} changed while it was being read.", todo="give the same command again"
+            )
+        return read_views(data, self.preprocessing, self.views, digest)
+
+    def run(self, batch: _Batch) -> None:
+        """Put a batch's pixels through the network."""
+        pixels = batch.pixels
+        assert pixels is not None
+        n, v = pixels.shape[:2]
+        flat = pixels.reshape(n * v, *pixels.shape[2:])
+        step = self.engine.batch
+        chunks = [self.engine.run(flat[i : i + step]) for i in range(0, n * v, step)]
+        for one in zip(*chunks, strict=True):
+            block = np.concatenate(one) if len(one) > 1 else one[0]
+            batch.blocks.append(self._stored(block.reshape(n, v, *block.shape[1:])))
+        batch.pixels = None
+
+    def _stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
+        """Bring codes (n, V, ...) to how they are stored, refusing what that would spoil."""
+        with np.errstate(over="ignore"):
+            stored = block.astype(self.dtype, copy=False)
+        if not np.isfinite(stored).all():
+            raise BackboneError(
+                f"The network gave codes that are not finite as {self.dtype}.",
+                todo="DTYPE=float32 and PRECISION=float32, or other weights",
+            )
+        return stored[:, 0] if self.views.count == 1 else stored
+
+
+@dataclass(eq=False)
+class _Batch:
+    """Some images on their way: pixels, then codes."""
+
+    sha256: list[str] = field(default_factory=list)
+    pixels: NDArray[np.uint8] | None = None
+    blocks: list[NDArray[Any]] = field(default_factory=list)
+    rejects: dict[str, str] = field(default_factory=dict)
+
+
+def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progress) -> None:
+    """Run the missing images and write them in parts; on any error, keep what was finished."""
+    began = last = time.perf_counter()
+    pending: list[_Batch] = []
+    checked = False
+
+    def write() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        shas = [sha for batch in pending for sha in batch.sha256]
+        columns = zip(*(batch.blocks for batch in pending if batch.sha256), strict=True)
+        blocks = [np.concatenate(column) for column in columns]
+        rejects = {sha: why for batch in pending for sha, why in batch.rejects.items()}
+        pending.clear()  # also when the disk is full: the same rows must not be tried again
+        file.add_part(shas, blocks, rejects, now - last)
+        last = now
+
+    with progress("codes", len(missing), "images") as meter:
+        try:
+            for batch in _batches(job, missing):
+                pending.append(batch)
+                meter.advance(len(batch.sha256) + len(batch.rejects))
+                row_bytes = _row_bytes(batch)
+                if row_bytes and not checked:
+                    n_bytes = row_bytes * (len(missing) + job.manifest.n_images)
+                    need_space(file.key.path.parent, n_bytes, "Extracting the codes")
+                    checked = True
+                n_rows = sum(len(one.sha256) + len(one.rejects) for one in pending)
+                if n_rows >= PART_ROWS or n_rows * row_bytes >= PART_BYTES:
+                    write()
+        finally:
+            if pending:
+                write()
+            job.run_s = time.perf_counter() - began
+
+
+def _row_bytes(batch: _Batch) -> int:
+    return sum(block.nbytes // len(block) for block in batch.blocks)
+
+
+def _batches(job: _Job, missing: NDArray[np.int64]) -> Iterator[_Batch]:
+    """Give finished batches in order, a bounded number of them on their way."""
+    step = job.n_together
+    waiting: deque[Future[_Batch]] = deque()
+    ahead = 2 * job.workers + 2
+    with ThreadPoolExecutor(job.workers, thread_name_prefix="images") as pool:
+        try:
+            for start in range(0, len(missing) + ahead * step, step):
+                rows = missing[start : start + step]
+                if len(rows):
+                    waiting.append(pool.submit(job.read, rows))
+                if waiting and (len(waiting) >= ahead or not len(rows)):
+                    batch = waiting.popleft().result()
+                    if batch.pixels is not None:
+                        job.run(batch)
+                    yield batch
+        finally:
+            for future in waiting:
+                future.cancel()
