@@ -22,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,108 +29,25 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.backbones.card import Card, safe_name
 from pipeline.codes import FORMAT_VERSION, Codes, as_config, open_codes, row_digests, text_column
 from pipeline.codes import dataset_name as codes_dataset
 from pipeline.datasets import SPLITS, Manifest
 from pipeline.errors import CacheBusyError, CacheError
 from pipeline.files import (
-    digest_of,
     explained,
     need_space,
     publishing,
     write_atomic,
 )
 from pipeline.hdf5 import lay_out, pack, unpack
-from pipeline.preprocess import Preprocessing, Views
-from pipeline.settings import CodesSettings
+from pipeline.keys import Key
+from pipeline.rows import match_rows, write_rows
 
-__all__ = ["CacheFile", "Key", "Known", "codes_key"]
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known"]
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
-_LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "simplejpeg", "pillow", "numpy")
 _NONE = np.empty(0, "S64")
-
-
-@dataclass(frozen=True)
-class Key:
-    """Which file, and what its codes depend on.
-
-    Attributes
-    ----------
-    path : Path
-        The published file's name.
-    fingerprint : str
-        Digest of everything that changes a code.
-    config : dict
-        The same in words, with the library versions.
-    """
-
-    path: Path
-    fingerprint: str
-    config: dict[str, Any]
-
-
-def codes_key(
-    data: str,
-    card: Card,
-    layers: tuple[str, ...],
-    preprocessing: Preprocessing,
-    views: Views,
-    codes: CodesSettings,
-    *,
-    cache: Path,
-) -> Key:
-    """Name the file of these codes and take its fingerprint.
-
-    Parameters
-    ----------
-    data : str
-        The data set's name: the folder in the cache.
-    card, layers, preprocessing, views, codes
-        The network, resolved layer names, the adapted preprocessing, the views, the settings.
-    cache : Path
-        The cache folder.
-    """
-    matters = {
-        "backbone": [card.library, card.arch],
-        "weights_digest": card.weights_digest,
-        "layers": list(layers),
-        "pool": codes.pool,
-        "views": [views.kind, views.count, views.seed],
-        "preprocessing": preprocessing.as_dict(),
-        "precision": codes.precision,
-        "dtype": codes.dtype,
-    }
-    fingerprint = digest_of(matters)
-    asked = "+".join(codes.layers)
-    stem = "-".join(
-        safe_name(part)
-        for part in (
-            card.model,
-            asked if len(asked) <= 48 else f"{len(codes.layers)}layers",
-            codes.views.replace(":", ""),
-            str(preprocessing.size),
-        )
-    )
-    usual = CodesSettings(model=codes.model)
-    default = all(
-        getattr(codes, name) == getattr(usual, name)
-        for name in ("weights", "pool", "precision", "dtype")
-    )
-    if not default or preprocessing.fit != card.preprocessing.fit or views.seed or len(asked) > 48:
-        stem += f"-{fingerprint[:8]}"
-    config = {
-        **matters,
-        "model": card.model,
-        "weights": card.origin,
-        "size": preprocessing.size,
-        "n_views": views.count,
-        "asked": {"layers": list(codes.layers), "views": codes.views, "fit": codes.fit},
-        "versions": {name: version(name) for name in _LIBRARIES},
-    }
-    return Key(cache / data / f"{stem}.h5", fingerprint, config)
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,18 +280,18 @@ class CacheFile:
             fields = lay_out(temporary, layout, attributes)
             with temporary.open("r+b") as stream:
                 for name, column in columns.items():
-                    _write_rows(stream.fileno(), fields[name], np.arange(len(column)), column)
+                    write_rows(stream.fileno(), fields[name], np.arange(len(column)), column)
                 filled = np.zeros(len(rows), bool)
                 for source in known.sources:
-                    at, rows_of = _matches(source.sha256, sha256, order, filled)
+                    at, rows_of = match_rows(source.sha256, sha256, order, filled)
                     if not len(at):
                         continue
                     blocks, digests = self._read(source)
                     for layer, block in zip(self.layers, blocks, strict=True):
-                        _write_rows(
+                        write_rows(
                             stream.fileno(), fields[codes_dataset(layer)], rows_of, block, at
                         )
-                    _write_rows(stream.fileno(), fields["images/row_digest"], rows_of, digests, at)
+                    write_rows(stream.fileno(), fields["images/row_digest"], rows_of, digests, at)
                     filled[rows_of] = True
                 if not filled.all():
                     raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
@@ -464,53 +380,3 @@ def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
         total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
         total.update(array.data if array.size else b"")
     return total.hexdigest()
-
-
-def _matches(
-    have: NDArray[np.bytes_],
-    want: NDArray[np.bytes_],
-    order: NDArray[np.int64],
-    filled: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pair a source's rows with the unfilled rows that want them, by increasing wanted row.
-
-    Returns
-    -------
-    at : array of shape (m,)
-        Rows of the source.
-    rows : array of shape (m,)
-        Rows of the new file, increasing.
-    """
-    first = np.searchsorted(want, have, "left", sorter=order)
-    last = np.searchsorted(want, have, "right", sorter=order)
-    counts = np.where(have == b"", 0, last - first)  # b"": a damaged row
-    at = np.repeat(np.arange(len(have)), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    rows = order[np.repeat(first, counts) + within]
-    fresh = ~filled[rows]
-    rows, unique = np.unique(rows[fresh], return_index=True)
-    return at[fresh][unique], rows
-
-
-def _write_rows(
-    handle: int,
-    where: Any,
-    rows: NDArray[np.int64],
-    block: NDArray[Any],
-    at: NDArray[np.int64] | None = None,
-) -> None:
-    """Write rows of `block` (those at `at`) to `rows` of the dataset, runs of neighbours at once."""
-    if not len(rows) or not where.n_bytes:
-        return
-    row_bytes = where.n_bytes // where.shape[0]
-    most = max(1, 8_000_000 // row_bytes)
-    breaks = np.flatnonzero(np.diff(rows) != 1) + 1
-    for run in np.split(np.arange(len(rows)), breaks):
-        for start in range(0, len(run), most):
-            some = run[start : start + most]
-            data = block[some if at is None else at[some]]
-            view = memoryview(np.ascontiguousarray(data)).cast("B")
-            offset = where.offset + int(rows[some[0]]) * row_bytes
-            while len(view):
-                written = os.pwrite(handle, view, offset)
-                view, offset = view[written:], offset + written

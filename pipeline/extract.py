@@ -21,13 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import load_card
-from pipeline.cache import PART_BYTES, PART_ROWS, CacheFile, codes_key
+from pipeline.cache import PART_BYTES, PART_ROWS, CacheFile
 from pipeline.codes import Codes
 from pipeline.datasets import Manifest
 from pipeline.engines import Engine, open_engine
 from pipeline.engines.choice import n_cores, pick_device
 from pipeline.errors import BackboneError, DataError, ImageError
 from pipeline.files import need_space
+from pipeline.keys import codes_key
 from pipeline.preprocess import Preprocessing, Views, read_views
 from pipeline.progress import Progress, silent
 from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
@@ -142,8 +143,8 @@ def _outcome(
     start_s: float = 0.0,
     n_new: int = 0,
 ) -> Extraction:
-    at = {sha.decode(): path for sha, path in zip(manifest.sha256.tolist(), manifest.paths)}
-    rejects = {at[sha]: reason for sha, reason in codes.rejects.items() if sha in at}
+    at = dict(zip(manifest.sha256.tolist(), manifest.paths, strict=True))
+    rejects = {at[sha.encode()]: reason for sha, reason in codes.rejects.items()}
     if rejects and data.strict:
         raise _refused(*next(iter(rejects.items())))
     return Extraction(

@@ -140,12 +140,22 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
 
 
+def _largest_file() -> float:
+    """Bytes that this process may write to one file (ulimit -f)."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return float("inf")
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return float("inf") if limit == resource.RLIM_INFINITY else limit
+
+
 def need_space(folder: Path, n_bytes: int, what: str) -> None:
     """Raise NoSpaceError when the disk of `folder` has less than `n_bytes` free."""
     probe = folder
     while not probe.exists():
         probe = probe.parent
-    free = shutil.disk_usage(probe).free
+    free = min(shutil.disk_usage(probe).free, _largest_file())
     if free < n_bytes:
         raise NoSpaceError(
             f"{what} needs {n_bytes / 1e6:,.0f} MB in {folder}; {free / 1e6:,.0f} MB are free.",
