@@ -1,0 +1,270 @@
+"""What a layout reader hands on: which files belong to the set, with which label and split.
+
+Every reader (folders, list files, tables, elpv) ends in a :class:`Listing`; what comes after
+(hashing, splitting) no longer knows where it came from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import DataError
+
+__all__ = [
+    "ARCHIVE_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "SPLITS",
+    "TEST",
+    "TRAIN",
+    "UNSPLIT",
+    "VAL",
+    "Listing",
+    "archive_stem",
+    "few",
+    "is_archive",
+    "is_image",
+    "is_junk",
+    "is_text",
+    "nature",
+    "plural",
+    "split_of",
+]
+
+SPLITS = ("train", "val", "test")
+TRAIN, VAL, TEST = range(3)
+UNSPLIT = -1
+
+IMAGE_SUFFIXES = frozenset(
+    "bmp gif jfif jpe jpeg jpg pbm pgm png ppm tif tiff webp".split()
+)  # an allow-list: what is read as an image must be asked for by name
+
+_SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
+ARCHIVE_SUFFIXES = (
+    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz",
+)  # fmt: skip
+
+_SPLIT_WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "val": VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "test": TEST,
+    "testing": TEST,
+}
+_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+
+
+@dataclass(eq=False)
+class Listing:
+    """The files of a data set, in the order of their paths, before any has been opened.
+
+    Attributes
+    ----------
+    root : Path
+        Absolute folder that the paths are relative to.
+    paths : list of str, length N
+        POSIX paths, UTF-8, sorted.
+    labels : list of str, length N
+        Class names.
+    split : array of shape (N,), int8
+        Index into ``SPLITS``, or -1 in every row where the set has no split.
+    extra : dict of str to array of shape (N,)
+        Further columns that came with the images.
+    strata : array of shape (N,), int32, or None
+        What a split is to be stratified by besides the class.
+    cut_fractions : tuple of float
+        Shares of train, val and test to cut where the set has no split.
+    class_names : tuple of str, or None
+        The order of the classes where it means something; None: sorted.
+    rejects : list of (path, reason)
+        Files that are left out already: names that are not UTF-8.
+    warnings : list of str
+        What somebody who uses the set should know.
+    """
+
+    root: Path
+    paths: list[str]
+    labels: list[str]
+    split: NDArray[np.int8]
+    extra: dict[str, NDArray[Any]] = field(default_factory=dict)
+    strata: NDArray[np.int32] | None = None
+    cut_fractions: tuple[float, float, float] = (0.60, 0.15, 0.25)
+    class_names: tuple[str, ...] | None = None
+    rejects: list[tuple[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Listing:
+        """Give the listing of these rows, in this order."""
+        index = np.asarray(rows, dtype=np.intp)
+        return Listing(
+            root=self.root,
+            paths=[self.paths[row] for row in index.tolist()],
+            labels=[self.labels[row] for row in index.tolist()],
+            split=self.split[index],
+            extra={name: column[index] for name, column in self.extra.items()},
+            strata=None if self.strata is None else self.strata[index],
+            cut_fractions=self.cut_fractions,
+            class_names=self.class_names,
+            rejects=self.rejects,
+            warnings=self.warnings,
+        )
+
+    def in_order(self) -> Listing:
+        """Give the listing with its rows sorted by path, then split; names not UTF-8 rejected."""
+        readable = [row for row, path in enumerate(self.paths) if is_text(path)]
+        for row in sorted(set(range(len(self.paths))) - set(readable)):
+            shown = self.paths[row].encode("utf-8", "backslashreplace").decode()
+            self.rejects.append((shown, "the file's name is not UTF-8; rename it"))
+        split = self.split.tolist()
+        readable.sort(key=lambda row: (self.paths[row], split[row]))
+        return self.take(readable)
+
+    def classes(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+        """Give the class names that occur and, for each row, the index into them: (N,) int32."""
+        present = set(self.labels)
+        names = tuple(one for one in self.class_names or sorted(present) if one in present)
+        index = {name: number for number, name in enumerate(names)}
+        return names, np.array([index[label] for label in self.labels], dtype=np.int32)
+
+    def check(self, source: Path) -> None:
+        """Refuse a listing that no classifier could be trained and tested on.
+
+        Raises
+        ------
+        DataError
+            There is no image, or one class only, or no training image, or a class in val or
+            test that train lacks, or a split for some rows and none for others.
+        """
+        if not self.paths:
+            raise DataError(
+                f"{source} holds no images.",
+                expected="root/<class>/<image>, root/<split>/<class>/<image>, list files "
+                f"(train.txt, test.txt) or a CSV; images end in {', '.join(_SUFFIXES)}",
+                todo="point DATA= at the folder that holds the class folders",
+            )
+        names, labels = self.classes()
+        if len(names) < 2:
+            raise DataError(
+                f"{source} has one class only: {names[0]!r}.",
+                expected="at least two classes",
+                todo="point DATA= at the folder above the class folders, or add a second class",
+            )
+        present = set(self.split.tolist())
+        if UNSPLIT in present and len(present) > 1:
+            raise DataError(
+                f"{source}: {int(np.sum(self.split == UNSPLIT)):,} of {len(self.paths):,} images "
+                "have no split, the others have one.",
+                expected="a split for every image, or for none",
+            )
+        if present == {UNSPLIT}:
+            return
+        if TRAIN not in present:
+            raise DataError(
+                f"{source} has no training images, only {' and '.join(_names(present))}.",
+                expected="a split named train beside it",
+            )
+        known = set(labels[self.split == TRAIN].tolist())
+        for split in sorted(present - {TRAIN}):
+            strange = sorted(set(labels[self.split == split].tolist()) - known)
+            if strange:
+                raise DataError(
+                    f"{source}: {SPLITS[split]} has {plural(len(strange), 'class', 'classes')} "
+                    f"that train lacks: {few([repr(names[one]) for one in strange])}.",
+                    expected="every class of val and test among the training images",
+                    todo="mend the names, add training images, or take the class out",
+                )
+
+    def remarks(self) -> list[str]:
+        """Say what is odd about the classes without being wrong."""
+        names, labels = self.classes()
+        remarks = []
+        for alike in _alike(names):
+            remarks.append(
+                f"Class names that differ only by case or spaces: {few(alike)}; "
+                "they are kept apart."
+            )
+        if UNSPLIT in self.split:
+            return remarks
+        counts = np.bincount(labels[self.split == TRAIN], minlength=len(names))
+        small = [
+            f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < 5
+        ]
+        if small:
+            remarks.append(f"Classes with fewer than 5 training images: {few(small)}.")
+        for split in (VAL, TEST):
+            here = np.bincount(labels[self.split == split], minlength=len(names))
+            missing = [repr(names[one]) for one in np.flatnonzero(here == 0)]
+            if here.any() and missing:
+                remarks.append(f"Classes with no {SPLITS[split]} images: {few(missing)}.")
+        return remarks
+
+
+def _names(splits: Iterable[int]) -> list[str]:
+    return [SPLITS[split] for split in sorted(splits) if split != UNSPLIT]
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    together: dict[str, list[str]] = {}
+    for name in names:
+        together.setdefault(" ".join(name.casefold().split()), []).append(repr(name))
+    return [group for group in together.values() if len(group) > 1]
+
+
+def split_of(word: str) -> int | None:
+    """Index into ``SPLITS`` that the word means (``Training`` → 0), None if it means none."""
+    return _SPLIT_WORDS.get(word.strip().lower())
+
+
+def is_image(name: str) -> bool:
+    """Tell whether a file's name has a suffix of the allow-list."""
+    stem, dot, suffix = name.rpartition(".")
+    return bool(dot) and bool(stem) and suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_archive(name: str) -> bool:
+    """Tell whether a file's name has the suffix of an archive that can be unpacked."""
+    return name.lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def archive_stem(name: str) -> str:
+    """Name without the archive's suffix: ``a.b.tar.gz`` → ``a.b``."""
+    suffixes = [suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
+    return name[: len(name) - len(max(suffixes, key=len, default=""))]
+
+
+def is_junk(name: str) -> bool:
+    """Tell whether a name is left by a system: hidden, ``__MACOSX``, ``Thumbs.db``."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def is_text(name: str) -> bool:
+    """Tell whether a file's name can be written as UTF-8 (Linux allows any bytes)."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def few(names: Sequence[str], limit: int = 5) -> str:
+    """Join the first names with commas and say how many more there are."""
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def plural(count: int, one: str, many: str) -> str:
+    """Give the count with the word that fits it."""
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def nature(ignored: Counter[str]) -> str:
+    """Describe ignored files by suffix: ``.txt 2, .py 1``."""
+    return few([f"{suffix} {count:,}" for suffix, count in ignored.most_common()])
