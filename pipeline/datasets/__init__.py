@@ -1,0 +1,25 @@
+"""Data sets: where the images are, what they are labelled, how they are split.
+
+First in the flow: ``manifest → codes → heads → results``. Nothing here decodes an image or
+imports a framework. ``download`` and ``unpack`` are imported from their own modules, so that who
+has the images pays for neither.
+"""
+
+from pipeline.datasets.listing import IMAGE_SUFFIXES, SPLITS
+from pipeline.datasets.manifest import Manifest, Reject, load_manifest
+from pipeline.datasets.registry import REGISTRY, Registered, locate
+from pipeline.datasets.splits import cut, cut_val, resplit
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "REGISTRY",
+    "SPLITS",
+    "Manifest",
+    "Registered",
+    "Reject",
+    "cut",
+    "cut_val",
+    "load_manifest",
+    "locate",
+    "resplit",
+]

@@ -1,0 +1,85 @@
+"""The solar cells of the package ``elpv-dataset``: 2,624 electroluminescence images, 300 x 300.
+
+Labels are probabilities of a defect (0, 1/3, 2/3, 1), given by an expert; defective means above
+0.5. Split 75/25, stratified by probability and by type of cell (mono- or polycrystalline). There
+is no module identity, so cells of one module fall on both sides of any split.
+
+Deitsch et al. 2019, arXiv 1807.02894; Buerhop et al. 2018. Licence CC BY-NC-SA 4.0.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.datasets.listing import UNSPLIT, Listing, few
+from pipeline.errors import DataError
+
+__all__ = ["elpv_folder", "read_elpv"]
+
+CLASS_NAMES = ("functional", "defective")
+
+
+def elpv_folder() -> Path:
+    """Folder of the installed package's data, found without importing it (it imports Pillow).
+
+    Raises
+    ------
+    DataError
+        The package is not installed.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        folder = Path(place) / "data"
+        if (folder / "labels.csv").is_file():
+            return folder
+    raise DataError(
+        "The package elpv-dataset is not installed.",
+        expected="its 2,624 images, which are in no folder of ours",
+        todo="make setup, or pip install elpv-dataset",
+    )
+
+
+def read_elpv(folder: Path) -> Listing:
+    """List the cells, with ``probability`` (float64, 0 to 1) and ``type`` as further columns.
+
+    Raises
+    ------
+    DataError
+        The table is not the one known, or names images that are not there.
+    """
+    table = folder / "labels.csv"
+    rows = [line.split() for line in table.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        paths = [path for path, _, _ in rows]
+        probability = np.array([float(cell) for _, cell, _ in rows])
+    except ValueError as error:
+        raise DataError(
+            f"{table} is not the table of elpv-dataset ({error}).",
+            expected="path, probability and type in every line",
+            todo="install the package elpv-dataset again",
+        ) from error
+    kinds = np.array([kind for _, _, kind in rows])
+    absent = [path for path in paths if not os.path.exists(folder / path)]  # noqa: PTH110
+    if absent:
+        raise DataError(
+            f"{len(absent):,} of {len(paths):,} images of elpv-dataset are not there: "
+            f"{few(absent)}.",
+            expected="the whole package",
+            todo="install the package elpv-dataset again",
+        )
+    levels = np.unique(probability, return_inverse=True)[1]
+    types = np.unique(kinds, return_inverse=True)[1]
+    return Listing(
+        root=Path(os.path.realpath(folder)),
+        paths=paths,
+        labels=[CLASS_NAMES[int(one > 0.5)] for one in probability],
+        split=np.full(len(paths), UNSPLIT, dtype=np.int8),
+        extra={"probability": probability, "type": kinds},
+        strata=(levels * (types.max(initial=0) + 1) + types).astype(np.int32),
+        cut_fractions=(0.75, 0.0, 0.25),
+        class_names=CLASS_NAMES,
+    ).in_order()

@@ -1,0 +1,256 @@
+"""The data sets known by name, and where the images of a name or path are.
+
+Registered sets are fetched once into the data root; whatever folder of that name is there
+already is used as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from pipeline.datasets.elpv import elpv_folder
+from pipeline.datasets.listing import archive_stem, is_archive, split_of
+from pipeline.errors import DataError, DownloadError
+from pipeline.progress import Progress, silent
+
+__all__ = ["REGISTRY", "Registered", "Source", "fetch", "locate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """One known data set.
+
+    Attributes
+    ----------
+    url : str
+        Address of the archive; empty for what an installed package brings.
+    checksum : str
+        ``sha1:...`` or ``sha256:...``; empty: pinned at the first download.
+    n_images, n_classes : int
+        As published.
+    size_mb : int
+        Of the archive, about; 0: not known.
+    licence, description : str
+        For people.
+    """
+
+    name: str
+    url: str
+    checksum: str = ""
+    n_images: int
+    n_classes: int
+    size_mb: int = 0
+    licence: str
+    description: str
+
+
+REGISTRY: Mapping[str, Registered] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Registered(
+                name="hotdog",
+                url="https://d2l-data.s3-accelerate.amazonaws.com/hotdog.zip",
+                checksum="sha1:fba480ffa8aa7e0febbb511d181409f899b9baa5",
+                n_images=2_800,
+                n_classes=2,
+                licence="not stated (images from the web, of Dive into Deep Learning)",
+                description="hot dogs and other things; 2,000 to train, 800 to test",
+            ),
+            Registered(
+                name="ants-bees",
+                url="https://download.pytorch.org/tutorial/hymenoptera_data.zip",
+                n_images=398,
+                n_classes=2,
+                size_mb=47,
+                licence="not stated (a part of ImageNet)",
+                description="ants and bees of PyTorch's transfer-learning tutorial; train and val",
+            ),
+            Registered(
+                name="flowers",
+                url="https://storage.googleapis.com/download.tensorflow.org/example_images/"
+                "flower_photos.tgz",
+                # As tensorflow_datasets (tf_flowers) has it for the same bucket.
+                checksum="sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+                n_images=3_670,
+                n_classes=5,
+                size_mb=229,
+                licence="CC BY 2.0 (LICENSE.txt in the archive names the photographers)",
+                description="daisies, dandelions, roses, sunflowers, tulips; no split",
+            ),
+            Registered(
+                name="cats-dogs",
+                url="https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip",
+                n_images=3_000,
+                n_classes=2,
+                size_mb=69,
+                licence="not stated (from Microsoft's Asirra, by way of Kaggle)",
+                description="cats and dogs; 2,000 to train, 1,000 to validate",
+            ),
+            Registered(
+                name="elpv",
+                url="",
+                n_images=2_624,
+                n_classes=2,
+                licence="CC BY-NC-SA 4.0",
+                description="solar cells in electroluminescence, functional or defective",
+            ),
+        )
+    }
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the images of a data set are.
+
+    Attributes
+    ----------
+    name : str
+        Registered name, or what a path would be called.
+    registered : bool
+        Whether the name is a registered one.
+    origin : Path
+        What the user named, absolute and without links: its identity.
+    path : Path
+        What is to be read: a folder, a table or a list file.
+    """
+
+    name: str
+    registered: bool
+    origin: Path
+    path: Path
+
+
+def locate(
+    data: str, data_root: Path, *, offline: bool = False, progress: Progress = silent
+) -> Source:
+    """Find the images of a registered name or of a path; fetch and unpack them where needed.
+
+    Parameters
+    ----------
+    data : str
+        A registered name; a path of a folder, archive, table or list file; or the name of a
+        folder or file in `data_root`.
+    data_root : Path
+        Folder of the data sets; archives are unpacked there.
+    offline : bool
+        Fetch nothing.
+
+    Raises
+    ------
+    DataError
+        Neither a known name nor a path; an archive that cannot be unpacked.
+    DownloadError
+        A registered set that is not there and cannot be fetched.
+    """
+    if data in REGISTRY:
+        path = fetch(data, data_root, offline=offline, progress=progress)
+        return Source(data, True, _real(path), path)
+    given = Path(data).expanduser()
+    if not data or not given.exists():
+        given = data_root / data
+    if not data or not given.exists():
+        raise _unknown(data, data_root)
+    origin = _real(given)
+    for name in REGISTRY:
+        if origin == _real(data_root / name):
+            return Source(name, True, origin, data_root / name)
+    shown = Path(os.path.abspath(given))  # noqa: PTH100 (a link keeps the name the user gave it)
+    if shown.is_dir():
+        return Source(shown.name, False, origin, shown)
+    if is_archive(shown.name):
+        path = _unpacked(shown, data_root, progress)
+        return Source(archive_stem(shown.name), False, origin, path)
+    name = shown.stem if split_of(shown.stem) is None else shown.parent.name
+    return Source(name, False, origin, shown)
+
+
+def fetch(
+    name: str, data_root: Path, *, offline: bool = False, progress: Progress = silent
+) -> Path:
+    """Give the folder of a registered data set, fetched and unpacked where it is not there.
+
+    Raises
+    ------
+    DownloadError
+        Not there, and `offline`, unreachable, or not what its checksum says.
+    """
+    known = REGISTRY[name]
+    folder = data_root / name
+    if folder.exists():
+        return folder
+    if not known.url:
+        return elpv_folder()
+    if offline:
+        raise DownloadError(
+            f"The data set {name} is not in {data_root}, and OFFLINE=1 forbids fetching it.",
+            expected=f"the folder {folder}",
+            todo=f"give the command again without OFFLINE=1, or unpack {known.url} there",
+        )
+    # Here, so that who has the images pays for neither import.
+    from pipeline.datasets.archive import unpack
+    from pipeline.datasets.download import download, forget_pin
+
+    pins = data_root / "pins.json"
+    archive = data_root / ".downloads" / known.url.rpartition("/")[2]
+    download(
+        known.url,
+        archive,
+        checksum=known.checksum or None,
+        pins=pins,
+        progress=progress,
+    )
+    try:
+        unpack(archive, folder, progress=progress)
+    except DataError:
+        # Cut off by a server that did not say how long the file is: fetch it again next time.
+        archive.unlink(missing_ok=True)
+        forget_pin(pins, known.url)
+        raise
+    archive.unlink(missing_ok=True)
+    return folder
+
+
+def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
+    """Folder of an archive's content, named by its bytes: changed bytes, another folder."""
+    from pipeline.datasets.digests import hash_files
+
+    stem = archive_stem(archive.name)
+    memory = data_root / ".archives" / f"{archive.name}.npz"
+    digests = hash_files(archive.parent, [archive.name], memory, progress=progress)
+    if digests.faults:
+        raise DataError(
+            f"The archive {archive} cannot be read: {digests.faults[0]}.",
+            expected="a whole .zip or .tar archive",
+        )
+    folder = data_root / f"{stem}-{digests.hex[0].decode()[:12]}"
+    if not folder.exists():
+        from pipeline.datasets.archive import unpack
+
+        unpack(archive, folder, progress=progress)
+    return folder
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _unknown(data: str, data_root: Path) -> DataError:
+    here = (
+        [one.name for one in data_root.iterdir() if not one.name.startswith(".") and one.is_dir()]
+        if data_root.is_dir()
+        else []
+    )
+    names = sorted({*REGISTRY, *here})
+    near = difflib.get_close_matches(data.lower(), names, n=3, cutoff=0.5)
+    return DataError(
+        f"DATA={data} is neither a known data set nor a file or folder.",
+        expected=f"one of {', '.join(names)}; or a path to a folder, archive, CSV or list file",
+        todo=f"did you mean {' or '.join(near)}?" if near else "look at the path's spelling",
+    )
