@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.backbones.card import Card, safe_name
 from pipeline.files import digest_of
 from pipeline.preprocess import Preprocessing, Views
-from pipeline.settings import CodesSettings
+from pipeline.settings import CodesSettings, as_dict
 
 __all__ = ["Key", "codes_key"]
 
@@ -101,7 +101,7 @@ def codes_key(
         "weights": card.origin,
         "size": preprocessing.size,
         "n_views": views.count,
-        "asked": {"layers": list(codes.layers), "views": codes.views, "fit": codes.fit},
+        "asked": as_dict(codes),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
     return Key(cache / data / f"{stem}.h5", fingerprint, config)

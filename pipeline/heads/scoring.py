@@ -1,0 +1,146 @@
+"""Scores of the two heads that are no matrix product: nearest neighbours and the RBF SVM.
+
+From the arrays stored with them, by numpy alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["nearest", "neighbour_scores", "rbf_scores", "squared_distances", "vote_scores"]
+
+BLOCK_CELLS = 2**22
+
+
+def _blocks(n: int, width: int) -> Iterator[slice]:
+    step = max(1, BLOCK_CELLS // max(1, width))
+    for start in range(0, n, step):
+        yield slice(start, start + step)
+
+
+def squared_distances(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared Euclidean distances of the rows of `a` (N, D) and `b` (M, D), at least 0, (N, M)."""
+    out = a @ (-2.0 * b.T)
+    out += (a * a).sum(axis=1)[:, None]
+    out += (b * b).sum(axis=1)
+    return np.maximum(out, 0.0, out=out)
+
+
+def _directions(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of length 1; a row of zeros stays."""
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    return z / np.where(length > 0, length, 1.0)
+
+
+def nearest(
+    z: NDArray[np.float64], examples: NDArray[np.floating[Any]], *, k: int, metric: str
+) -> NDArray[np.int64]:
+    """Find the `k` nearest examples of each row, nearest first: indices (N, k).
+
+    `metric` is ``"euclidean"`` or ``"cosine"``. Of equally near ones, the first comes first.
+    """
+    found = np.empty((len(z), k), dtype=np.int64)
+    stored = examples.astype(np.float64)
+    if metric == "cosine":
+        z, stored = _directions(z), _directions(stored)
+    for rows in _blocks(len(z), len(stored)):
+        distance = squared_distances(z[rows], stored)  # (n, M)
+        reach = np.partition(distance, k - 1, axis=1)[:, k - 1 : k]
+        # Everything within reach, then a stable order: ties must not depend on the partition.
+        for row, (line, limit) in enumerate(zip(distance, reach, strict=True)):
+            inside = np.flatnonzero(line <= limit)
+            order = np.argsort(line[inside], kind="stable")[:k]
+            found[rows.start + row] = inside[order]
+    return found
+
+
+def vote_scores(votes: NDArray[np.integer[Any]], n_classes: int) -> NDArray[np.float64]:
+    """Log of the smoothed share of each class among the votes: (N, k) classes to (N, K).
+
+    One vote is added, spread over the classes (Laplace), so that a class without a vote does
+    not get minus infinity.
+    """
+    n, k = votes.shape
+    cells = np.arange(n)[:, None] * n_classes + votes
+    counts = np.bincount(cells.ravel(), minlength=n * n_classes).reshape(n, n_classes)
+    scores: NDArray[np.float64] = np.log((counts + 1.0 / n_classes) / (k + 1.0))
+    return scores
+
+
+def neighbour_scores(
+    z: NDArray[np.float64],
+    examples: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    *,
+    n_classes: int,
+    k: int,
+    metric: str,
+) -> NDArray[np.float64]:
+    """Scores (N, K) of standardised codes `z` (N, D) by the vote of the k nearest examples."""
+    return vote_scores(labels[nearest(z, examples, k=k, metric=metric)], n_classes)
+
+
+def rbf_scores(
+    z: NDArray[np.float64],
+    support: NDArray[np.float32],
+    dual: NDArray[np.float64],
+    intercept: NDArray[np.float64],
+    n_support: NDArray[np.int32],
+    *,
+    gamma: float,
+) -> NDArray[np.float64]:
+    """Scores (N, K) of standardised codes `z` (N, D) by an SVM with the kernel exp(-gamma d^2).
+
+    Parameters
+    ----------
+    support, dual, intercept, n_support
+        As libsvm keeps them: support vectors (M, D) ordered by class, their coefficients
+        (K - 1, M), intercepts of the pairs (P,), support vectors a class (K,); a pair's value
+        is positive for its first class.
+    """
+    stored = support.astype(np.float64)
+    pairs = np.empty((len(z), len(intercept)))
+    for rows in _blocks(len(z), len(stored)):
+        kernel = np.exp(-gamma * squared_distances(z[rows], stored))  # (n, M)
+        pairs[rows] = _pair_values(kernel, dual, n_support) + intercept
+    if len(n_support) == 2:
+        # scikit-learn's two-class decision value is positive for class 1: the pair's, negated.
+        return np.stack([pairs[:, 0] / 2, -pairs[:, 0] / 2], axis=1)
+    return pair_scores(pairs, len(n_support))
+
+
+def _pair_values(
+    kernel: NDArray[np.float64], dual: NDArray[np.float64], n_support: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Decision values of all pairs (i, j), i < j, positive for i, without intercepts (n, P)."""
+    ends = np.concatenate([[0], np.cumsum(n_support)])
+    parts = [slice(ends[i], ends[i + 1]) for i in range(len(n_support))]
+    values = [
+        # libsvm keeps the coefficients against class j in row j - 1, those against i in row i.
+        kernel[:, parts[i]] @ dual[j - 1, parts[i]] + kernel[:, parts[j]] @ dual[i, parts[j]]
+        for i, j in combinations(range(len(n_support)), 2)
+    ]
+    return np.stack(values, axis=1)
+
+
+def pair_scores(pairs: NDArray[np.float64], n_classes: int) -> NDArray[np.float64]:
+    """Votes of the pairs plus their summed confidence squeezed below half a vote, (N, K).
+
+    The rule of scikit-learn's ``decision_function_shape="ovr"``.
+    """
+    votes = np.zeros((len(pairs), n_classes))
+    confidence = np.zeros((len(pairs), n_classes))
+    for column, (i, j) in enumerate(combinations(range(n_classes), 2)):
+        value = pairs[:, column]
+        confidence[:, i] += value
+        confidence[:, j] -= value
+        # scikit-learn gives a value of exactly 0 to class i.
+        votes[:, i] += value >= 0
+        votes[:, j] += value < 0
+    scores: NDArray[np.float64] = votes + confidence / (3 * (np.abs(confidence) + 1))
+    return scores

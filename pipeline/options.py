@@ -1,0 +1,102 @@
+"""Command-line options, derived from the settings: ``--data-root X`` and ``DATA_ROOT=X`` alike.
+
+The second form is what the Makefile passes on, so its variables are the settings' names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.errors import SettingsError
+
+__all__ = ["add_options", "assigned", "settings_from"]
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, classes: Iterable[type[Any]], **defaults: Any
+) -> None:
+    """Add an option for every field of the settings `classes`.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of one stage.
+    classes : iterable of dataclass types
+        What the stage takes.
+    **defaults
+        Where this stage's default differs from the field's.
+    """
+    for cls in classes:
+        group = parser.add_argument_group(cls.__doc__.splitlines()[0].rstrip("."))
+        for field in dataclasses.fields(cls):
+            default = defaults.get(field.name, field.default)
+            shown = ",".join(default) if isinstance(default, tuple) else default
+            flag: dict[str, Any] = {"nargs": "?", "const": True}
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                dest=field.name,
+                type=_reader(field),
+                default=default,
+                metavar=field.name.upper(),
+                help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
+                **(flag if isinstance(field.default, bool) else {}),
+            )
+
+
+def _reader(field: dataclasses.Field[Any]) -> Any:
+    kind: type[Any] = type(field.default)
+
+    def read(text: str) -> Any:
+        if isinstance(field.default, bool):
+            if text.lower() in _TRUE + _FALSE:
+                return text.lower() in _TRUE
+            raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+        if isinstance(field.default, tuple):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from error
+
+    return read
+
+
+def assigned(arguments: Iterable[str], stage: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Turn ``NAME=value`` arguments into options.
+
+    Parameters
+    ----------
+    arguments : iterable of str
+        What stands on the command line behind the stage.
+    stage : iterable of str
+        Names of the settings that this stage takes.
+    known : iterable of str
+        Names of all settings; those the stage does not take are passed over, since make hands
+        every variable to every stage.
+
+    Raises
+    ------
+    SettingsError
+        A name that no stage knows.
+    """
+    stage, known = set(stage), set(known)
+    options = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or not name.isupper() or argument.startswith("-"):
+            options.append(argument)
+        elif name.lower() in stage:
+            options.append(f"--{name.lower().replace('_', '-')}={value}")
+        elif name.lower() not in known:
+            raise SettingsError(f"{name} is no setting.", expected=", ".join(sorted(known)).upper())
+    return options
+
+
+def settings_from(options: argparse.Namespace, cls: type[Any]) -> Any:
+    """Build the settings of class `cls` from parsed options."""
+    return cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})
