@@ -9,22 +9,18 @@ their digests. Imports neither scikit-learn nor torch, for listing runs must tak
 from __future__ import annotations
 
 import json
-import math
-import os
-import platform
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from pipeline.errors import ResultError
 from pipeline.files import sha256_file, write_json
 from pipeline.predictions import Predictions, read_predictions, write_predictions
+from pipeline.provenance import machine, versions
+from pipeline.records import FIGURES, SCHEMA, check_record, plain
 from pipeline.tables import table
 
 __all__ = [
@@ -43,41 +39,6 @@ __all__ = [
     "write_predictions",
     "write_run",
 ]
-
-SCHEMA = 1
-KINDS = ("run", "summary")
-PACKAGES = (
-    "cnn-codes", "numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm",
-    "onnxruntime", "h5py", "pillow", "simplejpeg", "joblib", "safetensors",
-)  # fmt: skip
-FIELDS: dict[str, type | tuple[type, ...]] = {
-    "schema": int, "kind": str, "run": str, "data": str, "method": str, "model": str,
-    "layers": list, "views": str, "size": int, "seed": int, "class_names": list,
-    "splits": dict, "chosen": dict, "metrics": dict, "times_s": dict, "fingerprint": str,
-    "versions": dict, "warnings": list,
-}  # fmt: skip
-FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "brier", "ece")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that make the numbers, as far as installed; imports none."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def machine() -> dict[str, Any]:
-    """Give the processor's name, its cores and the system: what a time needs beside it, no more."""
-    name = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")
-    if described.is_file():
-        match = re.search(r"^model name\s*:\s*(.+)$", described.read_text(), re.MULTILINE)
-        name = match.group(1).strip() if match else name
-    return {"cpu": name, "cores": os.cpu_count(), "system": platform.system()}
 
 
 def run_name(
@@ -172,19 +133,9 @@ def build_record(
             "machine": machine(),
         },
     }
-    plain: dict[str, Any] = _plain(record)
-    check_record(plain, name=f"The record of {run}")
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return value
+    whole: dict[str, Any] = plain(record)
+    check_record(whole, name=f"The record of {run}")
+    return whole
 
 
 def write_run(
@@ -230,43 +181,6 @@ def write_run(
 def _beside(stem: Path, suffix: str) -> Path:
     """Append: `with_suffix` would cut a dot in a network's name."""
     return stem.with_name(stem.name + suffix)
-
-
-def check_record(record: Any, *, name: str) -> None:
-    """Raise ResultError, calling the record `name`, unless it is one of this schema."""
-    wrong = ""
-    if not isinstance(record, Mapping):
-        wrong = "it is no JSON object"
-    elif record.get("schema") != SCHEMA:
-        wrong = f"its schema is {record.get('schema')!r}"
-    elif record.get("kind") not in KINDS:
-        wrong = f"its kind is {record.get('kind')!r}"
-    elif missing := [key for key in FIELDS if key not in record]:
-        wrong = f"it lacks {', '.join(missing)}"
-    elif off := [key for key, kind in FIELDS.items() if not isinstance(record[key], kind)]:
-        wrong = f"it has another type at {', '.join(off)}"
-    elif not record["metrics"]:
-        wrong = "it has no metrics"
-    else:
-        wrong = _wrong_figures(record["metrics"])
-    if wrong:
-        raise ResultError(
-            f"{name} is no result of this version: {wrong}.",
-            expected=f"a record of schema {SCHEMA}",
-            todo="run the method again, or move the file away",
-        )
-
-
-def _wrong_figures(metrics: Mapping[str, Any]) -> str:
-    """What is wrong with the figures of the splits; empty where nothing is."""
-    for split, figures in metrics.items():
-        for key in FIGURES:
-            value = figures.get(key, math.nan) if isinstance(figures, Mapping) else math.nan
-            if value is None and key == "auroc":  # undefined where one class alone occurs
-                continue
-            if not isinstance(value, int | float) or not math.isfinite(value):
-                return f"metrics/{split}/{key} is no finite number"
-    return ""
 
 
 def read_record(path: Path, *, verify: bool = False) -> dict[str, Any]:
@@ -393,9 +307,9 @@ def summarise(
         "fingerprints": [record["fingerprint"] for record in records],
         "warnings": sorted({str(text) for record in records for text in record["warnings"]}),
     }
-    plain: dict[str, Any] = _plain(summary)
-    check_record(plain, name=f"The summary {run}")
-    return plain
+    whole: dict[str, Any] = plain(summary)
+    check_record(whole, name=f"The summary {run}")
+    return whole
 
 
 def _spread(values: Sequence[float]) -> dict[str, float | None]:
