@@ -158,6 +158,22 @@ def test_writing_through_a_link_of_the_archive_is_impossible(tmp_path):
     assert list(outside.iterdir()) == []
 
 
+def test_a_link_below_a_link_does_not_lead_out(tmp_path):
+    archive = tar_of(
+        tmp_path / "x.tar",
+        ("goal/1.jpg", tarfile.REGTYPE, "", b"1"),
+        ("real/1.jpg", tarfile.REGTYPE, "", b"1"),
+        ("p/q/s", tarfile.SYMTYPE, "../../real", b""),
+        ("p/q/s/evil", tarfile.SYMTYPE, "../../../goal", b""),  # from real/: above the folder
+        ("stacked", tarfile.SYMTYPE, "p/q/s", b""),
+    )
+    (tmp_path / "goal").mkdir()
+    out = unpack(archive, tmp_path / "in" / "out")
+    links = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_symlink()}
+    assert list(links) == ["p/q/s"]
+    assert all(path.resolve().is_relative_to(out.resolve()) for path in links.values())
+
+
 def test_links_within_the_archive_are_kept(tmp_path):
     archive = tar_of(
         tmp_path / "x.tar",

@@ -242,8 +242,10 @@ def _write(member: _Member, path: Path) -> None:
 def _link(links: list[tuple[Path, Path]]) -> None:
     """Make the links, files' as second names: nothing but folders is ever a symbolic link."""
     for path, goal in links:
-        if path.exists() or path.is_symlink() or goal.resolve() != goal.absolute():
-            continue  # through another link: the archive's names may not stack
+        if path.exists() or path.is_symlink():
+            continue
+        if path.parent.resolve() != path.parent or goal.resolve() != goal:
+            continue  # by way of another link, from where ".." would lead elsewhere
         path.parent.mkdir(parents=True, exist_ok=True)
         if goal.is_file():
             try:
