@@ -78,6 +78,13 @@ def test_copies_with_contradicting_labels_stay_on_one_side():
         np.testing.assert_array_equal(split[20:25], split[0:5])
 
 
+def test_a_large_group_in_a_tiny_class_empties_no_side():
+    labels = np.repeat(np.arange(2, dtype=np.int32), [12, 30])
+    groups = np.concatenate([digests(3)[[0] * 10 + [1, 2]], digests(30, first=100)])
+    for seed in range(20):
+        assert set(cut(labels, groups, FRACTIONS, seed)[:12].tolist()) == {TRAIN, VAL, TEST}
+
+
 def test_strata_keep_their_shares_within_a_class():
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 4000).astype(np.int32)
