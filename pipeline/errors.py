@@ -20,6 +20,7 @@ __all__ = [
     "PipelineError",
     "ResultError",
     "SettingsError",
+    "TrainingError",
 ]
 
 
@@ -94,3 +95,7 @@ class HeadError(PipelineError):
 
 class ResultError(PipelineError):
     """A result file is missing, damaged, or of another schema."""
+
+
+class TrainingError(PipelineError):
+    """A network cannot be trained or loaded: nothing to train, a loss that is not finite."""

@@ -32,7 +32,7 @@ def add_options(
         Where this stage's default differs from the field's.
     """
     for cls in classes:
-        group = parser.add_argument_group(cls.__doc__.splitlines()[0].rstrip("."))
+        group = parser.add_argument_group((cls.__doc__ or "").partition("\n")[0].rstrip("."))
         for field in dataclasses.fields(cls):
             default = defaults.get(field.name, field.default)
             shown = ",".join(default) if isinstance(default, tuple) else default

@@ -1,0 +1,81 @@
+# Every target is a thin door to `python -m pipeline <stage>`, which does the same without make.
+# Variables given to make (DATA=..., MODEL=...) are handed on as they are; `make help` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# The names of the settings in pipeline/settings.py; a test holds the two lists together.
+SETTINGS := DATA SEED OFFLINE STRICT LEAKS DATA_ROOT CACHE RESULTS \
+	MODEL WEIGHTS LAYERS POOL SIZE FIT VIEWS PRECISION DTYPE \
+	DEVICE ENGINE BATCH WORKERS \
+	METHODS FOLDS CLASS_WEIGHT TRAIN_VIEWS SPLITS SEEDS JOBS
+quote = '$(subst ','\'',$(1))'
+given = $(foreach name,$(SETTINGS),$(if $(filter-out undefined,$(origin $(name))),$(call quote,$(name)=$($(name)))))
+stage = $(PY) -m pipeline $@ $(given)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo data audit features svm softmax heads verify test check bench clean clean-cache
+
+help: ## show this
+	@echo "make <target> [NAME=value ...]"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@echo
+	@echo "settings: $(SETTINGS)"
+	@echo "what each means: make setup && $(PY) -m pipeline svm --help"
+
+setup: $(READY) ## make the environment (.venv) and install everything into it
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than 3.11. Next: make setup PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## codes, SVM and softmax on 2,624 solar cells; nothing is downloaded
+	@$(stage)
+
+data: $(READY) ## fetch a data set, or look at one of your own, and count it
+	@$(stage)
+
+audit: $(READY) ## find what is wrong with the images
+	@$(stage)
+
+features: $(READY) ## stage one: cache the codes of every image
+	@$(stage)
+
+svm: $(READY) ## stage two: a linear SVM on the codes
+	@$(stage)
+
+softmax: $(READY) ## stage two: softmax regression on the codes
+	@$(stage)
+
+heads: $(READY) ## stage two: every classical head on the codes
+	@$(stage)
+
+verify: $(READY) ## check the cache against the images and its own digests
+	@$(stage)
+
+test: $(READY) ## run the tests
+	$(PY) -m pytest
+
+check: $(READY) ## lint, format and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: $(READY) ## measure speed and accuracy; writes results/bench.json
+	$(PY) -m benchmarks $(given)
+
+clean: ## remove results and what tools left behind
+	rm -rf results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+clean-cache: ## remove every cached code, graph and downloaded weight
+	find $(call quote,$(or $(CACHE),cache)) -mindepth 1 \( -name '*.h5' -o -path '*.h5.parts*' \
+		-o -path '*/backbones*' -o -path '*/weights*' -o -name digests.npz -o -name facts.npz \
+		-o -name source.json \) -delete

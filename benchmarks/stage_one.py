@@ -1,0 +1,181 @@
+"""Stage one against the loop of every tutorial, and against what the machine can do.
+
+Hypotheses, two cores, photographs of some 300 px, files to published HDF5, steady rate:
+
+- EfficientNet-Lite0 runs at least 7 times as fast as torchvision's PIL transforms in a
+  ``DataLoader`` with two workers and PyTorch eager under ``no_grad``; ResNet-18 1.4 times;
+- at least 85 % of the bound 1 / (1 / network alone + 1 / decoding alone), both on all cores, is
+  reached;
+- the first image is through in 2 s when the exported network is at hand, in 15 s when it is not.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbones import load_card
+from pipeline.datasets import Manifest, load_manifest
+from pipeline.engines import open_engine
+from pipeline.engines.choice import n_cores
+from pipeline.extract import extract
+from pipeline.preprocess import Views, read_views
+from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+
+ROUNDS = 3
+N_OURS, N_TUTORIAL = 800, 192
+
+
+def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]:
+    """Measure one network on hotdog: our rate, the tutorial's, the bound, and their ratios."""
+    with tempfile.TemporaryDirectory() as folder:
+        places = PlaceSettings(data_root=str(data_root), cache=folder)
+        data = DataSettings(data="hotdog", offline=True)
+        codes = CodesSettings(model=model, weights=weights)
+        manifest = some_of(load_manifest(data, places), N_OURS)
+        source: dict[str, Any] = {"cache": Path(folder), "seed": 0, "offline": True}
+        card = load_card(codes, **source)
+        layers = card.resolve(codes.layers)
+        engine = open_engine(
+            card, layers, card.preprocessing, codes, MachineSettings(), **source
+        )
+        tutorial = tutorial_loop(manifest, codes, Path(folder), card.preprocessing)
+        blobs = [(manifest.root / path).read_bytes() for path in manifest.paths]
+        size = card.preprocessing.size
+        noise = np.random.default_rng(0).integers(0, 256, (64, size, size, 3), dtype=np.uint8)
+
+        def ours() -> float:
+            shutil.rmtree(Path(folder) / manifest.name, ignore_errors=True)
+            done = extract(manifest, data, codes, MachineSettings(), places)
+            return done.n_new / done.run_s
+
+        def decode() -> float:
+            return _all_cores(
+                lambda blob: read_views(blob, card.preprocessing, Views("center", 1), ""), blobs
+            )
+
+        def network() -> float:
+            step = engine.batch
+            batches = [noise[i : i + step] for i in range(0, 64, step)] * 6
+            return step * _all_cores(engine.run, batches)
+
+        measured: dict[str, list[float]] = {}
+        for _ in range(ROUNDS):  # in turn, so that all see the same machine
+            for name, run in (
+                ("ours", ours), ("tutorial", tutorial), ("decode", decode), ("network", network)
+            ):  # fmt: skip
+                measured.setdefault(name, []).append(run())
+    rate = {name: statistics.median(values) for name, values in measured.items()}
+    bounds = [1 / (1 / n + 1 / d) for n, d in zip(measured["network"], measured["decode"])]
+    return {
+        "model": model,
+        "images_per_s": measured,
+        "times_tutorial": statistics.median(
+            a / b for a, b in zip(measured["ours"], measured["tutorial"])
+        ),
+        "share_of_bound": statistics.median(
+            a / b for a, b in zip(measured["ours"], bounds)
+        ),
+        "bound_images_per_s": statistics.median(bounds),
+        "median_images_per_s": rate,
+    }
+
+
+def some_of(manifest: Manifest, n: int) -> Manifest:
+    """Take `n` images, evenly spread."""
+    rows = np.linspace(0, manifest.n_images - 1, min(n, manifest.n_images)).astype(int)
+    return replace(
+        manifest,
+        paths=tuple(manifest.paths[i] for i in rows),
+        sha256=manifest.sha256[rows],
+        labels=manifest.labels[rows],
+        split=manifest.split[rows],
+        extra={},
+        strata=None,
+    )
+
+
+def tutorial_loop(
+    manifest: Manifest, codes: CodesSettings, cache: Path, preprocessing: Any
+) -> Callable[[], float]:
+    """Build what tutorials show: PIL transforms, a DataLoader with two workers, eager PyTorch."""
+    import torch
+    from PIL import Image
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision import transforms
+
+    from pipeline.backbones.card import load_network
+
+    _, network = load_network(codes, cache=cache, seed=0, offline=True)
+    mode = getattr(transforms.InterpolationMode, preprocessing.interpolation.upper())
+    transform = transforms.Compose(
+        [
+            transforms.Resize(round(preprocessing.size / preprocessing.crop_ratio), mode),
+            transforms.CenterCrop(preprocessing.size),
+            transforms.ToTensor(),
+            transforms.Normalize(preprocessing.mean, preprocessing.std),
+        ]
+    )
+
+    class Images(Dataset):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            return N_TUTORIAL
+
+        def __getitem__(self, i: int) -> Any:
+            path = manifest.root / manifest.paths[i * manifest.n_images // N_TUTORIAL]
+            return transform(Image.open(path).convert("RGB"))
+
+    def run() -> float:
+        loader = DataLoader(Images(), batch_size=32, num_workers=2)
+        batches = iter(loader)
+        with torch.no_grad():
+            network(next(batches))  # the workers' start does not count
+            began = time.perf_counter()
+            for batch in batches:
+                network(batch)
+        return (N_TUTORIAL - 32) / (time.perf_counter() - began)
+
+    return run
+
+
+def _all_cores(run: Callable[[Any], Any], items: list[Any]) -> float:
+    with ThreadPoolExecutor(n_cores()) as pool:
+        began = time.perf_counter()
+        for _ in pool.map(run, items):
+            pass
+        return len(items) / (time.perf_counter() - began)
+
+
+def bench_start(data_root: Path) -> dict[str, float]:
+    """Measure whole commands on 8 images, in seconds: first ever, and with the graph at hand."""
+    times = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for split in ("train", "test"):
+            for name in ("hotdog", "not-hotdog"):
+                target = Path(folder) / "data" / "few" / split / name
+                target.mkdir(parents=True)
+                images = sorted((data_root / "hotdog" / split / name).iterdir())
+                for path in images[50:56]:
+                    shutil.copy(path, target)
+        command = [
+            sys.executable, "-m", "pipeline", "features",
+            f"DATA={folder}/data/few", f"CACHE={folder}/cache", "OFFLINE=1",
+        ]  # fmt: skip
+        for name in ("first", "graph_at_hand", "nothing_to_do"):
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            times[f"{name}_s"] = time.perf_counter() - began
+            if name == "first":
+                shutil.rmtree(Path(folder) / "cache" / "few")
+    return times
