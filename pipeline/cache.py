@@ -14,6 +14,7 @@ set has no use for any more stay behind as parts: an image that comes back is no
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -43,7 +44,7 @@ from pipeline.hdf5 import lay_out, pack, unpack
 from pipeline.keys import Key
 from pipeline.rows import match_rows, write_rows
 
-__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known"]
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known", "read_part"]
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
@@ -55,8 +56,9 @@ class _Source:
     """Rows that are there: a part or the published file, and the bytes they belong to."""
 
     path: Path
-    sha256: NDArray[np.bytes_]  # (n,) S64
+    sha256: NDArray[np.bytes_]  # (n,) S64; b"" where the row is damaged
     is_part: bool
+    seconds: float  # that its rows took
 
 
 @dataclass(eq=False)
@@ -69,13 +71,10 @@ class Known:
         Parts and the published file.
     rejects : dict of str to str
         SHA-256 of images that cannot be used, to the reason.
-    seconds : float
-        Spent on all of these rows.
     """
 
     sources: list[_Source] = field(default_factory=list)
     rejects: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
 
     def sha256(self) -> NDArray[np.bytes_]:
         """Sorted digests (n,) of all images that have a row."""
@@ -102,8 +101,12 @@ class CacheFile:
         self.key = key
         self._parts = key.path.with_name(key.path.name + ".parts")
 
+    def fills_a_part(self, n_rows: int, n_bytes: int) -> bool:
+        """Whether so much is worth a part, and so a flush to the disk."""
+        return n_rows >= PART_ROWS or n_bytes >= PART_BYTES
+
     def current(self, manifest: Manifest) -> Codes | None:
-        """Open the published file if it holds exactly this manifest's rows, else None.
+        """Open the published file if it holds exactly this manifest's rows, sound, else None.
 
         Raises
         ------
@@ -113,15 +116,14 @@ class CacheFile:
         codes = self._published()
         if codes is None:
             return None
-        rows = self._rows(manifest, codes.rejects)
+        columns = _columns(manifest, codes.rejects)
+        held = {name for name in codes.contents.fields if not name.startswith("codes/")}
         same = (
-            np.array_equal(codes.sha256, manifest.sha256[rows])
-            and np.array_equal(codes.labels, manifest.labels[rows])
-            and np.array_equal(codes.split, _split_names(manifest)[rows])
-            and codes.class_names == manifest.class_names
-            and codes.paths == tuple(manifest.paths[i] for i in rows.tolist())
+            codes.class_names == manifest.class_names
+            and held == {*columns, "images/row_digest"}
+            and all(_same(codes.contents.array(name), one) for name, one in columns.items())
         )
-        return codes if same else None
+        return codes if same and not len(codes.damaged_rows()) else None
 
     @contextmanager
     def locked(self, on_wait: Callable[[str], None] | None) -> Iterator[None]:
@@ -156,10 +158,17 @@ class CacheFile:
                 "host": socket.gethostname(),
                 "since": time.strftime("%H:%M:%S"),
             }
+            self._sweep()
             write_atomic(self._parts / "holder.json", json.dumps(holder).encode())
             yield
         finally:
             lock.release()
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left half-written; the lock is held, so nobody writes it."""
+        folder, name = self.key.path.parent, glob.escape(self.key.path.name)
+        for left in (*folder.glob(f".{name}.*.tmp"), *self._parts.glob(".*.tmp")):
+            left.unlink()
 
     def _holder(self) -> str:
         try:
@@ -178,24 +187,22 @@ class CacheFile:
         known = Known()
         for path in sorted(self._parts.glob("*.part")):
             try:
-                arrays, attributes = unpack(path.read_bytes())
+                arrays, attributes = read_part(path)
                 if attributes["fingerprint"] != self.key.fingerprint:
                     raise CacheError("of another fingerprint")
-                if attributes["checksum"] != _checksum(arrays):
-                    raise CacheError("damaged")
-            except (CacheError, KeyError):
+            except CacheError:
                 path.unlink()
                 continue
-            known.sources.append(_Source(path, arrays["sha256"], is_part=True))
+            seconds = float(attributes["seconds"])
+            known.sources.append(_Source(path, arrays["sha256"], is_part=True, seconds=seconds))
             known.rejects |= _rejects(arrays)
-            known.seconds += float(attributes["seconds"])
         codes = self._published()
         if codes is not None:
             sha256 = codes.sha256.copy()
             sha256[codes.damaged_rows()] = b""
-            known.sources.append(_Source(self.key.path, sha256, is_part=False))
+            seconds = codes.extraction_s
+            known.sources.append(_Source(codes.path, sha256, is_part=False, seconds=seconds))
             known.rejects |= codes.rejects
-            known.seconds += codes.extraction_s
         return known
 
     def _published(self) -> Codes | None:
@@ -238,7 +245,7 @@ class CacheFile:
         }
         write_atomic(self._parts / f"{checksum[:24]}.part", pack(arrays, attributes))
 
-    def publish(self, manifest: Manifest, known: Known, **provenance: float) -> Codes:
+    def publish(self, manifest: Manifest, known: Known) -> Codes:
         """Make the file of this manifest from rows that are all there, and put it in place.
 
         Rows of its predecessor that the manifest has no use for are kept as parts; parts whose
@@ -251,27 +258,28 @@ class CacheFile:
         known : Known
             Holds every one of them.
         """
-        rows = self._rows(manifest, known.rejects)
-        sha256 = manifest.sha256[rows]
-        columns = {
-            "images/path": text_column(manifest.paths[i] for i in rows.tolist()),
-            "images/sha256": sha256,
-            "images/split": _split_names(manifest)[rows],
-            "images/label": manifest.labels[rows],
-            **{f"images/extra/{k}": _plain(v[rows]) for k, v in manifest.extra.items()},
-            **_reject_columns(manifest, known.rejects),
-        }
+        columns = _columns(manifest, known.rejects)
+        sha256 = columns["images/sha256"]
         order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
+        filled = np.zeros(len(sha256), bool)
+        seconds, matches = 0.0, []
+        for source in known.sources:
+            at, rows = match_rows(source.sha256, sha256, order, filled)
+            filled[rows] = True
+            seconds += source.seconds * len(np.unique(at)) / max(1, len(source.sha256))
+            matches.append((source, at, rows))
+        if not filled.all():
+            raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
         layout = {name: (column.shape, column.dtype) for name, column in columns.items()}
-        layout["images/row_digest"] = ((len(rows),), np.dtype(np.uint64))
+        layout["images/row_digest"] = (sha256.shape, np.dtype(np.uint64))
         for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
-            layout[codes_dataset(layer)] = ((len(rows), *shape), dtype)
+            layout[codes_dataset(layer)] = ((len(sha256), *shape), dtype)
         attributes = {
             "format_version": FORMAT_VERSION,
             "fingerprint": self.key.fingerprint,
             "config": as_config(self.key.config),
             "class_names": text_column(manifest.class_names),
-            "extraction_s": known.seconds,
+            "extraction_s": seconds,
             "complete": True,
         }
         n_bytes = sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in layout.values())
@@ -279,24 +287,18 @@ class CacheFile:
         with publishing(self.key.path) as temporary:
             fields = lay_out(temporary, layout, attributes)
             with temporary.open("r+b") as stream:
+                handle = stream.fileno()
                 for name, column in columns.items():
-                    write_rows(stream.fileno(), fields[name], np.arange(len(column)), column)
-                filled = np.zeros(len(rows), bool)
-                for source in known.sources:
-                    at, rows_of = match_rows(source.sha256, sha256, order, filled)
+                    write_rows(handle, fields[name], np.arange(len(column)), column)
+                for source, at, rows in matches:
                     if not len(at):
                         continue
                     blocks, digests = self._read(source)
                     for layer, block in zip(self.layers, blocks, strict=True):
-                        write_rows(
-                            stream.fileno(), fields[codes_dataset(layer)], rows_of, block, at
-                        )
-                    write_rows(stream.fileno(), fields["images/row_digest"], rows_of, digests, at)
-                    filled[rows_of] = True
-                if not filled.all():
-                    raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
+                        write_rows(handle, fields[codes_dataset(layer)], rows, block, at)
+                    write_rows(handle, fields["images/row_digest"], rows, digests, at)
                 stream.flush()
-                os.fsync(stream.fileno())
+                os.fsync(handle)
             self._retire(known, sha256)
         self._tidy(known, sha256)
         return open_codes(self.key.path)
@@ -305,11 +307,6 @@ class CacheFile:
     def layers(self) -> tuple[str, ...]:
         """The layers of the codes, in order."""
         return tuple(self.key.config["layers"])
-
-    @staticmethod
-    def _rows(manifest: Manifest, rejects: Mapping[str, str]) -> NDArray[np.int64]:
-        """Rows of the manifest whose images are not rejected."""
-        return np.flatnonzero(~np.isin(manifest.sha256, np.array(list(rejects), "S64")))
 
     def _read(self, source: _Source) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
         if source.is_part:
@@ -336,19 +333,50 @@ class CacheFile:
             for start in range(0, len(rows), PART_ROWS):
                 some = rows[start : start + PART_ROWS]
                 digests = [digest.decode() for digest in source.sha256[some].tolist()]
-                self.add_part(digests, [block[some] for block in blocks], {}, 0.0)
+                seconds = source.seconds * len(some) / len(source.sha256)
+                self.add_part(digests, [block[some] for block in blocks], {}, seconds)
 
     def _tidy(self, known: Known, kept: NDArray[np.bytes_]) -> None:
-        """Remove parts whose rows are all published, and what a killed run left half-written."""
+        """Remove parts whose rows are all published."""
         for source in known.sources:
             if source.is_part and np.isin(source.sha256, kept).all():
                 source.path.unlink()
-        for left in self._parts.glob(".*.tmp"):
-            left.unlink()
 
 
-def _split_names(manifest: Manifest) -> NDArray[np.bytes_]:
-    return np.array(SPLITS, "S5")[manifest.split]
+def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a part's arrays and attributes.
+
+    Raises
+    ------
+    CacheError
+        It is not what was written.
+    """
+    arrays, attributes = unpack(path.read_bytes())
+    wanted = {"sha256", "row_digest", "reject_sha256", "reject_reason"}
+    if not wanted <= arrays.keys() or not {"fingerprint", "seconds"} <= attributes.keys():
+        raise CacheError("not a part of a cache")
+    if attributes.get("checksum") != _checksum(arrays):
+        raise CacheError("its checksum is another")
+    return arrays, attributes
+
+
+def _columns(manifest: Manifest, rejects: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Make all columns of a published file but the codes and their digests."""
+    bad = np.isin(manifest.sha256, np.array(list(rejects), "S64"))
+    rows = np.flatnonzero(~bad)
+    return {
+        "images/path": text_column(manifest.paths[i] for i in rows.tolist()),
+        "images/sha256": manifest.sha256[rows],
+        "images/split": np.array(SPLITS, "S5")[manifest.split[rows]],
+        "images/label": manifest.labels[rows],
+        **{f"images/extra/{k}": _plain(v[rows]) for k, v in manifest.extra.items()},
+        **_reject_columns(manifest, rejects, np.flatnonzero(bad)),
+    }
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two columns are equal bit for bit, NaN too."""
+    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
 
 
 def _plain(column: NDArray[Any]) -> NDArray[Any]:
@@ -356,10 +384,9 @@ def _plain(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reject_columns(
-    manifest: Manifest, rejects: Mapping[str, str]
+    manifest: Manifest, rejects: Mapping[str, str], bad: NDArray[np.int64]
 ) -> dict[str, NDArray[np.bytes_]]:
-    """Columns of the images of this manifest that cannot be used."""
-    bad = np.flatnonzero(np.isin(manifest.sha256, np.array(list(rejects), "S64")))
+    """Columns of the images of this manifest that cannot be used, its rows `bad`."""
     digests = [manifest.sha256[i].decode() for i in bad.tolist()]
     return {
         "rejects/path": text_column(manifest.paths[i] for i in bad.tolist()),

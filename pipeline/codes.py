@@ -164,7 +164,14 @@ class Codes:
         return np.concatenate(blocks, axis=2)
 
     def damaged_rows(self) -> NDArray[np.int64]:
-        """Find the rows whose codes do not match the digest taken when they were made."""
+        """Find the rows whose codes do not match the digest taken when they were made.
+
+        The file is immutable, so it is read once.
+        """
+        return self._damaged
+
+    @cached_property
+    def _damaged(self) -> NDArray[np.int64]:
         stored = self.row_digest
         bad = []
         for start in range(0, len(self), 1024):

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.backbones import load_card
-from pipeline.cache import PART_BYTES, PART_ROWS, CacheFile
+from pipeline.cache import CacheFile
 from pipeline.codes import Codes
 from pipeline.datasets import Manifest
 from pipeline.engines import Engine, open_engine
@@ -143,8 +143,11 @@ def _outcome(
     start_s: float = 0.0,
     n_new: int = 0,
 ) -> Extraction:
-    at = dict(zip(manifest.sha256.tolist(), manifest.paths, strict=True))
-    rejects = {at[sha.encode()]: reason for sha, reason in codes.rejects.items()}
+    bad = np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))
+    rejects = {  # every path, also where several have the same bytes
+        manifest.paths[i]: codes.rejects[manifest.sha256[i].decode()]
+        for i in np.flatnonzero(bad).tolist()
+    }
     if rejects and data.strict:
         raise _refused(*next(iter(rejects.items())))
     return Extraction(
@@ -287,7 +290,7 @@ def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progr
                     need_space(file.key.path.parent, n_bytes, "Extracting the codes")
                     checked = True
                 n_rows = sum(len(one.sha256) + len(one.rejects) for one in pending)
-                if n_rows >= PART_ROWS or n_rows * row_bytes >= PART_BYTES:
+                if file.fills_a_part(n_rows, n_rows * row_bytes):
                     write()
         finally:
             if pending:
