@@ -47,9 +47,7 @@ def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]
         source: dict[str, Any] = {"cache": Path(folder), "seed": 0, "offline": True}
         card = load_card(codes, **source)
         layers = card.resolve(codes.layers)
-        engine = open_engine(
-            card, layers, card.preprocessing, codes, MachineSettings(), **source
-        )
+        engine = open_engine(card, layers, card.preprocessing, codes, MachineSettings(), **source)
         tutorial = tutorial_loop(manifest, codes, Path(folder), card.preprocessing)
         blobs = [(manifest.root / path).read_bytes() for path in manifest.paths]
         size = card.preprocessing.size
@@ -77,16 +75,17 @@ def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]
             ):  # fmt: skip
                 measured.setdefault(name, []).append(run())
     rate = {name: statistics.median(values) for name, values in measured.items()}
-    bounds = [1 / (1 / n + 1 / d) for n, d in zip(measured["network"], measured["decode"])]
+    pairs = zip(measured["network"], measured["decode"], strict=True)
+    bounds = [1 / (1 / n + 1 / d) for n, d in pairs]
+
+    def ratio(over: list[float], under: list[float]) -> float:
+        return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
     return {
         "model": model,
         "images_per_s": measured,
-        "times_tutorial": statistics.median(
-            a / b for a, b in zip(measured["ours"], measured["tutorial"])
-        ),
-        "share_of_bound": statistics.median(
-            a / b for a, b in zip(measured["ours"], bounds)
-        ),
+        "times_tutorial": ratio(measured["ours"], measured["tutorial"]),
+        "share_of_bound": ratio(measured["ours"], bounds),
         "bound_images_per_s": statistics.median(bounds),
         "median_images_per_s": rate,
     }
