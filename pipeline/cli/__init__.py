@@ -1,0 +1,61 @@
+"""The command line: the only package that prints, parses arguments, and ends the process."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from pipeline import __version__
+from pipeline.cli import features, heads
+from pipeline.errors import PipelineError
+from pipeline.options import add_options, assigned
+
+__all__ = ["STAGES", "main"]
+
+STAGES = {**features.STAGES, **heads.STAGES}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage and return the exit code: 0, 1, 2 (the user can mend it) or 130 (Ctrl-C)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        parser = _parser()
+        known = {name for stage in STAGES.values() for name in stage.names()}
+        if arguments and arguments[0] in STAGES:
+            stage = STAGES[arguments[0]]
+            arguments[1:] = assigned(arguments[1:], stage.names(), known)
+        options = parser.parse_args(arguments)
+        if options.stage is None:
+            parser.print_help()
+            return 0
+        STAGES[options.stage].run(options)
+        sys.stdout.flush()
+        return 0
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "\nInterrupted. What was finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline",
+        description="How good is a linear classifier on a frozen network's features?",
+        epilog="Settings may also be written as make has them: DATA=hotdog for --data hotdog.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    stages = parser.add_subparsers(dest="stage", metavar="stage")
+    for name, stage in STAGES.items():
+        one = stages.add_parser(name, help=stage.help, description=stage.help)
+        add_options(one, stage.takes, **stage.defaults)
+    return parser

@@ -1,0 +1,114 @@
+"""What a stage of the command line is, and what its commands have in common."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.options import settings_from
+from pipeline.progress import terminal
+from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+
+__all__ = [
+    "STAGE_ONE",
+    "Stage",
+    "command",
+    "extracted",
+    "manifest_of",
+    "note",
+    "show_counts",
+    "waiting",
+]
+
+STAGE_ONE = (DataSettings, CodesSettings, MachineSettings, PlaceSettings)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: what it does, what it takes, and where its defaults differ."""
+
+    run: Callable[[argparse.Namespace], None]
+    help: str
+    takes: tuple[type[Any], ...]
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def names(self) -> list[str]:
+        """Names of the settings that it takes."""
+        return [field.name for cls in self.takes for field in dataclasses.fields(cls)]
+
+
+def note(text: str) -> None:
+    """Say something beside the results: on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def waiting(holder: str) -> None:
+    """Say that another run holds the cache file."""
+    note(f"The cache file is held by {holder}; waiting for it.")
+
+
+def command() -> str:
+    """Give the command that was given, for the record."""
+    return shlex.join(["python", "-m", "pipeline", *sys.argv[1:]])
+
+
+def manifest_of(options: argparse.Namespace, *, rehash: bool = False) -> Any:
+    """Load the manifest of the data set that the options name."""
+    from pipeline.datasets import load_manifest
+
+    manifest = load_manifest(
+        settings_from(options, DataSettings),
+        settings_from(options, PlaceSettings),
+        workers=getattr(options, "workers", 0),
+        rehash=rehash,
+        progress=terminal,
+    )
+    return manifest
+
+
+def show_counts(manifest: Any) -> None:
+    """Print how many images each split and class has."""
+    for split, counts in manifest.counts().items():
+        total = sum(counts.values())
+        some = ", ".join(f"{name} {n}" for name, n in list(counts.items())[:8])
+        more = f", ... ({len(counts)} classes)" if len(counts) > 8 else ""
+        print(f"{split:5}  {total:6} images: {some}{more}")
+
+
+def extracted(options: argparse.Namespace) -> tuple[Any, Any, tuple[str, ...]]:
+    """Bring the codes up to date, and say what that took."""
+    from pipeline.audit import header_findings
+    from pipeline.extract import extract
+
+    manifest = manifest_of(options)
+    codes = settings_from(options, CodesSettings)
+    done = extract(
+        manifest,
+        settings_from(options, DataSettings),
+        codes,
+        settings_from(options, MachineSettings),
+        settings_from(options, PlaceSettings),
+        on_wait=waiting,
+        progress=terminal,
+    )
+    if done.n_new:
+        rate = done.n_new / done.run_s
+        note(
+            f"{done.n_new} images in {done.run_s:.1f} s ({rate:.0f} images/s, {done.engine}); "
+            f"{done.start_s:.1f} s to start; {done.n_kept} were there."
+        )
+    else:
+        note(f"All {done.n_kept} images were there; nothing to run.")
+    warnings = [*manifest.warnings, *header_findings(manifest, cache=Path(options.cache))]
+    rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
+    rejects += [f"{path}: {reason}" for path, reason in done.rejects.items()]
+    if rejects:
+        shown = "; ".join(rejects[:5]) + ("; ..." if len(rejects) > 5 else "")
+        warnings.append(f"{len(rejects)} images cannot be used and were left out: {shown}.")
+    return manifest, done.codes, tuple(warnings)
