@@ -35,6 +35,25 @@ __all__ = [
 
 FORMAT_VERSION = 1
 
+_ATTRIBUTES: dict[str, type] = {
+    "format_version": int,
+    "fingerprint": str,
+    "config": str,
+    "complete": bool,
+    "class_names": np.ndarray,
+    "extraction_s": float,
+}
+_COLUMNS = {  # kind of each column's dtype, and the column that it is as long as
+    "images/label": ("i", "images/label"),
+    "images/path": ("S", "images/label"),
+    "images/sha256": ("S", "images/label"),
+    "images/split": ("S", "images/label"),
+    "images/row_digest": ("u", "images/label"),
+    "rejects/sha256": ("S", "rejects/sha256"),
+    "rejects/path": ("S", "rejects/sha256"),
+    "rejects/reason": ("S", "rejects/sha256"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Codes:
@@ -194,13 +213,12 @@ def open_codes(path: str | Path) -> Codes:
         No such file, not HDF5, not ours, of a newer format, or cut short.
     """
     contents = open_file(Path(path))
-    attributes, fields = contents.attributes, contents.fields
-    wanted = {"format_version", "fingerprint", "config", "complete", "class_names", "extraction_s"}
+    attributes = contents.attributes
     version = attributes.get("format_version")
-    if not wanted <= attributes.keys() or not isinstance(version, int):
+    if not all(isinstance(attributes.get(name), kind) for name, kind in _ATTRIBUTES.items()):
         raise CacheError(
             f"{path} is an HDF5 file, but not one of codes that this pipeline wrote.",
-            expected=f"root attributes {', '.join(sorted(wanted))}",
+            expected=f"root attributes {', '.join(_ATTRIBUTES)}",
             todo="move it away and run `make features` again",
         )
     if version != FORMAT_VERSION or not attributes["complete"]:
@@ -209,16 +227,38 @@ def open_codes(path: str | Path) -> Codes:
             todo="remove it and run `make features` again, or use the version that wrote it",
         )
     codes = Codes(contents)
-    n = fields["images/label"].shape[0] if "images/label" in fields else -1
-    rows = [dataset_name(layer) for layer in codes.layers]
-    rows += [f"images/{name}" for name in ("path", "sha256", "label", "split", "row_digest")]
-    for name in rows:
-        if name not in fields or fields[name].shape[:1] != (n,):
-            raise CacheError(
-                f"{path}: {name} is missing or has another number of rows than images/label.",
-                todo="remove it and run `make features` again",
-            )
+    fault = _fault(codes)
+    if fault:
+        raise CacheError(f"{path}: {fault}.", todo="remove it and run `make features` again")
     return codes
+
+
+def _fault(codes: Codes) -> str:
+    """Say what a file lacks to be one of codes; empty where it has everything."""
+    try:
+        config = json.loads(codes.contents.attributes["config"])
+        layers, n_views = config["layers"], config["n_views"]
+        if not layers or not all(isinstance(layer, str) for layer in layers):
+            return "its config names no layers"
+        if not isinstance(n_views, int) or n_views < 1:
+            return "its config names no number of views"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "its config cannot be read"
+    fields = codes.contents.fields
+    wanted = {dataset_name(layer): ("f", "images/label") for layer in layers} | _COLUMNS
+    for name, (kind, like) in wanted.items():
+        if name not in fields or like not in fields:
+            return f"{name} is missing"
+        field = fields[name]
+        if field.dtype.kind != kind or field.shape[:1] != fields[like].shape[:1]:
+            return f"{name} is of another kind, or has another number of rows than {like}"
+        if kind == "f":
+            views = (n_views,) if n_views > 1 and field.shape[0] else field.shape[1:2]
+            if len(field.shape) < 2 or field.shape[1:2] != views:
+                return f"{name} has another number of views than the config says"
+        elif len(field.shape) != 1:
+            return f"{name} is no column"
+    return ""
 
 
 def row_digests(blocks: list[NDArray[Any]]) -> NDArray[np.uint64]:

@@ -26,7 +26,9 @@ from pipeline.errors import CacheError
 __all__ = ["Contents", "Field", "lay_out", "open_file", "pack", "unpack"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_MOST_DATASETS = 10_000  # of a file that is opened; ours have a few dozen
+_MOST_OBJECTS = 10_000  # of a file that is opened; ours have a few dozen
+# What h5py raises on damaged files; AttributeError and TypeError for types it has no words for.
+_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
 _KINDS = "biufS"  # numbers and fixed-length bytes; no objects, no references
 
 
@@ -105,7 +107,7 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         with h5py.File(io.BytesIO(data), "r") as file:
             fields, attributes = _survey(file, len(data))
             return {name: file[name][()] for name in fields}, attributes
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except _FAULTS as error:
         raise CacheError(f"damaged HDF5: {error}") from error
 
 
@@ -172,7 +174,7 @@ def open_file(path: Path) -> Contents:
                 fields, attributes = _survey(file, len(mapping))
     except FileNotFoundError as error:
         raise CacheError(f"There is no file {path}.") from error
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+    except _FAULTS as error:
         raise CacheError(
             f"{path} cannot be read as HDF5: {error}",
             expected="a file that this pipeline wrote, whole",
@@ -185,10 +187,14 @@ def _survey(file: h5py.File, size: int) -> tuple[dict[str, Field], dict[str, Any
     """List datasets and attributes, refusing everything but plain, contiguous, internal data."""
     fields: dict[str, Field] = {}
     groups: list[tuple[str, h5py.Group]] = [("", file)]
+    n_objects = 0
     while groups:
         prefix, group = groups.pop()
         for name in group:
             full = f"{prefix}{name}"
+            n_objects += 1
+            if n_objects > _MOST_OBJECTS:  # groups may hold each other, so depth alone is no bound
+                raise ValueError("too many objects")
             if not isinstance(group.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{full} is a link")
             item = group[name]
@@ -198,13 +204,13 @@ def _survey(file: h5py.File, size: int) -> tuple[dict[str, Field], dict[str, Any
                 groups.append((full + "/", item))
                 continue
             fields[full] = _field(full, item, size)
-            if len(fields) > _MOST_DATASETS:
-                raise ValueError("too many datasets")
     attributes = {name: _plain(name, file.attrs) for name in file.attrs}
     return fields, attributes
 
 
 def _field(name: str, dataset: h5py.Dataset, size: int) -> Field:
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
     creation = dataset.id.get_create_plist()
     if (
         dataset.dtype.kind not in _KINDS
