@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from pipeline.errors import DeviceError, SettingsError
 from pipeline.preprocess import Preprocessing
 from pipeline.progress import Progress, silent
 from pipeline.settings import CodesSettings, MachineSettings
+
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["Engine", "n_cores", "open_engine", "pick_device"]
 
@@ -144,12 +147,12 @@ def open_engine(
 
         path = graph_path(card, layers, codes.pool, preprocessing, cache=cache)
         if not is_sound(path):
-            _, network = load_network(codes, **source)
+            network = _network(card, preprocessing, codes, **source)
             export_graph(network, card, layers, codes.pool, preprocessing, path)
         return OnnxEngine(path, batch=machine.batch or 4)
     from pipeline.engines.torch import TorchEngine
 
-    _, network = load_network(codes, **source)
+    network = _network(card, preprocessing, codes, **source)
     return TorchEngine(
         network,
         layers,
@@ -160,3 +163,15 @@ def open_engine(
         mixed=codes.precision == "mixed",
         batch=machine.batch,
     )
+
+
+def _network(
+    card: Card, preprocessing: Preprocessing, codes: CodesSettings, **source: Any
+) -> nn.Module:
+    """Build the network and, where SIZE is not its own, see that it takes that size."""
+    from pipeline.backbones.network import survey
+
+    _, network = load_network(codes, **source)
+    if preprocessing.size != card.preprocessing.size:
+        survey(network, preprocessing.size)
+    return network
