@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from pipeline import __version__
 from pipeline.cli import features, heads
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, SettingsError
 from pipeline.options import add_options, assigned
 
 __all__ = ["STAGES", "main"]
@@ -47,8 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Answers mistakes as everything else does: in a sentence, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(message[:1].upper() + message[1:] + ".", todo=f"{self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m pipeline",
         description="How good is a linear classifier on a frozen network's features?",
         epilog="Settings may also be written as make has them: DATA=hotdog for --data hotdog.",
