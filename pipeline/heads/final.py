@@ -88,7 +88,7 @@ def _softmax(
     z: NDArray[np.float64], labels: NDArray[np.int32], one: Candidate, weight: str | None, seed: int
 ) -> Fitted:
     model = LogisticRegression(
-        C=one["C"], class_weight=weight, tol=1e-5, max_iter=MAX_ITERATIONS
+        C=one["C"], class_weight=weight, tol=1e-6, max_iter=MAX_ITERATIONS
     ).fit(z, labels)
     return Fitted(_affine(model), {}, _unfinished("LogisticRegression", model.n_iter_))
 

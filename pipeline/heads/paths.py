@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.neighbors import NearestCentroid
 from sklearn.svm import SVC
 
 from pipeline.heads.scoring import nearest, pair_scores, squared_distances, vote_scores
@@ -136,7 +135,7 @@ def _svm(part: Part, grid: Sequence[Candidate]) -> Result:
 
 
 def _softmax(part: Part, grid: Sequence[Candidate]) -> Result:
-    model = LogisticRegression(warm_start=True, max_iter=MAX_ITERATIONS)
+    model = LogisticRegression(warm_start=True, tol=1e-5, max_iter=MAX_ITERATIONS)
     scores, unsolved = [], []
     for candidate in grid:
         model.set_params(C=candidate["C"]).fit(part.z, part.labels, sample_weight=part.weights)
@@ -166,7 +165,9 @@ def centroid_affine(
     The squared distance to a mean is, but for a term common to all classes, -2 times
     ``z @ mean - |mean|^2 / 2``.
     """
-    means = NearestCentroid().fit(z, labels).centroids_.astype(np.float64)
+    # NearestCentroid gives the same means, and a warning for every constant number.
+    n_classes = int(labels.max()) + 1
+    means = np.stack([z[labels == k].mean(axis=0, dtype=np.float64) for k in range(n_classes)])
     return means, -(means * means).sum(axis=1) / 2
 
 

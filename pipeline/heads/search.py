@@ -212,8 +212,8 @@ def pick(
     w = np.ones(len(hits[0])) if weights is None else weights
     right = np.stack(hits) * (w / w.mean())  # (G, H)
     behind = right[right.mean(axis=1).argmax()] - right
-    error = behind.std(axis=1) / np.sqrt(behind.shape[1])
-    able = behind.mean(axis=1) <= error
+    error = behind.std(axis=1, ddof=1) / np.sqrt(behind.shape[1])
+    able = behind.mean(axis=1) <= error + EQUAL  # one image behind is exactly one error behind
     least = min(loss for loss, one in zip(losses, able, strict=True) if one)
     return next(
         n

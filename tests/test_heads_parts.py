@@ -1,0 +1,226 @@
+"""The steps under fit_head: folds, grids, the SVM's path, choosing, calibration."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC
+
+from pipeline.errors import HeadError
+from pipeline.heads.calibrate import calibrate, fit_scale, log_losses
+from pipeline.heads.folds import cut_folds
+from pipeline.heads.grids import axes_of, candidates, widened
+from pipeline.heads.paths import PATHS, Part, fit_squared_hinge, margin_targets, two_columns
+from pipeline.heads.search import class_weights, pick
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40)), min_size=1, max_size=120),
+    st.integers(2, 5),
+    st.integers(0, 5),
+)
+def test_folds_hold_out_every_row_once_and_part_no_group(rows, wanted, seed):
+    labels, groups = np.array(rows).T
+    names = ["a", "b", "c"]
+    try:
+        folds, warned = cut_folds(
+            labels.astype(np.int32), groups, folds=wanted, seed=seed, class_names=names
+        )
+    except HeadError:
+        _, first = np.unique(groups, return_index=True)
+        assert np.bincount(labels[first], minlength=3).min() < 2
+        return
+    assert 2 <= len(folds) <= wanted
+    assert bool(warned) == (len(folds) < wanted)
+    held = np.concatenate([rows for _, rows in folds])
+    assert sorted(held) == list(range(len(labels)))
+    for train, held in folds:
+        assert len(train) + len(held) == len(labels)
+        assert not set(groups[train]) & set(groups[held])
+        assert set(labels[train]) == {0, 1, 2}
+
+
+def test_folds_are_stratified():
+    labels = np.repeat([0, 1, 2], [60, 30, 10]).astype(np.int32)
+    folds, _ = cut_folds(labels, np.arange(100), folds=5, seed=3, class_names=["a", "b", "c"])
+    for _, held in folds:
+        assert list(np.bincount(labels[held])) == [12, 6, 2]
+
+
+@pytest.mark.parametrize("method", ["svm", "softmax", "ridge", "rbf", "knn"])
+@pytest.mark.parametrize("end", [0, -1])
+def test_an_end_that_wins_moves_outward_until_its_bound(method, end):
+    axes = axes_of(method, n_train=500, code_dim=64)
+    seen = 0
+    for _ in range(30):
+        best = {axis.name: axis.values[end] for axis in axes}
+        wider = widened(axes, best)
+        for axis in wider:
+            assert len(set(axis.values)) == len(axis.values)
+        if wider == axes:
+            break
+        axes, seen = wider, seen + 1
+    else:
+        pytest.fail("the grid has no bound")
+    assert seen >= 1 or (method == "knn" and end == -1)
+    for axis in axes:
+        if axis.name in ("C", "gamma"):
+            steps = np.diff(np.log10(axis.values))
+            assert steps == pytest.approx(0.5, abs=1e-4)
+
+
+def test_a_best_inside_leaves_the_grid_alone():
+    axes = axes_of("rbf", n_train=500, code_dim=64)
+    best = {axis.name: axis.values[1] for axis in axes}
+    assert widened(axes, best) == axes
+    assert len(candidates(axes)) == np.prod([len(axis.values) for axis in axes])
+
+
+def objective(z, targets, c, w, weights=None):
+    slack = np.maximum(0, 1 - targets * (z @ w[:, :-1].T + w[:, -1]))
+    share = 1 if weights is None else weights[:, None]
+    return (w**2).sum() / 2 + c * (share * slack**2).sum()
+
+
+@pytest.mark.parametrize("n_classes", [2, 10])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_svm_path_reaches_linear_svcs_optimum(n_classes, balanced):
+    x, y = load_digits(n_class=n_classes, return_X_y=True)
+    x, y = x[:240], y[:240].astype(np.int32)
+    z = StandardScaler().fit_transform(x).astype(np.float32)
+    targets = margin_targets(y, n_classes)
+    weights = class_weights(y, n_classes) if balanced else None
+    w = np.zeros((targets.shape[1], z.shape[1] + 1))
+    for axis_c in axes_of("svm", n_train=1000, code_dim=64)[0].values:
+        w, converged = fit_squared_hinge(z, targets, weights, axis_c, w)
+        assert converged
+        model = LinearSVC(C=axis_c, dual=True, tol=1e-6, max_iter=100_000)
+        model.fit(z.astype(np.float64), y, sample_weight=weights)
+        best = np.column_stack([model.coef_, model.intercept_])
+        ours = objective(z.astype(np.float64), targets, axis_c, w, weights)
+        theirs = objective(z.astype(np.float64), targets, axis_c, best, weights)
+        assert ours <= theirs * (1 + 1e-4), axis_c
+
+
+@pytest.mark.parametrize("n_classes", [2, 5])
+@pytest.mark.parametrize("method", ["softmax", "ridge", "rbf"])
+def test_paths_give_each_settings_own_scores(method, n_classes):
+    x, y = load_digits(n_class=n_classes, return_X_y=True)
+    x, y = StandardScaler().fit_transform(x[:260]).astype(np.float32), y[:260].astype(np.int32)
+    weights = class_weights(y[:160], n_classes)
+    grid = candidates(axes_of(method, n_train=160, code_dim=64))[::4]
+    part = Part(x[:160], x[160:], y[:160], weights, n_classes)
+    scores, unsolved = PATHS[method](part, grid)
+    assert not unsolved
+    for one, found in zip(grid, scores, strict=True):
+        model = {
+            "softmax": lambda one=one: LogisticRegression(C=one["C"], tol=1e-6, max_iter=9999),
+            "ridge": lambda one=one: RidgeClassifier(alpha=1 / (2 * one["C"])),
+            "rbf": lambda one=one: SVC(**one, decision_function_shape="ovr", tol=1e-6),
+        }[method]()
+        model.fit(part.z.astype(np.float64), part.labels, sample_weight=weights)
+        expected = two_columns(model.decision_function(part.held.astype(np.float64)))
+        close = np.abs(found - expected) < 1e-2 * np.abs(expected).max()
+        assert close.mean() > 0.99, one
+
+
+def test_least_log_loss_wins_among_those_that_are_not_clearly_less_accurate():
+    rng = np.random.default_rng(0)
+    good = rng.random(400) < 0.9
+    near = good.copy()
+    near[:1] = ~near[:1]
+    poor = rng.random(400) < 0.6
+    assert pick([0.3, 0.2, 0.1], [good, near, poor]) == 1
+    assert pick([0.2, 0.2, 0.1], [good, good, poor]) == 0  # equal: the stronger regularisation
+    assert pick([0.5, 0.4, 0.1], [poor, poor, good]) == 2
+
+
+def test_weights_decide_what_accurate_means():
+    rare = np.zeros(100, dtype=bool)
+    rare[:10] = True
+    common_only, rare_too = ~rare, rare | (np.arange(100) < 60)
+    weights = np.where(rare, 5.0, 0.5)
+    assert pick([0.2, 0.3], [common_only, rare_too]) == 0
+    assert pick([0.2, 0.3], [common_only, rare_too], weights) == 1
+
+
+class Passing:
+    """A fitted classifier whose scores are its input."""
+
+    def __init__(self, n_classes):
+        self.classes_ = np.arange(n_classes)
+
+
+def drawn(seed, n, k, scale):
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=(n, k)) * 2
+    labels = np.array([rng.choice(k, p=row) for row in softmax(true, axis=1)])
+    return true / scale, labels
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 500.0])
+def test_scale_is_found_again_whatever_its_size(k, scale):
+    scores, labels = drawn(k, 4000, k, scale)
+    assert fit_scale(scores, labels) == pytest.approx(scale, rel=0.1)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+def test_scale_is_scikit_learns_temperature(k):
+    from sklearn.base import BaseEstimator, ClassifierMixin
+
+    class Scorer(ClassifierMixin, BaseEstimator):
+        def fit(self, X, y):
+            self.classes_ = np.unique(y)
+            return self
+
+        def decision_function(self, X):
+            return X[:, 1] if X.shape[1] == 2 else X
+
+        def predict(self, X):
+            return X.argmax(axis=1)
+
+    scores, labels = drawn(0, 600, k, 0.3)
+    if k == 2:
+        scores = np.stack([-scores[:, 1], scores[:, 1]], axis=1)
+    frozen = FrozenEstimator(Scorer().fit(scores, labels))
+    model = CalibratedClassifierCV(frozen, method="temperature").fit(scores, labels)
+    ours = softmax(fit_scale(scores, labels, smoothing=0.0) * scores, axis=1)
+    np.testing.assert_allclose(ours, model.predict_proba(scores), atol=1e-5)
+
+
+def test_scores_that_separate_all_do_not_become_certainty():
+    labels = np.arange(40) % 2
+    scores = np.where(labels[:, None] == np.arange(2), 1.0, -1.0)
+    p = softmax(fit_scale(scores, labels) * scores, axis=1).max()
+    assert 0.9 < p < 0.9999
+
+
+def test_equal_scores_leave_the_scale_alone():
+    assert fit_scale(np.zeros((10, 3)), np.arange(10) % 3) == 1.0
+
+
+def test_calibration_is_measured_on_what_its_scale_has_not_seen():
+    scores, labels = drawn(1, 900, 3, 0.2)
+    found = calibrate(scores, labels, np.arange(900) % 3)
+    assert found.after["log_loss"] < found.before["log_loss"]
+    assert found.after["ece"] < found.before["ece"]
+    inside = log_losses(found.scale * scores, labels).mean()
+    assert found.after["log_loss"] >= inside - 1e-4
+
+
+def test_log_probabilities_are_left_alone_where_no_scale_helps():
+    scores, labels = drawn(2, 60, 3, 1.0)
+    best = fit_scale(scores, labels, smoothing=0.0)
+    kept = calibrate(best * scores, labels, np.arange(60) % 3, optional=True)
+    assert kept.scale == 1.0
+    assert kept.after == kept.before
+    wrong = calibrate(5 * scores, labels, np.arange(60) % 3, optional=True)
+    assert wrong.scale < 0.5
