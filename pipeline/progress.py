@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Protocol, Self
 
-from tqdm import tqdm
-
 __all__ = ["Meter", "Progress", "silent", "terminal"]
 
 
@@ -45,6 +43,8 @@ class _Silent:
 
 class _Terminal:
     def __init__(self, label: str, total: int, unit: str) -> None:
+        from tqdm import tqdm  # here, since the quickest commands show nothing
+
         # disable=None: off where stderr is no terminal; delay: nothing drawn for short work.
         self._bar = tqdm(
             total=total,

@@ -81,8 +81,10 @@ def test_elpv_is_found_without_importing_it():
     assert len(listing.paths) == REGISTRY["elpv"].n_images
     assert listing.labels.count("defective") == 821
     cells = dict(zip(listing.paths, zip(*listing.extra.values(), strict=True), strict=True))
-    assert cells["images/cell0001.png"] == (1.0, "mono")
-    assert cells["images/cell0004.png"] == (0.0, "mono")
+    assert cells["images/cell0001.png"] == (1.0, "mono", 1.0)
+    assert cells["images/cell0004.png"] == (0.0, "mono", 1.0)
+    weight = listing.extra["weight"]
+    assert sorted(set(weight.tolist())) == [0.33, 0.67, 1.0]
 
 
 def test_a_damaged_elpv_table_is_answered(tmp_path):

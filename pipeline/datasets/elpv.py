@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.datasets.listing import UNSPLIT, Listing, few
 from pipeline.errors import DataError
@@ -45,6 +46,9 @@ def elpv_folder() -> Path:
 
 def read_elpv(folder: Path) -> Listing:
     """List the cells, with ``probability`` (float64, 0 to 1) and ``type`` as further columns.
+
+    A third column, ``weight``, is what each cell counts in the weighted accuracy of Deitsch et al.:
+    1 where the expert was sure, 0.33 and 0.67 at the probabilities between.
 
     Raises
     ------
@@ -78,8 +82,13 @@ def read_elpv(folder: Path) -> Listing:
         paths=paths,
         labels=[CLASS_NAMES[int(one > 0.5)] for one in probability],
         split=np.full(len(paths), UNSPLIT, dtype=np.int8),
-        extra={"probability": probability, "type": kinds},
+        extra={"probability": probability, "type": kinds, "weight": _weights(probability)},
         strata=(levels * (types.max(initial=0) + 1) + types).astype(np.int32),
         cut_fractions=(0.75, 0.0, 0.25),
         class_names=CLASS_NAMES,
     ).in_order()
+
+
+def _weights(probability: NDArray[np.float64]) -> NDArray[np.float64]:
+    sure = (probability == 0) | (probability == 1)
+    return np.where(sure, 1.0, np.round(probability, 2))

@@ -75,8 +75,6 @@ REGISTRY: Mapping[str, Registered] = MappingProxyType(
                 name="flowers",
                 url="https://storage.googleapis.com/download.tensorflow.org/example_images/"
                 "flower_photos.tgz",
-                # As tensorflow_datasets (tf_flowers) has it for the same bucket.
-                checksum="sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
                 n_images=3_670,
                 n_classes=5,
                 size_mb=229,
