@@ -19,6 +19,7 @@ __all__ = [
     "METHODS",
     "CodesSettings",
     "DataSettings",
+    "FinetuneSettings",
     "HeadSettings",
     "MachineSettings",
     "PlaceSettings",
@@ -175,6 +176,119 @@ class HeadSettings:
         for name in ("splits", "seeds"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name.upper()} is below 1.", expected="a count of at least 1")
+
+
+_UNLIMITED = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneSettings:
+    """What of the network is trained, from which start, and how."""
+
+    recipe: str = setting("", "a published run, by name: its settings, unless given otherwise")
+    unfreeze: str = setting(
+        "last",
+        "what is trained: 'head' (the last linear layer), 'last' (the last stage too), a number "
+        "of stages, a layer's name (it and all after it), or 'all'",
+    )
+    init: str = setting(
+        "probe",
+        "start: 'probe' (the fitted linear head as last layer), 'pretrained' (a random last "
+        "layer), 'random' (the whole network at random)",
+        choices=("probe", "pretrained", "random"),
+    )
+    probe: str = setting(
+        "softmax", "linear head that INIT=probe starts from", choices=("softmax", "svm")
+    )
+    fresh: tuple[str, ...] = setting((), "layers that start at random though the rest does not")
+    bn: str = setting(
+        "frozen",
+        "BatchNorm: 'frozen' (statistics of the trained layers follow the data, frozen ones stay), "
+        "'eval' (all stay), 'update' (all follow)",
+        choices=("frozen", "eval", "update"),
+    )
+    epochs: int = setting(10, "passes over the training images")
+    batch_size: int = setting(32, "training images a step, over all processes")
+    optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adam", "adamw", "rmsprop"))
+    lr: float = setting(0.01, "learning rate")
+    head_lr: float = setting(1.0, "the last layer's rate, as a multiple of lr")
+    layer_decay: float = setting(1.0, "each stage's rate, as a multiple of the next one's")
+    momentum: float = setting(0.9, "momentum (sgd, rmsprop)")
+    weight_decay: float = setting(1e-4, "weight decay")
+    schedule: str = setting("cosine", "of the rate", choices=("constant", "step", "cosine"))
+    warmup: float = setting(0.0, "epochs in which the rate rises from 0")
+    step_epochs: int = setting(7, "epochs between falls of the rate (schedule step)")
+    step_factor: float = setting(0.1, "factor of each fall (schedule step)")
+    label_smoothing: float = setting(0.0, "share of each target spread over all classes")
+    mixup: float = setting(0.0, "mixup: alpha of the Beta distribution; 0: none")
+    ema: float = setting(0.0, "decay of the weights' moving average, which is then used; 0: none")
+    clip: float = setting(0.0, "largest norm of the gradient; 0: no limit")
+    balance: str = setting(
+        "none",
+        "rare classes: 'weights' in the loss, or drawn more often ('sampling')",
+        choices=("none", "weights", "sampling"),
+    )
+    augment: tuple[str, ...] = setting(
+        ("auto",),
+        "'auto', 'none', or in order: resized-crop[:S], resize:S, center-crop, random-crop:P, "
+        "hflip, vflip, dihedral, rotate:D, color:X, grey:P, randaugment[:M], erase:P",
+    )
+    train_views: str = setting(
+        "auto",
+        "views of each training image in the trunk's cache: 'center', 'flip', 'dihedral', "
+        "'random:K'; auto: those of VIEWS, or random:8 where VIEWS has one",
+    )
+    trunk: str = setting(
+        "auto",
+        "frozen trunk: 'cached' (runs once) or 'loop' (at every step, on fresh augmentations); "
+        "auto: cached where it can be and AUGMENT leaves it open",
+        choices=("auto", "cached", "loop"),
+    )
+    disk: float = setting(20.0, "most GB that the trunk's cache may take")
+    normalise: str = setting("", "'mean,std' of the input in place of the weights' own")
+    val_fraction: float = setting(0.2, "share of train held out where the data set has no val")
+    choose: str = setting(
+        "accuracy",
+        "the epoch whose weights are kept, by val: best 'accuracy' (of equals, the lower loss), "
+        "lowest 'loss', or the 'last'",
+        choices=("accuracy", "loss", "last"),
+    )
+    patience: int = setting(0, "stop after this many epochs without a better one; 0: never")
+    refit: bool = setting(
+        False, "after the epoch is chosen, train again for as many on train and val together"
+    )
+    tune: int = setting(0, "pairs of rate and weight decay to try on val; 0: none")
+    phases: tuple[str, ...] = setting(
+        (), "several trainings in turn, each 'name=value name=value' over the other settings"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        _check(self)
+        for name, low, high in (
+            ("epochs", 0, _UNLIMITED),
+            ("batch_size", 1, _UNLIMITED),
+            ("lr", 0, _UNLIMITED),
+            ("head_lr", 0, _UNLIMITED),
+            ("layer_decay", 0, 1),
+            ("momentum", 0, 1),
+            ("weight_decay", 0, _UNLIMITED),
+            ("warmup", 0, _UNLIMITED),
+            ("step_epochs", 1, _UNLIMITED),
+            ("step_factor", 0, _UNLIMITED),
+            ("label_smoothing", 0, 1),
+            ("mixup", 0, _UNLIMITED),
+            ("ema", 0, 1),
+            ("clip", 0, _UNLIMITED),
+            ("disk", 0, _UNLIMITED),
+            ("val_fraction", 0.01, 0.9),
+            ("patience", 0, _UNLIMITED),
+            ("tune", 0, _UNLIMITED),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:  # NaN too
+                bounds = f"{low} to {high}" if high != _UNLIMITED else f"at least {low}"
+                raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
 
 
 def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:

@@ -1,0 +1,27 @@
+"""Stage three: part or all of the network trained on the same splits as the linear heads.
+
+The names are imported at their first use: reading a recipe needs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pipeline.finetune.recipe import load_recipe, recipe_names
+
+if TYPE_CHECKING:
+    from pipeline.finetune.checkpoint import load_checkpoint, predict_proba
+    from pipeline.finetune.run import finetune
+
+__all__ = ["finetune", "load_checkpoint", "load_recipe", "predict_proba", "recipe_names"]
+
+_WHERE = {"finetune": "run", "load_checkpoint": "checkpoint", "predict_proba": "checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch at its first use."""
+    if name in _WHERE:
+        from importlib import import_module
+
+        return getattr(import_module(f"pipeline.finetune.{_WHERE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

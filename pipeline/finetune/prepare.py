@@ -1,0 +1,346 @@
+"""From settings to a task: the network, what of it is trained, and where its batches come from.
+
+Where the trunk is frozen it runs once, on stage one's engine and into stage one's cache, as
+codes of the boundary that are not pooled; training then starts from those. Where that cannot be,
+the trunk runs at every step, and the result says why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.backbones.card import Card
+from pipeline.datasets import Manifest
+from pipeline.errors import BackboneError, NoSpaceError, SettingsError, TrainingError
+from pipeline.extract import Extraction, extract
+from pipeline.finetune.augment import Augmentation
+from pipeline.finetune.batches import Images, Source, Trunk
+from pipeline.finetune.freeze import Plan, plan_of
+from pipeline.finetune.late import Late, Whole, cut
+from pipeline.finetune.rows import TEST, Rows, part_of
+from pipeline.finetune.spread import World
+from pipeline.finetune.train import Task
+from pipeline.preprocess import Preprocessing, Views, read_views
+from pipeline.progress import Progress, silent
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    MachineSettings,
+    PlaceSettings,
+)
+
+__all__ = ["Prepared", "Setup", "extracted", "prepare", "preprocessing_of"]
+
+_GPU_READERS = 8
+_PROBED_IMAGES = 4  # real images that the cut is checked on
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Setup:
+    """What all phases of a run share."""
+
+    manifest: Manifest
+    data: DataSettings
+    codes: CodesSettings
+    machine: MachineSettings
+    places: PlaceSettings
+    card: Card
+    preprocessing: Preprocessing
+    rows: Rows
+    device: str
+    world: World
+    on_wait: Callable[[str], None] | None = None
+    progress: Progress = silent
+    say: Callable[[str], None] = lambda text: None
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A task, and what the result says of how it was had.
+
+    Attributes
+    ----------
+    trunk : str
+        ``cached`` or ``loop``.
+    why : str
+        Why not cached; empty where it is, or where there is no frozen trunk.
+    fingerprints : tuple of str
+        Of the files of activations.
+    codes_s : float
+        What stage one took for them.
+    train_views : str
+        What the trained network saw of each training image.
+    """
+
+    task: Task
+    trunk: str
+    why: str = ""
+    way: str = ""
+    fingerprints: tuple[str, ...] = ()
+    codes_s: float = 0.0
+    train_views: str = ""
+    warnings: tuple[str, ...] = field(default=())
+
+
+def preprocessing_of(card: Card, codes: CodesSettings, settings: FinetuneSettings) -> Preprocessing:
+    """Adapt the weights' preprocessing to SIZE, FIT and NORMALISE."""
+    adapted = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    if not settings.normalise:
+        return adapted
+    try:
+        mean, std = (float(part) for part in settings.normalise.split(","))
+        if not std > 0:
+            raise ValueError("the standard deviation is not positive")
+    except ValueError as error:
+        raise SettingsError(
+            f"NORMALISE={settings.normalise}: {error}.", expected="'mean,std', such as 0.5,0.25"
+        ) from error
+    return replace(adapted, mean=(mean,) * 3, std=(std,) * 3)
+
+
+def prepare(
+    setup: Setup,
+    network: nn.Module,
+    settings: FinetuneSettings,
+    *,
+    phase: int,
+    train: NDArray[np.int64],
+    val: NDArray[np.int64],
+    touched: Set[str],
+) -> Prepared:
+    """Make the task of one phase.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On the CPU.
+    settings : FinetuneSettings
+        Of this phase.
+    train, val : int64 (n,)
+        Rows of the manifest.
+    touched : set of str
+        Parameters and buffers that are not those of the published weights any more.
+
+    Raises
+    ------
+    BackboneError, TrainingError
+        As :func:`pipeline.finetune.freeze.plan_of`; ``TRUNK=cached`` where that cannot be.
+    NoSpaceError
+        The activations would take more than DISK.
+    """
+    plan = plan_of(network, setup.card, settings.unfreeze, size=setup.preprocessing.size)
+    setup.say(plan.summary())
+    common: dict[str, Any] = {
+        "network": network,
+        "plan": plan,
+        "labels": setup.manifest.labels.astype(np.int64),
+        "train": train,
+        "val": val,
+        "n_classes": setup.manifest.n_classes,
+        "settings": settings,
+        "seed": setup.data.seed,
+        "phase": phase,
+        "device": setup.device,
+        "mixed": setup.codes.precision == "mixed",
+        "world": setup.world,
+    }
+    why = _why_not(setup, plan, settings, touched)
+    late: Late | None = None
+    if not why and plan.boundary:
+        late, difference = cut(network, plan, _some_images(setup, train))
+        if late is None:
+            why = (
+                f"the network cannot be cut at {plan.boundary} (scores differ by {difference:.1g})"
+            )
+    if settings.trunk == "cached" and late is None:
+        raise TrainingError(
+            f"TRUNK=cached cannot be: {why or 'nothing is frozen'}.",
+            todo="leave TRUNK out, or UNFREEZE from another layer",
+        )
+    if late is not None:
+        try:
+            return _cached(setup, late, settings, common)
+        except BaseException:
+            late.release()
+            raise
+    if plan.boundary and settings.trunk == "auto":
+        setup.say(f"the frozen trunk runs at every step: {why}")
+    source, augmented = _images(setup, settings)
+    _to_device(network, setup.device)
+    task = Task(model=Whole(network), source=source, **common)
+    return Prepared(task, "loop", why, train_views=augmented)
+
+
+def _why_not(setup: Setup, plan: Plan, settings: FinetuneSettings, touched: Set[str]) -> str:
+    """Say why the trunk cannot run once; nothing where it can."""
+    frozen = set(plan.frozen)
+    if plan.boundary is None:
+        return "nothing is frozen"
+    if settings.trunk == "loop":
+        return "TRUNK=loop"
+    if settings.trunk == "auto" and settings.augment != ("auto",):
+        return "AUGMENT is applied anew at every step"
+    if settings.bn == "update":
+        return "BN=update changes it"
+    if settings.normalise:
+        return "NORMALISE is not the weights' own"
+    if frozen & touched:
+        return "it is not as published any more"
+    if plan.boundary not in setup.card.layers:
+        return f"{plan.boundary} runs more than once"
+    return ""
+
+
+def _some_images(setup: Setup, rows: NDArray[np.int64]) -> torch.Tensor:
+    """Normalised centre views (B, 3, size, size) of a few training images."""
+    views = []
+    for row in rows[:: max(1, len(rows) // _PROBED_IMAGES)][:_PROBED_IMAGES].tolist():
+        data = (setup.manifest.root / setup.manifest.paths[row]).read_bytes()
+        digest = setup.manifest.sha256[row].decode()
+        views.append(read_views(data, setup.preprocessing, Views("center", 1), digest)[0])
+    x = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
+    mean = torch.tensor(setup.preprocessing.mean).view(1, 3, 1, 1) * 255
+    return (x - mean) / (torch.tensor(setup.preprocessing.std).view(1, 3, 1, 1) * 255)
+
+
+def _to_device(network: nn.Module, device: str) -> None:
+    if device.startswith("cuda"):
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        network.to(device)
+
+
+def _train_views(setup: Setup, settings: FinetuneSettings) -> str:
+    if settings.train_views != "auto":
+        return settings.train_views
+    return "random:8" if setup.codes.views == "center" else setup.codes.views
+
+
+def _cached(
+    setup: Setup, late: Late, settings: FinetuneSettings, common: dict[str, Any]
+) -> Prepared:
+    plan: Plan = common["plan"]
+    boundary = plan.boundary
+    assert boundary is not None
+    wanted, evaluation = _train_views(setup, settings), setup.codes.views
+    seed = setup.data.seed
+    n_train_views = Views.parse(wanted, seed).count
+    n_views = Views.parse(evaluation, seed).count
+    all_rows = np.arange(setup.manifest.n_images)
+    some_rows = all_rows if wanted == evaluation else np.flatnonzero(setup.manifest.split != TEST)
+    shape = _shape(common["network"], late, setup, plan)
+    row_bytes = 2 * math.prod(shape)
+    n_bytes = len(all_rows) * n_views * row_bytes
+    if wanted != evaluation:
+        n_bytes += len(some_rows) * n_train_views * row_bytes
+    setup.say(
+        f"the trunk runs once: {n_train_views} views of {len(some_rows):,} images to train on and "
+        f"{n_views} of {len(all_rows):,} to measure on, {' x '.join(map(str, shape))} float16 at "
+        f"{boundary}: {n_bytes / 1e9:.2f} GB in the cache"
+    )
+    if n_bytes > settings.disk * 1e9:
+        fewer = max(1, int(n_train_views * settings.disk * 1e9 / n_bytes))
+        raise NoSpaceError(
+            f"The activations at {boundary} would take {n_bytes / 1e9:.1f} GB.",
+            expected=f"at most DISK={settings.disk:g} GB",
+            todo=f"DISK={math.ceil(n_bytes / 1e9)}, or TRAIN_VIEWS=random:{fewer}, or TRUNK=loop, "
+            "or UNFREEZE from a later layer",
+        )
+    codes = replace(setup.codes, layers=(boundary,), pool="none")
+    on = extracted(setup, setup.manifest, replace(codes, views=evaluation))
+    use = on
+    if wanted != evaluation:
+        part = part_of(setup.manifest, some_rows)
+        use = extracted(setup, part, replace(codes, views=wanted))
+    layer = on.codes.layers[0]
+    source = Trunk(setup.manifest, use.codes, on.codes, layer)
+    _to_device(common["network"], setup.device)
+    late.to(setup.device)
+    task = Task(model=late, source=source, **common)
+    files = dict.fromkeys((on.codes.fingerprint, use.codes.fingerprint))
+    seconds = {e.codes.fingerprint: e.codes.extraction_s for e in (on, use)}
+    return Prepared(
+        task,
+        "cached",
+        way=late.way,
+        fingerprints=tuple(files),
+        codes_s=sum(seconds.values()),
+        train_views=wanted,
+    )
+
+
+def _shape(network: nn.Module, late: Late, setup: Setup, plan: Plan) -> tuple[int, ...]:
+    """Shape of the boundary's output at this size, without the batch."""
+    size = setup.preprocessing.size
+    if size == setup.card.preprocessing.size:
+        return setup.card.layers[str(plan.boundary)]
+    shapes: list[tuple[int, ...]] = []
+    late.release()
+    hook = network.get_submodule(str(plan.boundary)).register_forward_hook(
+        lambda m, i, output: shapes.append(tuple(output.shape[1:]))
+    )
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, size, size))
+    hook.remove()
+    late.engage()
+    return shapes[0]
+
+
+def extracted(setup: Setup, manifest: Manifest, codes: CodesSettings) -> Extraction:
+    """Run stage one for `codes`; activations as float16, or float32 where they are too large."""
+
+    def run(dtype: str) -> Extraction:
+        with setup.world.in_turn():
+            return extract(
+                manifest,
+                setup.data,
+                replace(codes, dtype=dtype),
+                setup.machine,
+                setup.places,
+                on_wait=setup.on_wait,
+                progress=setup.progress,
+            )
+
+    if codes.pool != "none":
+        return run("float32")
+    try:
+        return run("float16")
+    except BackboneError as error:
+        if "float16" not in error.found:
+            raise
+        setup.say("the activations are too large for float16: kept as float32, at twice the size")
+        return run("float32")
+
+
+def _images(setup: Setup, settings: FinetuneSettings) -> tuple[Source, str]:
+    """Read images at every step; also say what training images are put through."""
+    views = Views.parse(setup.codes.views, setup.data.seed)
+    on_gpu = setup.device.startswith("cuda")
+    options: dict[str, Any] = {
+        # On a CPU, reading processes would take training's cores; 1 means none anywhere.
+        "readers": setup.machine.workers or (_GPU_READERS if on_gpu else 0),
+        "pin": on_gpu,
+    }
+    names = settings.augment
+    if names == ("auto",) and settings.train_views == "auto":
+        fixed = {"flip": ("hflip",), "dihedral": ("dihedral",)}
+        names = fixed.get(views.kind, ("resized-crop:0.35", "hflip"))
+    if names == ("auto",):
+        options["train_views"] = Views.parse(settings.train_views, setup.data.seed)
+        names = (settings.train_views,)
+    elif names == ("none",):
+        options["train_views"] = Views("center", 1)
+    else:
+        options["augmentation"] = Augmentation(names, setup.preprocessing)
+    if options["readers"] == 1:
+        options["readers"] = 0
+    return Images(setup.manifest, setup.preprocessing, views, **options), "+".join(names)

@@ -1,0 +1,124 @@
+"""Published runs by name: ``recipes/<name>.toml``, each a table of settings.
+
+A recipe holds settings only, by their own names, and a table ``about`` for people. Whatever the
+user gives goes before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pipeline.backbones.catalog import nearest
+from pipeline.errors import SettingsError
+from pipeline.settings import CodesSettings, FinetuneSettings, HeadSettings
+
+__all__ = ["FOLDER", "load_recipe", "phases_of", "recipe_names"]
+
+FOLDER = Path(__file__).parents[2] / "recipes"
+_EXTRA = ("about", "stage")
+
+
+def recipe_names(folder: Path = FOLDER) -> list[str]:
+    """Names of all recipes."""
+    return sorted(path.stem for path in folder.glob("*.toml"))
+
+
+def load_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """Read a recipe: its settings by name, as the settings' classes take them.
+
+    Besides settings of the codes, of fine-tuning or of the heads the mapping has ``stage``
+    (``finetune`` or ``heads``: which stage runs it) and ``about`` (title, source and note, for
+    people; ``note`` is for the result's warnings).
+
+    Parameters
+    ----------
+    name : str
+        Without the ending ``.toml``; or the path of a recipe file.
+    folder : Path
+        Where the recipes are.
+
+    Raises
+    ------
+    SettingsError
+        No such recipe, not TOML, or a setting in it that no stage has.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        names = recipe_names(folder)
+        near = f"near: {', '.join(nearest(name, names, 3))}" if names else ""
+        raise SettingsError(
+            f"There is no recipe {name}.", expected=f"one of {', '.join(names)}", todo=near
+        )
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name} is not TOML: {error}.") from error
+    known = {
+        f.name: f
+        for cls in (CodesSettings, FinetuneSettings, HeadSettings)
+        for f in dataclasses.fields(cls)
+    }
+    recipe: dict[str, Any] = {"stage": "finetune", "about": {}}
+    for key, value in found.items():
+        if key in _EXTRA:
+            recipe[key] = value
+        elif key in known:
+            recipe[key] = _fit(path.name, known[key], value)
+        else:
+            raise SettingsError(
+                f"{path.name}: {key} is no setting.",
+                expected="settings of the codes, the heads or of fine-tuning",
+                todo="near: " + ", ".join(nearest(key, list(known), 3)),
+            )
+    if recipe["stage"] == "finetune":
+        recipe["recipe"] = path.stem
+    return recipe
+
+
+def _fit(where: str, field: dataclasses.Field[Any], value: Any) -> Any:
+    """Bring a value of the file to the type of the setting's default."""
+    kind = type(field.default)
+    if kind is tuple and isinstance(value, list) and all(isinstance(v, str) for v in value):
+        return tuple(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise SettingsError(
+            f"{where}: {field.name} is {value!r}.", expected=f"a value such as {field.default!r}"
+        )
+    return value
+
+
+def phases_of(settings: FinetuneSettings) -> list[FinetuneSettings]:
+    """Give the settings of each phase; a run without PHASES is its one phase.
+
+    Raises
+    ------
+    SettingsError
+        A phase is not ``name=value name=value``, or changes what all phases share.
+    """
+    plain = dataclasses.replace(settings, phases=())
+    shared = {"recipe", "phases", "init", "probe", "refit", "tune", "val_fraction", "normalise"}
+    fields = {f.name: f for f in dataclasses.fields(settings) if f.name not in shared}
+    phases = []
+    for text in settings.phases:
+        changes: dict[str, Any] = {}
+        for part in text.split():
+            name, equals, value = part.partition("=")
+            if not equals or name not in fields:
+                raise SettingsError(
+                    f"PHASES: {part!r} in {text!r}.",
+                    expected="name=value name=value, of " + ", ".join(fields),
+                )
+            kind = type(fields[name].default)
+            try:
+                changes[name] = tuple(value.split("+")) if kind is tuple else kind(value)
+            except ValueError as error:
+                raise SettingsError(
+                    f"PHASES: {part!r} is no {kind.__name__}.", expected="a value of that type"
+                ) from error
+        phases.append(dataclasses.replace(plain, **changes))
+    return phases or [plain]

@@ -1,0 +1,285 @@
+"""The result of a fine-tuning: record, predictions, network, and the curve as a picture."""
+
+from __future__ import annotations
+
+import io
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from torch import nn
+
+from pipeline.files import digest_of, write_atomic
+from pipeline.finetune.checkpoint import save_checkpoint
+from pipeline.finetune.prepare import Prepared, Setup
+from pipeline.heads import Head
+from pipeline.metrics import measure
+from pipeline.results import Predictions, build_record, run_name, write_run
+from pipeline.settings import FinetuneSettings, as_dict
+
+__all__ = ["Outcome", "draw_curve", "name_of", "write_result"]
+
+_BEST_ON_TEST = ("hotdog-finetune", "hotdog-scratch", "food20-frozen")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Outcome:
+    """All that a result is made of.
+
+    Attributes
+    ----------
+    val_scores, test_scores : float64 (n, K)
+        Before softmax; `test_scores` is None for an interrupted run.
+    scale : float
+        Probabilities are ``softmax(scale * scores)``.
+    """
+
+    setup: Setup
+    settings: FinetuneSettings
+    phases: Sequence[FinetuneSettings]
+    prepared: Sequence[Prepared]
+    name: str
+    fingerprint: str
+    curve: Sequence[Mapping[str, Any]]
+    epochs: Sequence[int]
+    trials: Sequence[Mapping[str, Any]]
+    head: Head | None
+    codes_s: float
+    val_scores: NDArray[np.float64]
+    test_scores: NDArray[np.float64] | None
+    scale: float
+    refit: bool
+    predict_s: float
+    began: float
+    warnings: Sequence[str]
+    command: str
+
+
+def name_of(setup: Setup, settings: FinetuneSettings) -> str:
+    """Name a run; the digest tells apart runs that differ in any setting."""
+    codes = {k: getattr(setup.codes, k) for k in ("weights", "fit", "precision")}
+    everything = [as_dict(settings, affects="bytes"), codes, setup.data.leaks]
+    return run_name(
+        method=_method(settings),
+        model=setup.card.model,
+        layers=[settings.recipe or settings.unfreeze],
+        views=setup.codes.views.replace(":", ""),
+        size=setup.preprocessing.size,
+        seed=setup.data.seed,
+        extra=digest_of(everything)[:8],
+    )
+
+
+def _method(settings: FinetuneSettings) -> str:
+    return "scratch" if settings.init == "random" else "finetune"
+
+
+def write_result(outcome: Outcome, network: nn.Module) -> Path:
+    """Write network, curve, predictions and, last, the record; give the record's path."""
+    setup, rows = outcome.setup, outcome.setup.rows
+    folder = Path(setup.places.results) / setup.manifest.name
+    used = rows.val if outcome.test_scores is None else rows.test
+    scores = outcome.val_scores if outcome.test_scores is None else outcome.test_scores
+    probabilities = softmax(outcome.scale * scores, axis=1)
+    predictions = Predictions(
+        tuple(setup.manifest.paths[i] for i in used.tolist()),
+        setup.manifest.labels[used],
+        probabilities,
+        setup.manifest.class_names,
+    )
+    record = _record(outcome)
+
+    def save_model(stem: Path) -> list[Path]:
+        files = list(save_checkpoint(stem, network, _meta(outcome, network)))
+        picture = stem.with_name(stem.name + ".curve.svg")
+        draw_curve(picture, outcome.curve, title=f"{record['data']}: {record['run']}")
+        return [*files, picture]
+
+    path = write_run(folder, record, predictions, save_model=save_model)
+    if outcome.test_scores is not None:
+        for left in folder.glob(f"{outcome.name}.interrupted.*"):
+            left.unlink()
+    return path
+
+
+def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
+    """What prediction needs beside the weights."""
+    setup = outcome.setup
+    return {
+        "run": outcome.name,
+        "model": setup.card.model,
+        "origin": setup.card.origin,
+        "final": setup.card.final,
+        "classes": list(setup.manifest.class_names),
+        "preprocessing": setup.preprocessing.as_dict(),
+        "views": setup.codes.views,
+        "seed": setup.data.seed,
+        "temperature_scale": outcome.scale,
+        "fingerprint": outcome.fingerprint,
+    }
+
+
+def _record(outcome: Outcome) -> dict[str, Any]:
+    setup, settings = outcome.setup, outcome.settings
+    manifest, rows = setup.manifest, setup.rows
+    metrics = {}
+    if not outcome.refit:  # else val has been trained on
+        metrics["val"] = _measured(outcome, rows.val, outcome.val_scores)
+    if outcome.test_scores is not None:
+        metrics["test"] = _measured(outcome, rows.test, outcome.test_scores)
+    last = outcome.prepared[-1].task.plan
+    fit_s = sum(row.get("seconds", 0.0) for row in outcome.curve)
+    codes_s = outcome.codes_s + sum(one.codes_s for one in outcome.prepared)
+    warnings = [*manifest.warnings, *outcome.warnings, *rows.warnings, *_notes(outcome)]
+    return build_record(
+        run=outcome.name,
+        data=manifest.name,
+        method=_method(settings),
+        model=setup.card.model,
+        layers=[settings.unfreeze],
+        views=setup.codes.views,
+        size=setup.preprocessing.size,
+        seed=setup.data.seed,
+        class_names=manifest.class_names,
+        splits=rows.counts(manifest),
+        chosen=_chosen(outcome),
+        metrics=metrics,
+        times_s={
+            "codes": codes_s,
+            "fit": fit_s,
+            "predict": outcome.predict_s,
+            "total": max(time.perf_counter() - outcome.began, codes_s + fit_s),
+        },
+        fingerprint=outcome.fingerprint,
+        warnings=list(dict.fromkeys(warnings)),
+        settings=as_dict(setup.data) | as_dict(setup.codes) | as_dict(settings),
+        command=outcome.command,
+        extra={
+            "n_parameters": max(one.task.plan.n_trained for one in outcome.prepared),
+            "n_network_parameters": last.n_parameters,
+            "curve": outcome.curve,
+            "peak_memory_bytes": _peak_memory(setup.device),
+            "device": setup.device,
+            "interrupted": outcome.test_scores is None,
+            "phases": [_phase(one) for one in outcome.prepared],
+            "calibration": {"method": "temperature", "scale": outcome.scale, "on": "val"},
+        },
+    )
+
+
+def _measured(
+    outcome: Outcome, used: NDArray[np.int64], scores: NDArray[np.float64]
+) -> dict[str, Any]:
+    manifest = outcome.setup.manifest
+    probabilities = softmax(outcome.scale * scores, axis=1)
+    found = measure(manifest.labels[used], probabilities)
+    if "weight" in manifest.extra:
+        weight = np.asarray(manifest.extra["weight"][used], np.float64)
+        weighted = measure(manifest.labels[used], probabilities, sample_weight=weight)
+        found["weighted_accuracy"] = weighted["accuracy"]
+    return found
+
+
+def _chosen(outcome: Outcome) -> dict[str, Any]:
+    """What was selected and how."""
+    settings, last = outcome.settings, outcome.phases[-1]
+    kept = [row for row in outcome.curve if row["phase"] == len(outcome.epochs) - 1]
+    best = next(row for row in kept if row["epoch"] == outcome.epochs[-1])
+    by = {"accuracy": "accuracy, of equals the lower loss", "loss": "loss", "last": "not chosen"}
+    chosen: dict[str, Any] = {
+        "epoch": outcome.epochs[-1],
+        "epochs": list(outcome.epochs),
+        "by": by[last.choose],
+        "on": "val of the data set"
+        if outcome.setup.rows.val_from == "data"
+        else f"val cut from train ({settings.val_fraction:g})",
+        "score": {k: best.get(k) for k in ("val_accuracy", "val_loss")},
+        "refit": outcome.refit,
+        "lr": last.lr,
+        "weight_decay": last.weight_decay,
+    }
+    if outcome.trials:
+        chosen["trials"] = list(outcome.trials)
+    if outcome.head is not None:
+        start = next(row for row in outcome.curve if row["epoch"] == 0 and row["phase"] == 0)
+        chosen["probe"] = {
+            **{k: v for k, v in outcome.head.chosen.items() if k != "curve"},
+            "method": outcome.head.method,
+            "val_accuracy": start["val_accuracy"] if not outcome.refit else None,
+        }
+    return chosen
+
+
+def _phase(prepared: Prepared) -> dict[str, Any]:
+    plan = prepared.task.plan
+    return {
+        "unfreeze": plan.unfreeze,
+        "boundary": plan.boundary,
+        "n_trained": plan.n_trained,
+        "trained": list(plan.trained),
+        "frozen": list(plan.frozen),
+        "trunk": prepared.trunk,
+        "why": prepared.why,
+        "way": prepared.way,
+        "train_views": prepared.train_views,
+        "codes_fingerprints": list(prepared.fingerprints),
+    }
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    notes = []
+    if outcome.test_scores is None:
+        notes.append("Interrupted: the best epoch so far, and no look at test.")
+    if outcome.settings.recipe in _BEST_ON_TEST:
+        notes.append(
+            f"The author of {outcome.settings.recipe} chose the best epoch on the test set; here "
+            "it was chosen on val."
+        )
+    asked = outcome.settings.augment != ("auto",)
+    for one in outcome.prepared:
+        if one.trunk == "cached" and asked:
+            notes.append(f"TRUNK=cached: {one.train_views} views in place of AUGMENT.")
+    if outcome.settings.refit and not outcome.refit and outcome.test_scores is not None:
+        notes.append("REFIT has no effect: val is the data set's own, which no head trains on.")
+    return notes
+
+
+def _peak_memory(device: str) -> int:
+    """Most bytes in use so far: of the GPU where there is one, else of this process."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def draw_curve(path: Path, curve: Sequence[Mapping[str, Any]], *, title: str) -> None:
+    """Draw loss and accuracy by epoch, train and val, as SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, what in zip(axes, ("loss", "accuracy"), strict=True):
+        for split, style in (("train", "C0--"), ("val", "C1-")):
+            points = [(i, row.get(f"{split}_{what}")) for i, row in enumerate(curve)]
+            points = [(i, value) for i, value in points if value is not None]
+            if points:
+                ax.plot(*zip(*points, strict=True), style, marker=".", label=split)
+        for i, row in enumerate(curve):
+            if i and row["epoch"] == 0:
+                ax.axvline(i - 0.5, color="0.8")  # the next phase
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(what)
+        ax.grid(alpha=0.3)
+        ax.legend()
+    figure.suptitle(title, fontsize=9)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", metadata={"Date": None})
+    write_atomic(path, stream.getvalue())

@@ -1,0 +1,395 @@
+"""Fine-tuning as a whole: start, phases, choice of the epoch, one look at test, the result.
+
+Killed at any moment, the same command goes on at the last whole epoch. Ctrl-C leaves the best
+epoch so far as a usable network, under a name that says it was interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipeline.backbones.card import load_network
+from pipeline.datasets import Manifest
+from pipeline.engines.choice import n_cores, pick_device
+from pipeline.errors import ImageError, ResultError, SettingsError
+from pipeline.extract import Extraction
+from pipeline.files import digest_of
+from pipeline.finetune.batches import unreadable
+from pipeline.finetune.prepare import Prepared, Setup, extracted, prepare, preprocessing_of
+from pipeline.finetune.recipe import phases_of
+from pipeline.finetune.record import Outcome, name_of, write_result
+from pipeline.finetune.rows import rows_of
+from pipeline.finetune.spread import World, joined
+from pipeline.finetune.start import new_head, put_head, renew
+from pipeline.finetune.state import fit_kept
+from pipeline.finetune.train import Best, Training, score
+from pipeline.finetune.tune import tuned
+from pipeline.heads import Examples, Head, fit_head
+from pipeline.heads.calibrate import fit_scale
+from pipeline.progress import Progress, silent
+from pipeline.results import read_record
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    MachineSettings,
+    PlaceSettings,
+    as_dict,
+)
+
+__all__ = ["finetune"]
+
+VERSION = 1  # of what this stage makes of its settings; part of every run's fingerprint
+
+
+def finetune(
+    manifest: Manifest,
+    data: DataSettings,
+    codes: CodesSettings,
+    settings: FinetuneSettings,
+    machine: MachineSettings,
+    places: PlaceSettings,
+    *,
+    warnings: tuple[str, ...] = (),
+    command: str = "",
+    on_wait: Callable[[str], None] | None = None,
+    progress: Progress = silent,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Fine-tune a network on a manifest and write the result.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    data, codes, settings, machine, places : settings
+        ``codes.model``, ``weights``, ``size``, ``fit``, ``views`` (those of evaluation) and
+        ``precision`` matter here; its ``layers`` do not.
+    warnings : tuple of str
+        What the audit found; goes into the record.
+    command : str
+        What repeats this, for the record.
+    on_wait : callable or None
+        Told who holds a cache file when another run does; None: do not wait but raise.
+    progress : Progress
+        Counts images.
+    say : callable
+        Told in a line what is trained, what the disk is used for, what came out.
+
+    Returns
+    -------
+    dict
+        The record, as written; ``reused`` is set where it was there already.
+
+    Raises
+    ------
+    TrainingError
+        Nothing to train, a loss that is not finite, a checkpoint that does not fit.
+    BackboneError, DataError, DeviceError, NoSpaceError, SettingsError
+        As named there.
+    """
+    device = pick_device(machine.device)
+    if codes.precision == "mixed" and not device.startswith("cuda"):
+        raise SettingsError("PRECISION=mixed needs a CUDA GPU.", todo="leave PRECISION out")
+    if settings.tune and settings.phases:
+        raise SettingsError("TUNE and PHASES do not go together.", todo="leave one of them out")
+    phases = phases_of(settings)
+    if settings.init == "random":
+        codes = replace(codes, weights="none")
+    began = time.perf_counter()
+    with joined(device) as world:
+        if device.startswith("cuda") and world.size > 1:
+            device = f"cuda:{world.local}"
+        torch.set_num_threads(max(1, n_cores() // world.local_size))
+        quiet = not world.first
+        setup, network, probed = _setup(
+            manifest, data, codes, settings, machine, places, device, world, on_wait,
+            silent if quiet else progress, (lambda text: None) if quiet else say,
+        )  # fmt: skip
+        run = _Run(setup, settings, phases, probed, warnings, command, began)
+        there = run.finished()
+        if there is not None:
+            return there
+        try:
+            return run.train(network)
+        except KeyboardInterrupt:
+            run.interrupted()
+            raise
+
+
+def _setup(
+    manifest: Manifest,
+    data: DataSettings,
+    codes: CodesSettings,
+    settings: FinetuneSettings,
+    machine: MachineSettings,
+    places: PlaceSettings,
+    device: str,
+    world: World,
+    on_wait: Callable[[str], None] | None,
+    progress: Progress,
+    say: Callable[[str], None],
+) -> tuple[Setup, nn.Module, Extraction | None]:
+    """Build the network, take the probe's codes where the start needs them, divide the rows."""
+    with world.in_turn():
+        card, network = load_network(
+            codes, cache=Path(places.cache), seed=data.seed, offline=data.offline, progress=progress
+        )
+    bare = Setup(
+        manifest=manifest, data=data, codes=codes, machine=machine, places=places, card=card,
+        preprocessing=preprocessing_of(card, codes, settings), device=device, world=world,
+        rows=rows_of(manifest, (), data, settings), on_wait=on_wait, progress=progress, say=say,
+    )  # fmt: skip
+    probed = None
+    if settings.init == "probe":
+        if settings.normalise:
+            raise SettingsError(
+                "NORMALISE and INIT=probe do not go together: the probe's codes are made with the "
+                "weights' own normalisation.",
+                todo="INIT=pretrained",
+            )
+        final = replace(codes, layers=("final",), pool="mean", dtype="float32")
+        probed = extracted(bare, manifest, final)
+        rejects = dict(probed.codes.rejects)
+    else:
+        rejects = unreadable(manifest, machine.workers or n_cores(), progress)
+    if rejects and data.strict:
+        digest, reason = next(iter(rejects.items()))
+        path = manifest.paths[manifest.sha256.tolist().index(digest.encode())]
+        raise ImageError(f"{path}: {reason}.", expected="readable images only, since STRICT=1")
+    return replace(bare, rows=rows_of(manifest, rejects, data, settings)), network, probed
+
+
+@dataclass(eq=False)
+class _Run:
+    """One run: what it was given, and how far it is."""
+
+    setup: Setup
+    settings: FinetuneSettings
+    phases: list[FinetuneSettings]
+    probed: Extraction | None
+    warnings: tuple[str, ...]
+    command: str
+    began: float
+    name: str = ""
+    fingerprint: str = ""
+    training: Training | None = None
+    prepared: list[Prepared] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    head: Head | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Name the run and take its fingerprint."""
+        setup = self.setup
+        manifest, rows = setup.manifest, setup.rows
+        self.name = name_of(setup, self.settings)
+        self.fingerprint = digest_of(
+            {
+                "version": VERSION,
+                "weights": setup.card.weights_digest,
+                "preprocessing": setup.preprocessing.as_dict(),
+                "views": setup.codes.views,
+                "precision": setup.codes.precision,
+                "settings": as_dict(self.settings, affects="bytes"),
+                "data": as_dict(setup.data, affects="bytes"),
+                "classes": manifest.class_names,
+                "images": [digest.decode() for digest in manifest.sha256.tolist()],
+                "labels": manifest.labels.tolist(),
+                "rows": [rows.train.tolist(), rows.val.tolist(), rows.test.tolist()],
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the results of this data set are."""
+        return Path(self.setup.places.results) / self.setup.manifest.name
+
+    def finished(self) -> dict[str, Any] | None:
+        """Give the record if this very run has been finished before."""
+        path = self.folder / f"{self.name}.json"
+        if not path.is_file():
+            return None
+        try:
+            record = read_record(path, verify=True)
+        except ResultError:
+            return None  # damaged, or of another version: it is made anew
+        return record | {"reused": True} if record["fingerprint"] == self.fingerprint else None
+
+    def train(self, network: nn.Module) -> dict[str, Any]:
+        """Train, choose, refit where asked for, look at test once, and write the result."""
+        setup, rows = self.setup, self.setup.rows
+        self._start(network, rows.train)
+        start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        if self.settings.tune:
+            self.trials, tuned_settings = tuned(
+                setup, network, self.phases[0], self._state_path, self.fingerprint
+            )
+            self.phases = [tuned_settings]
+        best = self._phases(network, rows.train, rows.val, "phase")
+        scale = _temperature(best, setup.manifest.labels[rows.val])
+        refit = self.settings.refit and rows.val_from == "cut"
+        if refit:
+            setup.say(f"training again on train and val, to epoch {self.epochs[-1]}")
+            self._release()
+            network.to("cpu").load_state_dict(start)
+            both = np.sort(np.concatenate([rows.train, rows.val]))
+            self._start(network, both)
+            self._phases(network, both, np.empty(0, np.int64), "refit", until=list(self.epochs))
+        assert self.training is not None
+        began = time.perf_counter()
+        test_scores = score(self.training.task, rows.test).numpy()  # (n, K)
+        predict_s = time.perf_counter() - began
+        self._release()
+        if setup.world.first:
+            write_result(
+                self._outcome(best, scale, test_scores, predict_s=predict_s, refit=refit), network
+            )
+            for path in self.folder.glob(f".{self.name}.*.state"):
+                path.unlink()
+        setup.world.wait()
+        return read_record(self.folder / f"{self.name}.json")
+
+    def _start(self, network: nn.Module, train: NDArray[np.int64]) -> None:
+        """Bring the network to its start: new last layer, fresh layers, the probe."""
+        setup, seed = self.setup, self.setup.data.seed
+        new_head(network, setup.card.final, setup.manifest.n_classes, seed=seed)
+        renew(network, self.settings.fresh, seed=seed)
+        if self.probed is None:
+            return
+        codes, manifest = self.probed.codes, setup.manifest
+        order = np.argsort(codes.sha256, kind="stable")
+        matrix = codes.matrix()  # (n, V, D)
+
+        def examples(rows: NDArray[np.int64]) -> Examples:
+            at = order[np.searchsorted(codes.sha256, manifest.sha256[rows], sorter=order)]
+            return Examples(matrix[at], manifest.labels[rows], manifest.groups[rows])
+
+        self.head = fit_head(
+            self.settings.probe,
+            examples(train),
+            examples(setup.rows.val) if setup.rows.val_from == "data" else None,
+            HeadSettings(jobs=setup.machine.workers),
+            n_classes=manifest.n_classes,
+            seed=seed,
+            class_names=manifest.class_names,
+            progress=setup.progress,
+        )
+        put_head(network, str(setup.card.final), self.head)
+
+    def _phases(
+        self,
+        network: nn.Module,
+        train: NDArray[np.int64],
+        val: NDArray[np.int64],
+        what: str,
+        until: list[int] | None = None,
+    ) -> Best:
+        """Train the phases in turn, each from the best epoch of the one before.
+
+        `until` gives the epoch to stop at, a phase; the curve is then that of the choice.
+        """
+        touched = {n for n, _ in network.named_parameters() if _in(n, self.settings.fresh)}
+        best: Best | None = None
+        self.prepared = []
+        for number, settings in enumerate(self.phases):
+            self._release()
+            network.to("cpu")
+            prepared = prepare(
+                self.setup, network, settings, phase=number, train=train, val=val, touched=touched
+            )
+            self.prepared.append(prepared)
+            training = self.training = Training(prepared.task)
+            fit_kept(
+                training,
+                self._state_path(f"{what}{number}"),
+                self.fingerprint,
+                self.setup,
+                until=until[number] if until else None,
+            )
+            training.restore_best()
+            training.close()
+            best = training.best
+            assert best is not None
+            if until is None:
+                self.curve += training.curve
+                self.epochs.append(best.epoch)
+            plan = prepared.task.plan
+            touched |= set(plan.trained) | (set(plan.frozen) if settings.bn == "update" else set())
+        assert best is not None
+        return best
+
+    def _outcome(
+        self,
+        best: Best,
+        scale: float,
+        test_scores: NDArray[np.float64] | None,
+        *,
+        predict_s: float = 0.0,
+        refit: bool = False,
+    ) -> Outcome:
+        return Outcome(
+            setup=self.setup,
+            settings=self.settings,
+            phases=self.phases,
+            prepared=self.prepared,
+            name=self.name if test_scores is not None else f"{self.name}.interrupted",
+            fingerprint=self.fingerprint,
+            curve=self.curve,
+            epochs=self.epochs,
+            trials=self.trials,
+            head=self.head,
+            codes_s=self.probed.codes.extraction_s if self.probed else 0.0,
+            val_scores=best.scores.numpy(),
+            test_scores=test_scores,
+            scale=scale,
+            refit=refit,
+            predict_s=predict_s,
+            began=self.began,
+            warnings=self.warnings,
+            command=self.command,
+        )
+
+    def _state_path(self, what: str) -> Path:
+        return self.folder / f".{self.name}.{what}.{self.fingerprint[:12]}.state"
+
+    def _release(self) -> None:
+        if self.training is not None:
+            self.training.task.model.release()
+
+    def interrupted(self) -> None:
+        """Leave the best network so far, with its figures on val, under a name of its own."""
+        training = self.training
+        if training is None or training.best is None or not self.setup.world.first:
+            return
+        if not len(training.best.scores):
+            return  # it was being trained again on train and val: nothing to measure it on
+        training.restore_best()
+        self._release()
+        self.curve, self.epochs = self.curve + training.curve, [*self.epochs, training.best.epoch]
+        scale = _temperature(training.best, self.setup.manifest.labels[self.setup.rows.val])
+        write_result(self._outcome(training.best, scale, None), training.task.network)
+        self.setup.say(
+            f"interrupted: the best epoch so far ({training.best.epoch}) is kept as "
+            f"{self.name}.interrupted; the same command goes on after epoch {training.epoch}"
+        )
+
+
+def _temperature(best: Best, labels: NDArray[np.int32]) -> float:
+    """Calibrate on val, which chose the epoch and trained nothing."""
+    return fit_scale(best.scores.numpy(), labels.astype(np.int64))
+
+
+def _in(name: str, modules: tuple[str, ...]) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in modules)

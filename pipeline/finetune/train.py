@@ -1,0 +1,408 @@
+"""The training loop: epochs over a source of batches, the best one kept by val.
+
+Everything random (order, views, augmentations, mixup, dropout) follows from seed, phase and
+epoch alone, so a run that continues at an epoch is the run that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.errors import DeviceError, TrainingError
+from pipeline.finetune.batches import Draw, Source
+from pipeline.finetune.freeze import Plan, freeze, training_mode
+from pipeline.finetune.late import Late, Whole
+from pipeline.finetune.norms import global_norms
+from pipeline.finetune.optim import Average, factor, optimizer_of, set_rates
+from pipeline.finetune.spread import World
+from pipeline.progress import Progress, silent
+from pipeline.settings import FinetuneSettings
+
+__all__ = ["Best", "Task", "Training", "fit", "largest_fitting", "score"]
+
+_EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is trained, on what, and how.
+
+    Attributes
+    ----------
+    model : Whole or Late
+        Takes what `source` prepares; shares its parameters with `network`.
+    network, plan
+        The whole network, on `device`, and what of it is trained.
+    source : Source
+        Batches by row.
+    labels : int64 (N,)
+        Of all rows of the manifest.
+    train, val : int64 (n,)
+        Rows; `val` may be empty: then the last epoch counts.
+    n_classes : int
+        K.
+    settings : FinetuneSettings
+        Of this phase.
+    seed, phase : int
+        Start of everything random.
+    device : str
+        ``cpu``, ``cuda:N`` or ``mps``.
+    mixed : bool
+        float16 arithmetic where it is safe, with a scaled loss (CUDA only).
+    world : World
+        The processes that train together.
+    """
+
+    model: Whole | Late
+    network: nn.Module
+    plan: Plan
+    source: Source
+    labels: NDArray[np.int64]
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    n_classes: int
+    settings: FinetuneSettings
+    seed: int
+    phase: int = 0
+    device: str = "cpu"
+    mixed: bool = False
+    world: World = World()
+
+
+@dataclass(frozen=True, eq=False)
+class Best:
+    """The best epoch so far.
+
+    Attributes
+    ----------
+    epoch : int
+        0: the start.
+    key : tuple of float
+        The larger, the better.
+    tensors : dict of str to Tensor
+        What training changes, by its name in the network, on the CPU.
+    scores : float64 (n, K)
+        Of the rows of val; empty without a val.
+    """
+
+    epoch: int
+    key: tuple[float, ...]
+    tensors: dict[str, Tensor]
+    scores: Tensor
+
+
+class Training:
+    """The state of a training: weights, optimiser, average, curve, best epoch."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        freeze(task.network, task.plan)
+        self.optimizer = optimizer_of(task.network, task.plan, task.settings)
+        self.moving = _moving(task.network, task.plan)
+        floats = [t for t in self.moving.values() if t.is_floating_point()]
+        self.average = Average(floats, task.settings.ema) if task.settings.ema else None
+        self.scaler = torch.amp.GradScaler(task.device, enabled=task.mixed)
+        self.epoch = -1  # -1: the start has not been looked at yet
+        self.curve: list[dict[str, Any]] = []
+        self.best: Best | None = None
+        self._replica: nn.Module = task.model
+        if task.world.size > 1:
+            global_norms(task.network)
+            ids = [task.device] if task.device.startswith("cuda") else None
+            self._replica = nn.parallel.DistributedDataParallel(
+                task.model, device_ids=ids, broadcast_buffers=False
+            )
+
+    def close(self) -> None:
+        """Let go of the gradient hooks of several processes; another training may follow."""
+        if self.task.world.size > 1:
+            self._replica = self.task.model
+            gc.collect()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copy what training changes, to the CPU; of the average where there is one."""
+        with self._averaged():
+            return {n: t.detach().to("cpu", copy=True) for n, t in self.moving.items()}
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Any:
+        if self.average:
+            self.average.swap()
+        try:
+            yield
+        finally:
+            if self.average:
+                self.average.swap()
+
+    @torch.no_grad()
+    def restore_best(self) -> None:
+        """Put the best epoch's weights into the network."""
+        assert self.best is not None
+        for name, tensor in self.moving.items():
+            tensor.copy_(self.best.tensors[name])
+
+    def judge(self, row: dict[str, Any]) -> None:
+        """Look at val, note the epoch in the curve, and keep its weights if it is the best."""
+        task = self.task
+        key: tuple[float, ...] = (float(self.epoch),)
+        scores = torch.empty(0, task.n_classes, dtype=torch.float64)
+        if len(task.val):
+            with self._averaged():
+                scores = score(task, task.val)
+            truth = torch.from_numpy(task.labels[task.val])
+            loss = float(F.cross_entropy(scores, truth))
+            accuracy = float((scores.argmax(1) == truth).double().mean())
+            row |= {"val_loss": loss if math.isfinite(loss) else None, "val_accuracy": accuracy}
+            by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "last": key}
+            key = by[task.settings.choose]
+        self.curve.append(row)
+        if self.best is None or (key > self.best.key and all(map(math.isfinite, key))):
+            self.best = Best(self.epoch, key, self.tensors(), scores)
+
+
+def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:
+    """What training may change: trained parameters and all buffers."""
+    trained = set(plan.trained)
+    found: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in trained}
+    kept = network.state_dict().keys()
+    return found | {n: b for n, b in network.named_buffers() if n in kept}
+
+
+@torch.no_grad()
+def score(task: Task, rows: NDArray[np.int64]) -> Tensor:
+    """Score rows, in eval mode, the mean over the evaluation views: (n, K) float64 on the CPU."""
+    task.network.eval()
+    world = task.world
+    mine = np.arange(len(rows))[world.rank :: world.size]
+    scores = torch.zeros(len(rows), task.n_classes, dtype=torch.float64)
+    start = 0
+    for x in task.source.evaluation(rows[mine], _EVALUATION_ROWS):
+        x = x.to(task.device, non_blocking=True)
+        flat = task.source.prepare(x.flatten(0, 1))  # (B V, ...)
+        with _autocast(task):
+            out = torch.cat([task.model(part) for part in flat.split(_EVALUATION_ROWS)])
+        mean = out.double().view(*x.shape[:2], -1).mean(1)  # (B, K)
+        scores[torch.from_numpy(mine[start : start + len(x)])] = mean.cpu()
+        start += len(x)
+    return world.sum(scores.to(task.device)).cpu() if world.size > 1 else scores
+
+
+def _autocast(task: Task) -> Any:
+    if task.mixed:
+        return torch.autocast(task.device.partition(":")[0], dtype=torch.float16)
+    return contextlib.nullcontext()
+
+
+def fit(
+    training: Training,
+    *,
+    until: int | None = None,
+    on_epoch: Callable[[Training], None] = lambda training: None,
+    progress: Progress = silent,
+) -> None:
+    """Train from where `training` stands to the end, or to epoch `until`.
+
+    Parameters
+    ----------
+    on_epoch : callable
+        Called after each epoch, in every process: keeps a checkpoint.
+    progress : Progress
+        Counts the images of each epoch.
+
+    Raises
+    ------
+    TrainingError
+        The loss is not finite any more; the best epoch so far is in `training`.
+    DeviceError
+        The device has no memory for a batch; says which fits.
+    """
+    task = training.task
+    n_epochs = task.settings.epochs
+    last = n_epochs if until is None else min(until, n_epochs)
+    if training.epoch < 0:
+        training.epoch = 0
+        training.judge({"phase": task.phase, "epoch": 0})
+        on_epoch(training)
+    while training.epoch < last:
+        best = training.best.epoch if training.best else 0
+        patience = task.settings.patience
+        if len(task.val) and patience and training.epoch - best >= patience:
+            break
+        began = time.perf_counter()
+        row = _epoch(training, progress)
+        training.epoch += 1
+        row |= {"seconds": time.perf_counter() - began}
+        training.judge(row)
+        on_epoch(training)
+
+
+def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
+    task, settings, world = training.task, training.task.settings, training.task.world
+    number = training.epoch
+    draws = _draws(task, number)
+    mine = [(rows[world.rank :: world.size], n[world.rank :: world.size]) for rows, n in draws]
+    weight = _class_weights(task)
+    totals = torch.zeros(3, dtype=torch.float64)  # loss, its denominator, right answers
+    label = f"epoch {number + 1} of {settings.epochs}"
+    rate = settings.lr * factor(settings, number + 0.5, settings.epochs)
+    training_mode(task.network, task.plan, settings.bn)
+    devices = [task.device] if task.device.startswith("cuda") else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        progress(label, len(task.train), "images") as meter,
+    ):
+        torch.manual_seed(_seed(task, number, world.rank))
+        batches = zip(draws, mine, task.source.training(mine), strict=True)
+        for i, ((rows, _), (own, numbers), x) in enumerate(batches):
+            moment = number + i / len(draws)
+            set_rates(training.optimizer, settings.lr * factor(settings, moment, settings.epochs))
+            denominator = float(weight[task.labels[rows]].sum())
+            try:
+                loss, right = _step(training, x, own, numbers, weight, denominator)
+            except torch.OutOfMemoryError as error:
+                raise _too_large(training, x, own, numbers, weight) from error
+            totals += torch.tensor([loss, 0.0, right], dtype=torch.float64)
+            totals[1] += denominator if world.first else 0.0
+            if world.size == 1 and not math.isfinite(loss):
+                break
+            meter.advance(len(rows))
+    if world.size > 1:
+        totals = world.sum(totals.to(task.device)).cpu()
+    if not torch.isfinite(totals).all():
+        raise _diverged(training, number)
+    return {
+        "phase": task.phase,
+        "epoch": number + 1,
+        "train_loss": float(totals[0] / totals[1]),
+        "train_accuracy": float(totals[2] / sum(len(rows) for rows, _ in draws)),
+        "lr": rate,
+    }
+
+
+def _step(
+    training: Training,
+    x: Tensor,
+    rows: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    denominator: float,
+) -> tuple[float, int]:
+    """Take one step; give the summed loss and the number of right answers of this process."""
+    task, settings = training.task, training.task.settings
+    x = task.source.prepare(x.to(task.device, non_blocking=True))
+    y = torch.from_numpy(task.labels[rows]).to(task.device)
+    options: dict[str, Any] = {
+        "weight": torch.from_numpy(weight).to(task.device),
+        "label_smoothing": settings.label_smoothing,
+        "reduction": "none",
+    }
+    training.optimizer.zero_grad(set_to_none=True)
+    share, other = 1.0, None
+    if settings.mixup:
+        random = np.random.default_rng(int(numbers[0]))
+        share = float(random.beta(settings.mixup, settings.mixup))
+        other = torch.from_numpy(random.permutation(len(rows))).to(task.device)
+        x = share * x + (1 - share) * x[other]
+    with _autocast(task):
+        scores = training._replica(x)
+        losses = F.cross_entropy(scores.float(), y, **options)
+        if other is not None:
+            mixed = F.cross_entropy(scores.float(), y[other], **options)
+            losses = share * losses + (1 - share) * mixed
+    total = losses.sum()
+    # DDP averages gradients over the processes: so the sum of their shares needs this factor.
+    training.scaler.scale(total / denominator * task.world.size).backward()
+    if settings.clip:
+        training.scaler.unscale_(training.optimizer)
+        nn.utils.clip_grad_norm_([p for p in task.network.parameters()], settings.clip)
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    if training.average:
+        training.average.update()
+    return float(total.detach()), int((scores.detach().argmax(1) == y).sum())
+
+
+def _seed(task: Task, epoch: int, extra: int) -> int:
+    sequence = np.random.SeedSequence([task.seed, task.phase, epoch, extra])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def _draws(task: Task, epoch: int) -> list[Draw]:
+    """Draw an epoch's batches: rows, and a number for each. The last batch is no smaller."""
+    random = np.random.default_rng([task.seed, task.phase, epoch])
+    rows = random.permutation(task.train)
+    if task.settings.balance == "sampling":
+        counts = np.bincount(task.labels[task.train], minlength=task.n_classes)
+        p = 1.0 / counts[task.labels[task.train]]
+        rows = random.choice(task.train, len(task.train), p=p / p.sum())
+    numbers = random.integers(1 << 62, size=len(rows))
+    n_batches = math.ceil(len(rows) / task.settings.batch_size)
+    return list(
+        zip(np.array_split(rows, n_batches), np.array_split(numbers, n_batches), strict=True)
+    )
+
+
+def _class_weights(task: Task) -> NDArray[np.float32]:
+    """Give the weight of each class in the loss, (K,); of mean 1 over the training images."""
+    if task.settings.balance != "weights":
+        return np.ones(task.n_classes, np.float32)
+    counts = np.bincount(task.labels[task.train], minlength=task.n_classes)
+    weights: NDArray[np.float32] = (counts.sum() / (task.n_classes * counts)).astype(np.float32)
+    return weights
+
+
+def _diverged(training: Training, epoch: int) -> TrainingError:
+    settings = training.task.settings
+    kept = training.best.epoch if training.best else 0
+    return TrainingError(
+        f"The loss is not finite in epoch {epoch + 1}, at a rate of {settings.lr:g}.",
+        expected="a loss that falls",
+        todo=f"LR={settings.lr / 10:g}, or CLIP=1; the best epoch so far ({kept}) is kept",
+    )
+
+
+def _too_large(
+    training: Training,
+    x: Tensor,
+    rows: NDArray[np.int64],
+    numbers: NDArray[np.int64],
+    weight: NDArray[np.float32],
+) -> DeviceError:
+    task = training.task
+
+    def attempt(n: int) -> None:
+        # The rate is set to 0, so that finding out changes no weight.
+        set_rates(training.optimizer, 0.0)
+        _step(training, x[:n], rows[:n], numbers[:n], weight, 1.0)
+
+    training.optimizer.zero_grad(set_to_none=True)
+    fits = largest_fitting(len(rows), attempt) * task.world.size
+    return DeviceError(
+        f"{task.device} has no memory for a training batch of {len(rows)} images.",
+        expected=f"at most {fits} images a step" if fits else "a GPU with more memory",
+        todo=f"BATCH_SIZE={fits}; what was finished is kept" if fits else "UNFREEZE less",
+    )
+
+
+def largest_fitting(batch: int, attempt: Callable[[int], None]) -> int:
+    """Halve `batch` until `attempt` succeeds without running out of memory; 0: never."""
+    while batch > 1:
+        batch //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        with contextlib.suppress(torch.OutOfMemoryError):
+            attempt(batch)
+            return batch
+    return 0
