@@ -1,0 +1,126 @@
+"""What the tests share: real images where they are, a small network, one folder of exports.
+
+Exporting a network costs seconds, so all tests of a session keep cards and graphs in one folder;
+each has its own cache beside it.
+"""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.datasets import Manifest, load_manifest
+from pipeline.extract import Extraction, extract
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    MachineSettings,
+    PlaceSettings,
+    from_mapping,
+)
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+# A network of timm of a third of a million parameters, with batch normalisation, at 32 px.
+SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}
+
+
+@pytest.fixture(scope="session")
+def hotdog() -> Path:
+    """Give the folder of the hotdog images."""
+    if not (SHARED / "hotdog").is_dir():
+        pytest.skip("../shared/data/hotdog is not there")
+    return SHARED / "hotdog"
+
+
+@pytest.fixture(scope="session")
+def ants_bees() -> Path:
+    """Give the folder of the images of ants and bees."""
+    if not (SHARED / "ants-bees").is_dir():
+        pytest.skip("../shared/data/ants-bees is not there")
+    return SHARED / "ants-bees"
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of cards and exported graphs that all tests share."""
+    return tmp_path_factory.mktemp("exports") / "backbones"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, backbones: Path) -> Path:
+    """Give an empty cache of the test's own, with the shared exports."""
+    backbones.mkdir(exist_ok=True)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "backbones").symlink_to(backbones)
+    return folder
+
+
+@dataclass
+class StageOne:
+    """Stage one with a cache of the test's own; settings by their names."""
+
+    cache: Path
+
+    def manifest(self, data: Path, **settings: Any) -> Manifest:
+        places = PlaceSettings(data_root=str(self.cache.parent / "data"), cache=str(self.cache))
+        return load_manifest(from_mapping(DataSettings, {"data": str(data), **settings}), places)
+
+    def __call__(self, data: Path | Manifest, **settings: Any) -> Extraction:
+        """Extract the codes of a folder or manifest with the small network, unless told."""
+        extra = {k: settings.pop(k) for k in ("on_wait", "progress") if k in settings}
+        if not isinstance(data, Manifest):
+            data = self.manifest(data, **settings)
+        settings = SMALL | settings
+        return extract(
+            data,
+            from_mapping(DataSettings, settings),
+            from_mapping(CodesSettings, settings),
+            from_mapping(MachineSettings, settings),
+            PlaceSettings(cache=str(self.cache)),
+            **extra,
+        )
+
+
+@pytest.fixture
+def stage_one(cache: Path) -> StageOne:
+    """Give stage one, with a cache of the test's own."""
+    return StageOne(cache)
+
+
+@dataclass
+class Command:
+    """``python -m pipeline`` in a process of its own."""
+
+    cache: Path
+
+    def line(self, stage: str, *arguments: str, **settings: Any) -> list[str]:
+        """Spell the command: settings become NAME=value."""
+        values = {"cache": self.cache, "data_root": self.cache.parent / "data"} | settings
+        values.setdefault("results", self.cache.parent / "results")
+        named = [f"{name.upper()}={value}" for name, value in values.items()]
+        return [sys.executable, "-m", "pipeline", stage, *arguments, *named]
+
+    def __call__(
+        self, stage: str, *arguments: str, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            self.line(stage, *arguments, **settings),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def command(cache: Path) -> Command:
+    """Give the command line, with a cache of the test's own."""
+    return Command(cache)
