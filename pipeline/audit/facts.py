@@ -1,0 +1,221 @@
+"""What each image file is: format, size, mode, and whether it decodes; kept by SHA-256.
+
+A fact belongs to bytes, so a file that is renamed, moved or labelled anew is not read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.datasets import Manifest
+from pipeline.errors import CacheError, DataError, ImageError
+from pipeline.files import replacing
+from pipeline.images import FORMATS, MAX_PIXELS, ImageFacts, decode, probe
+from pipeline.progress import Progress, silent
+
+__all__ = ["Facts", "read_facts"]
+
+_VERSION = f"1, Pillow {PIL.__version__}, {' '.join(FORMATS)}, {MAX_PIXELS}"
+_CHUNK = 16  # files a task
+_ROW = np.dtype(
+    [
+        ("sha256", "S64"),
+        ("format", "S8"),
+        ("mode", "S8"),
+        ("width", "<i4"),
+        ("height", "<i4"),
+        ("bits", "u1"),
+        ("n_frames", "<i4"),
+        ("orientation", "u1"),
+        ("transparent", "?"),
+        ("decoded", "?"),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """Facts of the N images of a manifest.
+
+    Attributes
+    ----------
+    rows : structured array of shape (N,)
+        ``format`` (PIL's name; empty where the header cannot be read), ``mode``, ``width`` and
+        ``height`` in pixels as stored, ``bits`` a channel, ``n_frames``, ``orientation`` (EXIF),
+        ``transparent``, ``decoded`` (whether it has been tried in full).
+    faults : dict of row to str
+        Why an image cannot be used.
+    n_read : int
+        Files that were read; the others were remembered.
+    """
+
+    rows: NDArray[Any]
+    faults: dict[int, str]
+    n_read: int
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Images (N,) without a fault, so far as is known."""
+        readable = np.ones(len(self.rows), dtype=bool)
+        readable[list(self.faults)] = False
+        return readable
+
+
+def read_facts(
+    manifest: Manifest,
+    cache: Path,
+    *,
+    full: bool = False,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> Facts:
+    """Read the headers of a manifest's images, those that are remembered excepted.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    cache : Path
+        Facts are remembered in ``<cache>/<name>/facts.npz``; a damaged file is ignored, one that
+        cannot be written is no error.
+    full : bool
+        Decode every image in full too.
+    workers : int
+        Threads; 0: one a core.
+    progress : Progress
+        Counts images.
+
+    Raises
+    ------
+    DataError
+        A file went away or changed since the manifest was loaded.
+    """
+    memory = cache / manifest.name / "facts.npz"
+    unique, first, inverse = np.unique(manifest.sha256, return_index=True, return_inverse=True)
+    table = np.zeros(len(unique), _ROW)
+    table["sha256"] = unique
+    old, reasons = _recall(memory)
+    known = np.zeros(len(unique), dtype=bool)
+    if len(old):
+        at = np.searchsorted(old["sha256"], unique)
+        at[at == len(old)] = 0
+        known = old["sha256"][at] == unique
+        table[known] = old[at[known]]
+    wanted = ~known | (full & ~table["decoded"])
+    todo = np.flatnonzero(wanted).tolist()
+    done = known.copy()
+
+    def read_chunk(chunk: Sequence[int]) -> int:
+        for one in chunk:
+            fault = _read(manifest, int(first[one]), table, one, full)
+            if fault:
+                reasons[unique[one].decode()] = fault
+            done[one] = True
+        return len(chunk)
+
+    if todo:
+        chunks = [todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)]
+        pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+        try:
+            with progress("decoding" if full else "headers", len(todo), "images") as meter:
+                for count in pool.map(read_chunk, chunks):
+                    meter.advance(count)
+        finally:  # on Ctrl-C too: what has been read is not read again
+            pool.shutdown(wait=True, cancel_futures=True)
+            _remember(memory, table[done], reasons)
+    faults = {
+        row: reasons[sha]
+        for row, sha in enumerate(manifest.sha256.astype(str).tolist() if reasons else [])
+        if sha in reasons
+    }
+    return Facts(table[inverse], faults, len(todo))
+
+
+def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: bool) -> str:
+    """Fill row `one` of the table; give the reason why the image cannot be used, or nothing."""
+    path = manifest.root / manifest.paths[row]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} went away while it was being read ({error.strerror}).",
+            todo="give the same command again",
+        ) from error
+    if hashlib.sha256(data).hexdigest().encode() != manifest.sha256[row]:
+        raise DataError(
+            f"{path} changed while it was being read.", todo="give the same command again"
+        )
+    fact = table[one]
+    try:
+        seen = probe(data)
+    except ImageError as error:
+        fact["decoded"] = True  # there is no more to be known
+        return error.found
+    fact["format"], fact["mode"] = seen.format.encode(), seen.mode.encode()
+    fact["width"], fact["height"] = seen.width, seen.height
+    fact["bits"] = _bits(data, seen)
+    fact["n_frames"] = seen.n_frames
+    fact["orientation"] = seen.orientation
+    fact["transparent"] = seen.transparent
+    if full:
+        fact["decoded"] = True
+        try:
+            decode(data)
+        except ImageError as error:
+            return error.found
+    return ""
+
+
+def _bits(data: bytes, seen: ImageFacts) -> int:
+    """Bits a channel as stored; PIL's mode hides them where it reads colours as 8-bit."""
+    if seen.format == "PNG" and len(data) > 24:
+        return data[24]  # the bit depth in IHDR, which every PNG begins with
+    if seen.format == "TIFF":
+        try:
+            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+                tags = getattr(image, "tag_v2", {})
+                return int(min(255, max(tags.get(258, (1,)))))  # BitsPerSample
+        except Exception:  # damaged tags; PIL raises many kinds
+            return 8
+    return 16 if seen.mode.startswith("I") else 8
+
+
+def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
+    try:
+        with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
+            rows = saved["rows"]
+            reasons = json.loads(saved["faults"].tobytes())
+            sound = str(saved["version"]) == _VERSION and rows.dtype == _ROW and rows.ndim == 1
+            if sound and all(isinstance(text, str) for text in reasons.values()):
+                return rows, dict(reasons)
+    except Exception:  # damaged, or of another version: read anew
+        pass
+    return np.zeros(0, _ROW), {}
+
+
+def _remember(memory: Path, rows: NDArray[Any], reasons: dict[str, str]) -> None:
+    held = set(rows["sha256"].astype(str).tolist())
+    text = json.dumps({sha: reason for sha, reason in sorted(reasons.items()) if sha in held})
+    arrays: dict[str, Any] = {
+        "version": np.array(_VERSION),
+        "rows": rows,
+        "faults": np.frombuffer(text.encode(), np.uint8),
+    }
+    try:
+        with replacing(memory) as stream:
+            np.savez(stream, **arrays)
+    except (CacheError, OSError):
+        return  # a read-only or full cache: read again next time

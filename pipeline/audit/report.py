@@ -1,0 +1,187 @@
+"""The audit as a whole: what is found, told on the terminal, listed in JSON, drawn as a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.audit.classes import class_findings, copy_findings
+from pipeline.audit.facts import read_facts
+from pipeline.audit.findings import LEFT_OUT, Finding, image_findings
+from pipeline.audit.near import Near, find_near, near_finding, search_cost
+from pipeline.datasets import Manifest
+from pipeline.datasets.listing import plural
+from pipeline.files import write_atomic, write_json
+from pipeline.progress import Progress, silent
+
+__all__ = ["Report", "audit", "header_findings"]
+
+_CHEAP = 1e10  # multiplications: what header_findings may spend on near-duplicates, once
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the audit found of a data set.
+
+    Attributes
+    ----------
+    data : str
+        The data set's name.
+    n_images : int
+        Images, all of which were decoded in full.
+    findings : tuple of Finding
+        Problems first.
+    near : Near or None
+        The search for near-duplicates; None where there are no codes yet.
+    json_path, picture_path : Path
+        The full lists, and the grid of samples a class.
+    """
+
+    data: str
+    n_images: int
+    findings: tuple[Finding, ...]
+    near: Near | None
+    json_path: Path
+    picture_path: Path
+
+    def lines(self) -> list[str]:
+        """Say it on the terminal, a line a finding."""
+        lines = [
+            f"{'problem' if one.is_problem else 'remark '}  {one.text}" for one in self.findings
+        ]
+        n_problems = sum(one.is_problem for one in self.findings)
+        if self.near is None:
+            lines.append(
+                "Near-duplicates were not looked for: there are no codes of layer final yet "
+                "(make features, then make audit again)."
+            )
+        lines += [f"full lists: {self.json_path}", f"the classes: {self.picture_path}"]
+        decoded = f"{plural(self.n_images, 'image', 'images')} decoded in full"
+        if self.findings:
+            remarks = plural(len(self.findings) - n_problems, "remark", "remarks")
+            lines.append(f"{decoded}: {plural(n_problems, 'problem', 'problems')}, {remarks}.")
+        else:
+            lines.append(f"{decoded}: nothing found.")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give all lists in full, fit for JSON."""
+        return {
+            "schema": 1,
+            "data": self.data,
+            "n_images": self.n_images,
+            "near_duplicates": None
+            if self.near is None
+            else {
+                "codes": self.near.codes,
+                "n_searched": self.near.n_searched,
+                "n_found": self.near.n_found,
+                "n_pairs": self.near.n_pairs,
+            },
+            "findings": [
+                {
+                    "kind": one.kind,
+                    "level": "problem" if one.is_problem else "remark",
+                    "text": one.text,
+                    "n_paths": len(one.paths),
+                    "paths": list(one.paths),
+                    **one.details,
+                }
+                for one in self.findings
+            ],
+        }
+
+
+def header_findings(
+    manifest: Manifest, *, cache: Path, workers: int = 0, progress: Progress = silent
+) -> list[str]:
+    """Say what belongs into a result's warnings, without decoding anything.
+
+    Reads headers that are not remembered. Near-duplicates are among the findings where the codes
+    are there and the search is short or has been done. Images that are left out and leaks are
+    not: stages one and two say these themselves, with what they did about them.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    cache : Path
+        Remembers facts; may be read-only.
+    workers : int
+        Threads; 0: one a core.
+    progress : Progress
+        Counts images.
+
+    Raises
+    ------
+    DataError
+        An image changed since the manifest was loaded.
+    """
+    facts = read_facts(manifest, cache, workers=workers, progress=progress)
+    findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
+    if search_cost(manifest, cache) <= _CHEAP:
+        near = find_near(manifest, cache)
+        finding = near_finding(near) if near else None
+        findings += [finding] if finding else []
+    said = {*LEFT_OUT, "leaks"}
+    return [finding.text for finding in _problems_first(findings) if finding.kind not in said]
+
+
+def audit(
+    manifest: Manifest,
+    *,
+    cache: Path,
+    results: Path,
+    workers: int = 0,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Report:
+    """Find what is wrong with a data set, and write lists and a picture of it.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images; each is decoded in full, once.
+    cache : Path
+        Remembers facts, and has the codes that near-duplicates are found by.
+    results : Path
+        ``audit.json`` and ``audit.png`` go to ``<results>/<data>/``.
+    workers : int
+        Threads that decode; 0: one a core.
+    seed : int
+        Of the images in the picture.
+    progress : Progress
+        Counts images.
+
+    Raises
+    ------
+    DataError
+        An image changed since the manifest was loaded.
+    CacheError, NoSpaceError
+        The results cannot be written.
+    """
+    from pipeline.audit.gallery import draw_gallery
+
+    facts = read_facts(manifest, cache, full=True, workers=workers, progress=progress)
+    findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
+    near = find_near(manifest, cache, progress=progress)
+    finding = near_finding(near) if near else None
+    findings += [finding] if finding else []
+    findings += [Finding("reading", False, text) for text in manifest.warnings]
+    folder = results / manifest.name
+    report = Report(
+        manifest.name,
+        manifest.n_images,
+        tuple(_problems_first(findings)),
+        near,
+        folder / "audit.json",
+        folder / "audit.png",
+    )
+    write_atomic(report.picture_path, draw_gallery(manifest, readable=facts.readable, seed=seed))
+    write_json(report.json_path, report.as_dict())
+    return report
+
+
+def _problems_first(findings: list[Finding]) -> list[Finding]:
+    return sorted(findings, key=lambda one: not one.is_problem)
