@@ -17,9 +17,13 @@ from pipeline.errors import SettingsError
 
 __all__ = [
     "METHODS",
+    "AdviseSettings",
     "CodesSettings",
+    "CompareSettings",
+    "CurveSettings",
     "DataSettings",
     "FinetuneSettings",
+    "FitSettings",
     "HeadSettings",
     "MachineSettings",
     "PlaceSettings",
@@ -149,10 +153,9 @@ METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSettings:
-    """How the classical heads are trained on the codes."""
+class FitSettings:
+    """How one classical head is fitted."""
 
-    methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
     folds: int = setting(5, "folds of the cross-validation that chooses C (where there is no val)")
     class_weight: str = setting(
         "none",
@@ -164,8 +167,6 @@ class HeadSettings:
         "with several views: train on their 'mean', on 'all' of them, or try 'both'",
         choices=("mean", "all", "both"),
     )
-    splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
-    seeds: int = setting(1, "seeds to repeat with: seed, seed + 1, ...")
     jobs: int = setting(0, "processes; 0: one a core", affects="speed")
 
     def __post_init__(self) -> None:
@@ -173,9 +174,63 @@ class HeadSettings:
         _check(self)
         if self.folds < 2:
             raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
-        for name in ("splits", "seeds"):
-            if getattr(self, name) < 1:
+        for name in ("splits", "seeds", "draws"):
+            if getattr(self, name, 1) < 1:
                 raise SettingsError(f"{name.upper()} is below 1.", expected="a count of at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings(FitSettings):
+    """How the classical heads are trained on the codes."""
+
+    methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
+    splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
+    seeds: int = setting(1, "seeds to repeat with: seed, seed + 1, ...")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(FitSettings):
+    """What is compared."""
+
+    methods: tuple[str, ...] = setting(
+        ("centroid", "ridge", "svm", "softmax", "rbf", "finetune", "scratch"),
+        f"heads ({', '.join(METHODS)}), 'finetune' (the late layers), 'scratch' (the whole network "
+        "from a random start), or recipes by name",
+    )
+    models: tuple[str, ...] = setting((), "several networks, with commas; default: MODEL alone")
+    splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
+    rope: float = setting(1.0, "points of accuracy that make no practical difference")
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be compared."""
+        super().__post_init__()
+        if not self.methods:
+            raise SettingsError("METHODS is empty.", expected="at least one method")
+        if not 0 <= self.rope < 100:
+            raise SettingsError(f"ROPE={self.rope}.", expected="points of accuracy, 0 to 100")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings(FitSettings):
+    """Of the learning curve."""
+
+    methods: tuple[str, ...] = setting(
+        ("svm", "softmax"), f"heads ({', '.join(METHODS)}), 'finetune', 'scratch' or recipes"
+    )
+    sizes: tuple[str, ...] = setting(
+        ("auto",), "images a class, with commas; auto: 5, 10, 20, 50, ... up to all"
+    )
+    draws: int = setting(10, "random draws of each size, each within the next larger one")
+    trained_draws: int = setting(3, "draws for methods that train the network")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviseSettings(FitSettings):
+    """Of the advice."""
+
+    models: tuple[str, ...] = setting(
+        (), "networks to choose from, with commas; default: MODEL and those whose codes are cached"
+    )
 
 
 _UNLIMITED = float("inf")
