@@ -1,18 +1,14 @@
 """Stage one: images through the frozen network, into the cache.
 
-Reading threads take images in order, a few at a time. With an engine that is concurrent (ONNX
-Runtime on a CPU) each thread also runs its images through the network on its own core, so no
-core ever waits for another; else one thread feeds the engine while the others read ahead.
-Finished rows go to disk in parts of some 500. Memory does not grow with the number of images.
+What is not in the cache is read and run in order (:mod:`pipeline.stream`); finished rows go to
+disk in parts of some 500. Memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,15 +21,16 @@ from pipeline.cache import CacheFile
 from pipeline.codes import Codes
 from pipeline.datasets import Manifest
 from pipeline.engines import Engine, open_engine
-from pipeline.engines.choice import n_cores, pick_device
+from pipeline.engines.choice import pick_device
 from pipeline.errors import BackboneError, DataError, ImageError
 from pipeline.files import need_space
 from pipeline.keys import codes_key
 from pipeline.preprocess import Preprocessing, Views, read_views
 from pipeline.progress import Progress, silent
 from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from pipeline.stream import Batch, Stream
 
-__all__ = ["Extraction", "extract"]
+__all__ = ["Extraction", "as_stored", "extract"]
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,7 @@ def _refused(path: str, reason: str) -> ImageError:
 
 @dataclass(eq=False)
 class _Job:
-    """What the reading threads need, and their pool."""
+    """What is to be made of each image; `read` is called from several threads."""
 
     manifest: Manifest
     preprocessing: Preprocessing
@@ -180,39 +177,31 @@ class _Job:
     dtype: str
     run_s: float = 0.0
     engine: Engine = field(init=False)
-    workers: int = field(init=False, default=1)
+    workers: int = field(init=False, default=0)
 
     def start(self, engine: Engine, workers: int) -> None:
         """Set the engine and the number of reading threads."""
         self.engine = engine
-        self.workers = workers or n_cores()
+        self.workers = workers
 
-    @property
-    def n_together(self) -> int:
-        """Images a task: as many as make a batch of views."""
-        return max(1, self.engine.batch // self.views.count)
+    def stream(self) -> Stream[int]:
+        """Take rows of the manifest to their codes."""
+        return Stream(
+            self.engine,
+            self.read,
+            n_views=self.views.count,
+            workers=self.workers,
+            store=self.stored,
+        )
 
-    def read(self, rows: NDArray[np.int64]) -> _Batch:
-        """Read some images; with a concurrent engine, run them too."""
-        batch = _Batch()
-        pixels = []
-        for row in rows.tolist():
-            digest = self.manifest.sha256[row].decode()
-            try:
-                pixels.append(self._views(row, digest))
-            except ImageError as error:
-                if self.strict:
-                    raise _refused(self.manifest.paths[row], error.found) from error
-                batch.rejects[digest] = error.found
-            else:
-                batch.sha256.append(digest)
-        if pixels:
-            batch.pixels = np.stack(pixels)  # (B, V, size, size, 3)
-            if self.engine.concurrent:
-                self.run(batch)
-        return batch
+    def digest(self, row: int) -> str:
+        """SHA-256 of a row's image, 64 hexadecimal digits."""
+        digest: bytes = self.manifest.sha256[row]
+        return digest.decode()
 
-    def _views(self, row: int, digest: str) -> NDArray[np.uint8]:
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Read the views (V, size, size, 3) of a row's image."""
+        digest = self.digest(row)
         path = self.manifest.root / self.manifest.paths[row]
         try:
             data = path.read_bytes()
@@ -227,69 +216,61 @@ class _Job:
             )
         return read_views(data, self.preprocessing, self.views, digest)
 
-    def run(self, batch: _Batch) -> None:
-        """Put a batch's pixels through the network."""
-        pixels = batch.pixels
-        assert pixels is not None
-        n, v = pixels.shape[:2]
-        flat = pixels.reshape(n * v, *pixels.shape[2:])
-        step = self.engine.batch
-        chunks = [self.engine.run(flat[i : i + step]) for i in range(0, n * v, step)]
-        for one in zip(*chunks, strict=True):
-            block = np.concatenate(one) if len(one) > 1 else one[0]
-            batch.blocks.append(self._stored(block.reshape(n, v, *block.shape[1:])))
-        batch.pixels = None
-
-    def _stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
+    def stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Bring codes (n, V, ...) to how they are stored, refusing what that would spoil."""
-        with np.errstate(over="ignore"):
-            stored = block.astype(self.dtype, copy=False)
-        if not np.isfinite(stored).all():
-            raise BackboneError(
-                f"The network gave codes that are not finite as {self.dtype}.",
-                todo="DTYPE=float32 and PRECISION=float32, or other weights",
-            )
+        stored = as_stored(block, self.dtype)
         return stored[:, 0] if self.views.count == 1 else stored
 
 
-@dataclass(eq=False)
-class _Batch:
-    """Some images on their way: pixels, then codes."""
+def as_stored(block: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Bring codes to the type that they are stored in.
 
-    sha256: list[str] = field(default_factory=list)
-    pixels: NDArray[np.uint8] | None = None
-    blocks: list[NDArray[Any]] = field(default_factory=list)
-    rejects: dict[str, str] = field(default_factory=dict)
+    Raises
+    ------
+    BackboneError
+        That would spoil them: they are not finite, or too large.
+    """
+    with np.errstate(over="ignore"):
+        stored = block.astype(dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise BackboneError(
+            f"The network gave codes that are not finite as {dtype}.",
+            todo="DTYPE=float32 and PRECISION=float32, or other weights",
+        )
+    return stored
 
 
 def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progress) -> None:
     """Run the missing images and write them in parts; on any error, keep what was finished."""
     began = last = time.perf_counter()
-    pending: list[_Batch] = []
+    pending: list[Batch[int]] = []
     checked = False
 
     def write() -> None:
         nonlocal last
         now = time.perf_counter()
-        shas = [sha for batch in pending for sha in batch.sha256]
-        columns = zip(*(batch.blocks for batch in pending if batch.sha256), strict=True)
+        shas = [job.digest(row) for batch in pending for row in batch.items]
+        columns = zip(*(batch.blocks for batch in pending if batch.items), strict=True)
         blocks = [np.concatenate(column) for column in columns]
-        rejects = {sha: why for batch in pending for sha, why in batch.rejects.items()}
+        rejects = {job.digest(row): why for batch in pending for row, why in batch.rejects}
         pending.clear()  # also when the disk is full: the same rows must not be tried again
         file.add_part(shas, blocks, rejects, now - last)
         last = now
 
     with progress("codes", len(missing), "images") as meter:
         try:
-            for batch in _batches(job, missing):
+            for batch in job.stream().batches(missing.tolist()):
+                if job.strict and batch.rejects:
+                    row, why = batch.rejects[0]
+                    raise _refused(job.manifest.paths[row], why)
                 pending.append(batch)
-                meter.advance(len(batch.sha256) + len(batch.rejects))
+                meter.advance(len(batch.items) + len(batch.rejects))
                 row_bytes = _row_bytes(batch)
                 if row_bytes and not checked:
                     n_bytes = row_bytes * (len(missing) + job.manifest.n_images)
                     need_space(file.key.path.parent, n_bytes, "Extracting the codes")
                     checked = True
-                n_rows = sum(len(one.sha256) + len(one.rejects) for one in pending)
+                n_rows = sum(len(one.items) + len(one.rejects) for one in pending)
                 if file.fills_a_part(n_rows, n_rows * row_bytes):
                     write()
         finally:
@@ -298,26 +279,5 @@ def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progr
             job.run_s = time.perf_counter() - began
 
 
-def _row_bytes(batch: _Batch) -> int:
+def _row_bytes(batch: Batch[int]) -> int:
     return sum(block.nbytes // len(block) for block in batch.blocks)
-
-
-def _batches(job: _Job, missing: NDArray[np.int64]) -> Iterator[_Batch]:
-    """Give finished batches in order, a bounded number of them on their way."""
-    step = job.n_together
-    waiting: deque[Future[_Batch]] = deque()
-    ahead = 2 * job.workers + 2
-    with ThreadPoolExecutor(job.workers, thread_name_prefix="images") as pool:
-        try:
-            for start in range(0, len(missing) + ahead * step, step):
-                rows = missing[start : start + step]
-                if len(rows):
-                    waiting.append(pool.submit(job.read, rows))
-                if waiting and (len(waiting) >= ahead or not len(rows)):
-                    batch = waiting.popleft().result()
-                    if batch.pixels is not None:
-                        job.run(batch)
-                    yield batch
-        finally:
-            for future in waiting:
-                future.cancel()

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pipeline.errors import ImageError
 
-__all__ = ["FORMATS", "MAX_PIXELS", "ImageFacts", "decode", "probe"]
+__all__ = ["FORMATS", "MAX_PIXELS", "ImageFacts", "decode", "from_pil", "probe"]
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")  # what is opened at all
 MAX_PIXELS = 100_000_000  # beyond this an image is refused undecoded: 300 MB of pixels
@@ -160,6 +160,19 @@ def decode(data: bytes, *, min_side: int | None = None) -> NDArray[np.uint8]:
     if pixels is None:
         pixels = _decode_pil(image)
     return _upright(pixels, _orientation(image))
+
+
+def from_pil(image: Image.Image) -> NDArray[np.uint8]:
+    """Give the pixels of an image that PIL has opened or made, as :func:`decode` gives them.
+
+    Raises
+    ------
+    ImageError
+        Truncated, absurdly large, without a pixel, or with pixels that are no picture.
+    """
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise ImageError(f"{image.width} x {image.height} px: no pixel, or absurdly large")
+    return _upright(_decode_pil(image), _orientation(image))
 
 
 def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> NDArray[np.uint8] | None:

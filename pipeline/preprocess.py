@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.errors import SettingsError
 from pipeline.images import decode
 
-__all__ = ["Preprocessing", "Views", "read_views"]
+__all__ = ["Preprocessing", "Views", "read_views", "take_views"]
 
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
 
@@ -133,6 +133,16 @@ def read_views(
     """
     ratio = preprocessing.crop_ratio if preprocessing.fit == "crop" else 1.0
     pixels = decode(data, min_side=round(preprocessing.size / ratio))
+    return take_views(pixels, preprocessing, views, digest)
+
+
+def take_views(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, views: Views, digest: str
+) -> NDArray[np.uint8]:
+    """Take the views of an image whose pixels are at hand, (height, width, 1 or 3) uint8.
+
+    Parameters, what is returned: as :func:`read_views`.
+    """
     if views.kind == "random":
         return _random_crops(pixels, preprocessing, views, digest)
     upright = _square(pixels, preprocessing)

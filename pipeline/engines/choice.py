@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -101,6 +102,7 @@ def open_engine(
     seed: int,
     offline: bool,
     progress: Progress = silent,
+    build: Callable[[], nn.Module] | None = None,
 ) -> Engine:
     """Open the engine that the settings ask for, exporting the network where there is need.
 
@@ -116,6 +118,9 @@ def open_engine(
         Pooling and precision; device, engine and batch.
     cache, seed, offline, progress
         As :func:`pipeline.backbones.load_card`.
+    build : callable, optional
+        Builds the network, in eval mode, where there is need; default: from `codes`. The card's
+        weights digest must be of its weights.
 
     Raises
     ------
@@ -147,12 +152,12 @@ def open_engine(
 
         path = graph_path(card, layers, codes.pool, preprocessing, cache=cache)
         if not is_sound(path):
-            network = _network(card, preprocessing, codes, **source)
+            network = build() if build else _network(card, preprocessing, codes, **source)
             export_graph(network, card, layers, codes.pool, preprocessing, path)
         return OnnxEngine(path, batch=machine.batch or 4)
     from pipeline.engines.torch import TorchEngine
 
-    network = _network(card, preprocessing, codes, **source)
+    network = build() if build else _network(card, preprocessing, codes, **source)
     return TorchEngine(
         network,
         layers,
