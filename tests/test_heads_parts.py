@@ -15,7 +15,7 @@ from sklearn.svm import SVC, LinearSVC
 from pipeline.errors import HeadError
 from pipeline.heads.calibrate import calibrate, fit_scale, log_losses
 from pipeline.heads.folds import cut_folds
-from pipeline.heads.grids import axes_of, candidates, widened
+from pipeline.heads.grids import around, axes_of, candidates, widened
 from pipeline.heads.paths import PATHS, Part, fit_squared_hinge, margin_targets, two_columns
 from pipeline.heads.search import class_weights, pick
 
@@ -81,6 +81,23 @@ def test_a_best_inside_leaves_the_grid_alone():
     best = {axis.name: axis.values[1] for axis in axes}
     assert widened(axes, best) == axes
     assert len(candidates(axes)) == np.prod([len(axis.values) for axis in axes])
+
+
+@pytest.mark.parametrize("method", ["svm", "rbf", "knn", "centroid"])
+def test_a_second_search_starts_near_the_first_and_can_go_as_far(method):
+    axes = axes_of(method, n_train=500, code_dim=64)
+    for best in candidates(axes):
+        near = around(axes, best)
+        for axis, whole in zip(near, axes, strict=True):
+            assert best[axis.name] in axis.values
+            assert len(axis.values) <= 5
+            everything = (*axis.values, *axis.beyond_start, *axis.beyond_end)
+            assert sorted(everything) == sorted(
+                (*whole.values, *whole.beyond_start, *whole.beyond_end)
+            )
+        if method == "svm":
+            outward = widened(near, {"C": near[0].values[-1]})[0].values
+            assert np.diff(np.log10(outward)) == pytest.approx(0.5, abs=1e-4)
 
 
 def objective(z, targets, c, w, weights=None):

@@ -16,7 +16,7 @@ from pipeline.heads.calibrate import calibrate
 from pipeline.heads.examples import Codes, Examples, check_examples, mean_view
 from pipeline.heads.final import fit_final
 from pipeline.heads.folds import cut_folds
-from pipeline.heads.grids import axes_of
+from pipeline.heads.grids import around, axes_of
 from pipeline.heads.model import Head
 from pipeline.heads.search import Problem, Search, class_weights, pick, search, standardisation
 from pipeline.progress import Progress, silent
@@ -209,6 +209,8 @@ def _choose(
         )
         n_train = max(len(rows) for rows, _ in folds) * codes.shape[1]
         axes = axes_of(method, n_train=n_train, code_dim=train.code_dim)
+        if found:  # 'all' after 'mean': several times the examples, and a best not far off
+            axes = around(axes, found[0][0].best)
         found.append((search(problem, axes, jobs=jobs, progress=progress), way))
     searches = [one for one, _ in found]
     held = (val or train).labels[searches[0].rows]

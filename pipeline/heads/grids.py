@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.heads.paths import Candidate
 
-__all__ = ["Axis", "axes_of", "candidates", "widened"]
+__all__ = ["Axis", "around", "axes_of", "candidates", "widened"]
 
 HALF_DECADES = 2  # steps a factor of 10
 MORE = 2  # steps added at an end that wins
@@ -98,6 +98,24 @@ def candidates(axes: Sequence[Axis]) -> list[Candidate]:
 def widened(axes: Sequence[Axis], best: Candidate) -> tuple[Axis, ...]:
     """Continue each axis at the end where `best` lies; equal axes where it lies inside."""
     return tuple(_continued(axis, best) for axis in axes)
+
+
+def around(axes: Sequence[Axis], best: Candidate, *, steps: int = 2) -> tuple[Axis, ...]:
+    """Keep `steps` values to either side of `best` on each axis; the others lie beyond its ends.
+
+    For a second search on a larger form of the same problem: what is far from the first one's
+    best is tried only if the best moves there.
+    """
+    near = []
+    for axis in axes:
+        if axis.name == "metric":  # no scale, so nothing lies near
+            near.append(axis)
+            continue
+        values = (*reversed(axis.beyond_start), *axis.values, *axis.beyond_end)
+        at = values.index(best[axis.name])
+        low, high = max(0, at - steps), at + steps + 1
+        near.append(Axis(axis.name, values[low:high], tuple(reversed(values[:low])), values[high:]))
+    return tuple(near)
 
 
 def _continued(axis: Axis, best: Candidate) -> Axis:
