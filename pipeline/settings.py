@@ -240,7 +240,9 @@ _UNLIMITED = float("inf")
 class FinetuneSettings:
     """What of the network is trained, from which start, and how."""
 
-    recipe: str = setting("", "a published run, by name: its settings, unless given otherwise")
+    recipe: str = setting(
+        "", "a published run, by name: its settings, unless given otherwise", affects="place"
+    )
     unfreeze: str = setting(
         "last",
         "what is trained: 'head' (the last linear layer), 'last' (the last stage too), a number "
@@ -299,7 +301,7 @@ class FinetuneSettings:
         "auto: cached where it can be and AUGMENT leaves it open",
         choices=("auto", "cached", "loop"),
     )
-    disk: float = setting(20.0, "most GB that the trunk's cache may take")
+    disk: float = setting(20.0, "most GB that the trunk's cache may take", affects="place")
     normalise: str = setting("", "'mean,std' of the input in place of the weights' own")
     val_fraction: float = setting(0.2, "share of train held out where the data set has no val")
     choose: str = setting(

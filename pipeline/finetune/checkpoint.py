@@ -8,7 +8,6 @@ built by its library from its name, and the tensors must fit it exactly.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,12 @@ from torch import Tensor, nn
 
 from pipeline.backbones.catalog import find
 from pipeline.backbones.weights import build
-from pipeline.errors import TrainingError
 from pipeline.files import write_atomic, write_json
+from pipeline.finetune.description import SCHEMA, checkpoint_paths, read_description, refusal
 from pipeline.finetune.start import new_head
 from pipeline.preprocess import Preprocessing
 
 __all__ = ["load_checkpoint", "predict_proba", "save_checkpoint"]
-
-SCHEMA = 1
-_JSON_LIMIT_BYTES = 16 * 2**20
-_NEEDED = {"model", "final", "classes", "preprocessing", "views", "temperature_scale"}
 
 
 def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -56,17 +51,10 @@ def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> 
         "kind": "network",
         "tensors_sha256": hashlib.sha256(data).hexdigest(),
     }
-    weights, json_path = _paths(stem)
+    weights, json_path = checkpoint_paths(stem)
     write_atomic(weights, data)
     write_json(json_path, description)
     return weights, json_path
-
-
-def _paths(path: Path) -> tuple[Path, Path]:
-    name = path.name
-    for suffix in (".safetensors", ".model.json"):
-        name = name.removesuffix(suffix)
-    return path.with_name(name + ".safetensors"), path.with_name(name + ".model.json")
 
 
 def load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -89,33 +77,15 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     TrainingError
         A file is missing, damaged, of another schema or another network.
     """
-    weights, json_path = _paths(path)
-    try:
-        if json_path.stat().st_size > _JSON_LIMIT_BYTES:
-            raise ValueError("it is larger than any description")
-        meta: dict[str, Any] = json.loads(json_path.read_text(encoding="utf-8"))
-        if not isinstance(meta, dict) or meta.get("kind") != "network":
-            raise ValueError("it describes no network")
-        if meta.get("schema") != SCHEMA or not meta.keys() >= _NEEDED:
-            raise ValueError(f"its schema is {meta.get('schema')!r}")
-        classes = meta["classes"]
-        if not all(isinstance(name, str) for name in classes) or len(set(classes)) < 2:
-            raise ValueError("its classes are no names")
-        fields = meta["preprocessing"]
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        fields.pop("version", None)
-        meta["preprocessing"] = Preprocessing(**fields)
-        if not 0 < float(meta["temperature_scale"]) < float("inf"):
-            raise ValueError("its temperature is not positive")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _refusal(json_path, str(error)) from error
+    weights, _ = checkpoint_paths(path)
+    meta = read_description(path)
     try:
         data = weights.read_bytes()
         if hashlib.sha256(data).hexdigest() != meta["tensors_sha256"]:
             raise ValueError("it is not the file that the description was written with")
         tensors = load(data)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _refusal(weights, str(error)) from error
+        raise refusal(weights, str(error)) from error
     return _network(weights, str(meta["model"]), meta, tensors), meta
 
 
@@ -127,26 +97,18 @@ def _network(
     own = network.state_dict()
     wrong = [n for n in own.keys() | tensors.keys() if _differ(own.get(n), tensors.get(n))]
     if wrong:
-        raise _refusal(
+        raise refusal(
             path, f"{len(wrong)} tensors are not those of {model}, {min(wrong)} among them"
         )
     infinite = [n for n, t in tensors.items() if t.is_floating_point() and not t.isfinite().all()]
     if infinite:
-        raise _refusal(path, f"{infinite[0]} holds numbers that are not finite")
+        raise refusal(path, f"{infinite[0]} holds numbers that are not finite")
     network.load_state_dict(tensors)
     return network.eval()
 
 
 def _differ(a: Tensor | None, b: Tensor | None) -> bool:
     return a is None or b is None or a.shape != b.shape or a.dtype != b.dtype
-
-
-def _refusal(path: Path, found: str) -> TrainingError:
-    return TrainingError(
-        f"{path} is not a network that can be used: {found}.",
-        expected=f"a network of schema {SCHEMA}, as make finetune writes it, beside its other file",
-        todo="fine-tune again, or fetch both files again",
-    )
 
 
 @torch.inference_mode()
@@ -171,7 +133,7 @@ def predict_proba(
     mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255
     std = torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255
     flat = torch.from_numpy(views.reshape(-1, *views.shape[2:])).permute(0, 3, 1, 2)
-    scores = torch.cat([network((part.float() - mean) / std) for part in flat.split(32)])
+    scores = torch.cat([network((part.float() - mean) / std) for part in torch.split(flat, 32)])
     mean_scores = scores.double().view(len(views), views.shape[1], -1).mean(1)  # (N, K)
     found: NDArray[np.float64] = (mean_scores * meta["temperature_scale"]).softmax(1).numpy()
     return found

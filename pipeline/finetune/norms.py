@@ -64,7 +64,8 @@ def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     mean = sums[:n_channels] / count
     variance = sums[n_channels:-1] / count - mean.square()
     if module.track_running_stats and module.running_mean is not None:
-        assert module.running_var is not None and module.num_batches_tracked is not None
+        assert module.running_var is not None
+        assert module.num_batches_tracked is not None
         with torch.no_grad():
             module.num_batches_tracked += 1
             momentum = module.momentum or 1.0 / float(module.num_batches_tracked)
@@ -74,9 +75,9 @@ def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     normed = (wide - mean.view(shape)) * torch.rsqrt(variance.view(shape) + module.eps)
     if module.affine:
         normed = normed * module.weight.view(shape) + module.bias.view(shape)
-    normed = normed.to(x.dtype)
+    out: Tensor = normed.to(x.dtype)
     for name in ("drop", "act"):  # timm's norms have the activation inside
         after = getattr(module, name, None)
         if isinstance(after, nn.Module):
-            normed = after(normed)
-    return normed
+            out = after(out)
+    return out

@@ -91,7 +91,8 @@ class Average:
     def update(self) -> None:
         """Take the tensors' values after a step into the average."""
         decay = min(self._decay, (1 + self.n_steps) / (10 + self.n_steps))
-        get_ema_multi_avg_fn(decay)(self.values, self._live, self.n_steps)
+        average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        average(self.values, self._live, self.n_steps)
         self.n_steps += 1
 
     @torch.no_grad()

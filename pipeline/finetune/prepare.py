@@ -158,9 +158,7 @@ def prepare(
     if not why and plan.boundary:
         late, difference = cut(network, plan, _some_images(setup, train))
         if late is None:
-            why = (
-                f"the network cannot be cut at {plan.boundary} (scores differ by {difference:.1g})"
-            )
+            why = f"{plan.boundary} is no place to cut (scores differ by {difference:.1g})"
     if settings.trunk == "cached" and late is None:
         raise TrainingError(
             f"TRUNK=cached cannot be: {why or 'nothing is frozen'}.",
@@ -213,10 +211,8 @@ def _some_images(setup: Setup, rows: NDArray[np.int64]) -> torch.Tensor:
 
 
 def _to_device(network: nn.Module, device: str) -> None:
-    if device.startswith("cuda"):
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        network.to(device)
+    # Channels last is the faster layout on a CPU too, for depthwise convolutions above all.
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _train_views(setup: Setup, settings: FinetuneSettings) -> str:

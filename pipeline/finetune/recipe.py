@@ -113,7 +113,7 @@ def phases_of(settings: FinetuneSettings) -> list[FinetuneSettings]:
                     f"PHASES: {part!r} in {text!r}.",
                     expected="name=value name=value, of " + ", ".join(fields),
                 )
-            kind = type(fields[name].default)
+            kind: Any = type(fields[name].default)
             try:
                 changes[name] = tuple(value.split("+")) if kind is tuple else kind(value)
             except ValueError as error:

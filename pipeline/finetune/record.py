@@ -20,14 +20,13 @@ from torch import nn
 from pipeline.files import digest_of, write_atomic
 from pipeline.finetune.checkpoint import save_checkpoint
 from pipeline.finetune.prepare import Prepared, Setup
+from pipeline.finetune.recipe import load_recipe, recipe_names
 from pipeline.heads import Head
 from pipeline.metrics import measure
 from pipeline.results import Predictions, build_record, run_name, write_run
 from pipeline.settings import FinetuneSettings, as_dict
 
 __all__ = ["Outcome", "draw_curve", "name_of", "write_result"]
-
-_BEST_ON_TEST = ("hotdog-finetune", "hotdog-scratch", "food20-frozen")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,7 +110,7 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
 
 
 def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
-    """What prediction needs beside the weights."""
+    """Gather what prediction needs beside the weights."""
     setup = outcome.setup
     return {
         "run": outcome.name,
@@ -189,7 +188,7 @@ def _measured(
 
 
 def _chosen(outcome: Outcome) -> dict[str, Any]:
-    """What was selected and how."""
+    """Say what was selected and how."""
     settings, last = outcome.settings, outcome.phases[-1]
     kept = [row for row in outcome.curve if row["phase"] == len(outcome.epochs) - 1]
     best = next(row for row in kept if row["epoch"] == outcome.epochs[-1])
@@ -238,11 +237,9 @@ def _notes(outcome: Outcome) -> list[str]:
     notes = []
     if outcome.test_scores is None:
         notes.append("Interrupted: the best epoch so far, and no look at test.")
-    if outcome.settings.recipe in _BEST_ON_TEST:
-        notes.append(
-            f"The author of {outcome.settings.recipe} chose the best epoch on the test set; here "
-            "it was chosen on val."
-        )
+    if outcome.settings.recipe in recipe_names():
+        note = load_recipe(outcome.settings.recipe)["about"].get("note", "")
+        notes.append(f"{outcome.settings.recipe}: {note}")
     asked = outcome.settings.augment != ("auto",)
     for one in outcome.prepared:
         if one.trunk == "cached" and asked:

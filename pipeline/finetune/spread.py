@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.errors import SettingsError
 
-__all__ = ["World", "joined"]
+__all__ = ["ALONE", "World", "joined"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,9 @@ class World:
                 self.wait()
 
 
+ALONE = World()
+
+
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes that torchrun started; alone without it.
@@ -73,7 +76,7 @@ def joined(device: str) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World()
+        yield ALONE
         return
     if device == "mps":
         raise SettingsError("Several processes cannot train on mps.", todo="DEVICE=cpu, or one")

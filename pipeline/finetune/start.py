@@ -49,7 +49,8 @@ def put_head(network: nn.Module, final: str, head: Head) -> None:
     """
     weight, bias = head.affine()  # (K, D), (K,)
     layer = network.get_submodule(final)
-    assert isinstance(layer, nn.Linear | nn.Conv2d) and layer.bias is not None
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    assert layer.bias is not None
     scaled = torch.from_numpy(weight * head.temperature_scale)
     layer.weight.copy_(scaled.view(layer.weight.shape))
     layer.bias.copy_(torch.from_numpy(bias * head.temperature_scale))

@@ -103,9 +103,13 @@ def _restore(training: Training, tensors: dict[str, Tensor], meta: dict[str, Any
         if now[name].shape != tensor.shape or best[name].shape != tensor.shape:
             raise ValueError(f"{name} has another shape")
         tensor.copy_(now[name])
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in part("optimizer").items():
         index, _, key = name.partition("/")
+        like = parameters[int(index)]
+        if tensor.shape == like.shape:  # in the parameter's own layout, as it was
+            tensor = torch.empty_like(like).copy_(tensor)
         state.setdefault(int(index), {})[key] = tensor
     groups = training.optimizer.state_dict()["param_groups"]
     training.optimizer.load_state_dict({"state": state, "param_groups": groups})
@@ -125,7 +129,7 @@ def _digest(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -26,7 +26,7 @@ from pipeline.finetune.freeze import Plan, freeze, training_mode
 from pipeline.finetune.late import Late, Whole
 from pipeline.finetune.norms import global_norms
 from pipeline.finetune.optim import Average, factor, optimizer_of, set_rates
-from pipeline.finetune.spread import World
+from pipeline.finetune.spread import ALONE, World
 from pipeline.progress import Progress, silent
 from pipeline.settings import FinetuneSettings
 
@@ -78,7 +78,7 @@ class Task:
     phase: int = 0
     device: str = "cpu"
     mixed: bool = False
-    world: World = World()
+    world: World = ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class Training:
 
 
 def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:
-    """What training may change: trained parameters and all buffers."""
+    """Gather what training may change: trained parameters and all buffers."""
     trained = set(plan.trained)
     found: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in trained}
     kept = network.state_dict().keys()
@@ -192,7 +192,7 @@ def score(task: Task, rows: NDArray[np.int64]) -> Tensor:
         x = x.to(task.device, non_blocking=True)
         flat = task.source.prepare(x.flatten(0, 1))  # (B V, ...)
         with _autocast(task):
-            out = torch.cat([task.model(part) for part in flat.split(_EVALUATION_ROWS)])
+            out = torch.cat([task.model(part) for part in torch.split(flat, _EVALUATION_ROWS)])
         mean = out.double().view(*x.shape[:2], -1).mean(1)  # (B, K)
         scores[torch.from_numpy(mine[start : start + len(x)])] = mean.cpu()
         start += len(x)
@@ -302,6 +302,8 @@ def _step(
     """Take one step; give the summed loss and the number of right answers of this process."""
     task, settings = training.task, training.task.settings
     x = task.source.prepare(x.to(task.device, non_blocking=True))
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
     y = torch.from_numpy(task.labels[rows]).to(task.device)
     options: dict[str, Any] = {
         "weight": torch.from_numpy(weight).to(task.device),
@@ -323,7 +325,8 @@ def _step(
             losses = share * losses + (1 - share) * mixed
     total = losses.sum()
     # DDP averages gradients over the processes: so the sum of their shares needs this factor.
-    training.scaler.scale(total / denominator * task.world.size).backward()
+    scaled = training.scaler.scale(total / denominator * task.world.size)
+    torch.autograd.backward(scaled)
     if settings.clip:
         training.scaler.unscale_(training.optimizer)
         nn.utils.clip_grad_norm_([p for p in task.network.parameters()], settings.clip)
