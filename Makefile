@@ -10,13 +10,18 @@ READY := $(VENV)/.ready
 SETTINGS := DATA SEED OFFLINE STRICT LEAKS DATA_ROOT CACHE RESULTS \
 	MODEL WEIGHTS LAYERS POOL SIZE FIT VIEWS PRECISION DTYPE \
 	DEVICE ENGINE BATCH WORKERS \
-	METHODS FOLDS CLASS_WEIGHT TRAIN_VIEWS SPLITS SEEDS JOBS
+	METHODS FOLDS CLASS_WEIGHT TRAIN_VIEWS SPLITS SEEDS JOBS \
+	RECIPE UNFREEZE INIT PROBE FRESH BN EPOCHS BATCH_SIZE OPTIMIZER LR HEAD_LR LAYER_DECAY \
+	MOMENTUM WEIGHT_DECAY SCHEDULE WARMUP STEP_EPOCHS STEP_FACTOR LABEL_SMOOTHING MIXUP EMA CLIP \
+	BALANCE AUGMENT TRUNK_VIEWS TRUNK DISK NORMALISE VAL_FRACTION CHOOSE PATIENCE REFIT TUNE PHASES \
+	MODELS ROPE SIZES DRAWS TRAINED_DRAWS \
+	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST
 quote = '$(subst ','\'',$(1))'
 given = $(foreach name,$(SETTINGS),$(if $(filter-out undefined,$(origin $(name))),$(call quote,$(name)=$($(name)))))
 stage = $(PY) -m pipeline $@ $(given)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads verify test check bench clean clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare predict verify test check bench clean clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -36,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## codes, SVM and softmax on 2,624 solar cells; nothing is downloaded
+demo: $(READY) ## codes, SVM, softmax and fine-tuning on 2,624 solar cells; downloads nothing
 	@$(stage)
 
 data: $(READY) ## fetch a data set, or look at one of your own, and count it
@@ -55,6 +60,15 @@ softmax: $(READY) ## stage two: softmax regression on the codes
 	@$(stage)
 
 heads: $(READY) ## stage two: every classical head on the codes
+	@$(stage)
+
+finetune: $(READY) ## stage three: train late layers, or all (UNFREEZE=), from the fitted probe
+	@$(stage)
+
+compare: $(READY) ## every method on the same splits, and whether the differences are real
+	@$(stage)
+
+predict: $(READY) ## classify new images: IMAGES=<folder, file, glob, list, .zip> RUN=<run>
 	@$(stage)
 
 verify: $(READY) ## check the cache against the images and its own digests

@@ -30,10 +30,16 @@ def add_options(
         What the stage takes.
     **defaults
         Where this stage's default differs from the field's.
+
+    A setting that several classes have, as stages that join others do, is one option.
     """
+    seen: set[str] = set()
     for cls in classes:
         group = parser.add_argument_group((cls.__doc__ or "").partition("\n")[0].rstrip("."))
         for field in dataclasses.fields(cls):
+            if field.name in seen:
+                continue
+            seen.add(field.name)
             default = defaults.get(field.name, field.default)
             shown = ",".join(default) if isinstance(default, tuple) else default
             flag: dict[str, Any] = {"nargs": "?", "const": True}

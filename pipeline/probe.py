@@ -32,7 +32,7 @@ from pipeline.results import (
 )
 from pipeline.settings import DataSettings, HeadSettings, as_dict
 
-__all__ = ["Rows", "probe", "rows_of"]
+__all__ = ["Rows", "probe", "redrawn", "rows_of"]
 
 VERSION = 1  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -152,7 +152,7 @@ def probe(
     for method in settings.methods:
         runs = []
         for r in range(settings.splits):
-            drawn = rows if settings.splits == 1 else _redrawn(rows, manifest, data.seed + r)
+            drawn = rows if settings.splits == 1 else redrawn(rows, manifest, data.seed + r)
             for s in range(settings.seeds):
                 tag = f"split{r + 1}of{settings.splits}" if settings.splits > 1 else ""
                 runs.append(_run(shared, method, drawn, data.seed + s, tag, progress))
@@ -203,8 +203,7 @@ class _Shared:
 
     def fingerprint(self, method: str, rows: Rows, seed: int) -> str:
         """Digest of everything that changes a number of a run."""
-        settings = as_dict(replace(self.settings, methods=(method,), splits=1, seeds=1))
-        settings.pop("jobs")
+        one = replace(self.settings, methods=(method,), splits=1, seeds=1)
         drawn = hashlib.sha256(self.codes.sha256.tobytes())
         for column in (rows.labels, rows.split, rows.weight):
             drawn.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
@@ -215,15 +214,18 @@ class _Shared:
                 "rows": drawn.hexdigest(),
                 "classes": self.manifest.class_names,
                 "val_from": self.manifest.val_from,
-                "settings": settings,
+                "settings": as_dict(one, affects="bytes"),
                 "leaks": self.data.leaks,
                 "seed": seed,
             }
         )
 
 
-def _redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
-    """Cut all images anew into train and test, as many to test as the set itself has."""
+def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
+    """Cut all images anew into train and test, as many to test as the set itself has.
+
+    Split r (from 0) of several has the seed of the data plus r, with every method.
+    """
     fraction = float(np.mean(rows.split == TEST))
     split = resplit(
         rows.labels,

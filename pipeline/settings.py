@@ -25,8 +25,13 @@ __all__ = [
     "FinetuneSettings",
     "FitSettings",
     "HeadSettings",
+    "LabelsSettings",
+    "LayersSettings",
     "MachineSettings",
+    "MapSettings",
     "PlaceSettings",
+    "PredictSettings",
+    "RunsSettings",
     "as_dict",
     "from_mapping",
     "setting",
@@ -150,6 +155,7 @@ class MachineSettings:
 
 
 METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
+RECIPE_HELP = "a published run, by name: its settings, unless given otherwise"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +192,7 @@ class HeadSettings(FitSettings):
     methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
     splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
     seeds: int = setting(1, "seeds to repeat with: seed, seed + 1, ...")
+    recipe: str = setting("", RECIPE_HELP, affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,9 +247,7 @@ _UNLIMITED = float("inf")
 class FinetuneSettings:
     """What of the network is trained, from which start, and how."""
 
-    recipe: str = setting(
-        "", "a published run, by name: its settings, unless given otherwise", affects="place"
-    )
+    recipe: str = setting("", RECIPE_HELP, affects="place")
     unfreeze: str = setting(
         "last",
         "what is trained: 'head' (the last linear layer), 'last' (the last stage too), a number "
@@ -290,7 +295,7 @@ class FinetuneSettings:
         "'auto', 'none', or in order: resized-crop[:S], resize:S, center-crop, random-crop:P, "
         "hflip, vflip, dihedral, rotate:D, color:X, grey:P, randaugment[:M], erase:P",
     )
-    train_views: str = setting(
+    trunk_views: str = setting(
         "auto",
         "views of each training image in the trunk's cache: 'center', 'flip', 'dihedral', "
         "'random:K'; auto: those of VIEWS, or random:8 where VIEWS has one",
@@ -346,6 +351,135 @@ class FinetuneSettings:
             if not low <= value <= high:  # NaN too
                 bounds = f"{low} to {high}" if high != _UNLIMITED else f"at least {low}"
                 raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """Which images are predicted by which run, and how that is written."""
+
+    images: str = setting(
+        "", "an image, a folder (with all below), a glob, a list file, a .zip or .tar",
+        affects="place",
+    )  # fmt: skip
+    run: str = setting("", "the run: the path of its .json, or its name", affects="place")
+    weights: str = setting(
+        "", "where the network's weights lie now, if not where the run had them", affects="place"
+    )
+    out: str = setting("", "file to write; empty: standard output", affects="place")
+    format: str = setting(
+        "auto", "auto: by OUT's suffix, else csv", affects="place", choices=("auto", "csv", "jsonl")
+    )
+    top: int = setting(0, "also list so many of the most probable classes")
+    abstain: float = setting(0.0, "name no class where the highest probability is below this")
+    unlike: float = setting(
+        0.99,
+        "flag images farther from every training image than this share of the training images "
+        "are from one another; 0: no distances",
+    )
+    nearest: int = setting(0, "also list so many of the nearest training images")
+    offline: bool = setting(False, "fetch nothing", affects="place")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        _check(self)
+        for name, high in (("abstain", 1), ("unlike", 1), ("top", _UNLIMITED), ("nearest", 1000)):
+            value = getattr(self, name)
+            if not 0 <= value <= high:  # NaN too
+                bounds = f"0 to {high}" if high != _UNLIMITED else "at least 0"
+                raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsSettings:
+    """Which labels are likely to be wrong."""
+
+    folds: int = setting(5, "folds: each image is judged by a head that never saw it")
+    share: float = setting(0.1, "share of the images that the record lists, most suspicious first")
+    top: int = setting(20, "images that are printed; 0: all that the record lists", affects="place")
+    jobs: int = setting(0, "processes; 0: one a core", affects="speed")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges."""
+        if self.folds < 2:
+            raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
+        if not 0 < self.share <= 1:
+            raise SettingsError(f"SHARE={self.share}.", expected="above 0, at most 1")
+        if self.top < 0:
+            raise SettingsError(f"TOP={self.top}.", expected="a count, or 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersSettings:
+    """How good a linear probe of each layer is."""
+
+    probe: str = setting("softmax", "linear head of each layer", choices=("softmax", "svm"))
+    folds: int = setting(5, "folds of the cross-validation on train, the same for all layers")
+    jobs: int = setting(0, "processes; 0: one a core", affects="speed")
+
+    def __post_init__(self) -> None:
+        """Refuse unknown heads and a single fold."""
+        _check(self)
+        if self.folds < 2:
+            raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapSettings:
+    """How the codes are drawn in two dimensions."""
+
+    shown: int = setting(3000, "most images shown: those of test first, then a sample of train")
+
+    def __post_init__(self) -> None:
+        """Refuse too few to place."""
+        if self.shown < 10:
+            raise SettingsError(f"SHOWN={self.shown}.", expected="at least 10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunsSettings:
+    """Which runs are listed, set side by side or exported."""
+
+    data: str = setting("", "of one data set only: its name, or a path", affects="place")
+    where: str = setting(
+        "",
+        "conditions that all must hold: 'method=svm accuracy>0.93 model~lite', with = != > >= < <= "
+        "~ (contains) and columns or places in the record (chosen.C)",
+        affects="place",
+    )
+    sort: str = setting(
+        "-date", "columns to sort by, with commas; '-': the largest first", affects="place"
+    )
+    limit: int = setting(50, "runs that are printed; 0: all", affects="place")
+    run: str = setting(
+        "", "one run in full: its name, the beginning of it, or its .json", affects="place"
+    )
+    against: str = setting("", "a second run, set beside RUN", affects="place")
+    export: str = setting(
+        "", "write the listed runs for another tool into OUT", affects="place",
+        choices=("", "mlflow", "tensorboard"),
+    )  # fmt: skip
+    out: str = setting("", "folder that EXPORT writes into", affects="place")
+
+    def __post_init__(self) -> None:
+        """Refuse what does not go together."""
+        if self.export not in ("", "mlflow", "tensorboard"):
+            raise SettingsError(
+                f"EXPORT={self.export} is not known.", expected="mlflow or tensorboard"
+            )
+        if self.limit < 0:
+            raise SettingsError(f"LIMIT={self.limit}.", expected="a count, or 0")
+        if self.against and not self.run:
+            raise SettingsError("AGAINST is given without RUN.", expected="RUN=<one> AGAINST=<two>")
+        if self.export and not self.out:
+            raise SettingsError(
+                f"EXPORT={self.export} without OUT.",
+                expected="a folder to write into",
+                todo=f"EXPORT={self.export} OUT=exported",
+            )
+        if self.out and not self.export:
+            raise SettingsError(
+                "OUT is given without EXPORT.", expected="EXPORT=mlflow or EXPORT=tensorboard"
+            )
 
 
 def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["table"]
+__all__ = ["aligned", "table"]
 
 
 def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> str:
@@ -49,11 +49,15 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> str:
                 _number(record["times_s"].get("fit"), 2),
             ]
         )
-    text_columns = set(range(2 + len(varying)))
-    widths = [max(len(line[k]) for line in lines) for k in range(len(header))]
+    return aligned(lines, text_columns=2 + len(varying))
+
+
+def aligned(lines: Sequence[Sequence[str]], *, text_columns: int) -> str:
+    """Lay out lines of cells in columns: the first `text_columns` flush left, the rest right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if k in text_columns else cell.rjust(width)
+            cell.ljust(width) if k < text_columns else cell.rjust(width)
             for k, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines

@@ -157,7 +157,9 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
             for a, b, similarity in best.tolist()
         ),
     )
-    _remember(manifest, cache, near)
+    lacking = manifest.sha256[at < 0]
+    if np.isin(lacking, np.array(list(codes.rejects), "S64")).all():
+        _remember(manifest, cache, near)  # otherwise more will be known once the codes are there
     return near
 
 
@@ -179,8 +181,8 @@ def near_finding(near: Near) -> Finding | None:
         labels = f" ({other:,} of the pairs with different labels)" if other else ""
         text = (
             f"{of} {'is' if near.n_found == 1 else 'are'} nearly the same as a training image, by "
-            f"their codes{labels}: {shown}; they stay in the test figure, which they flatter: "
-            "remove those that are copies."
+            f"their codes{labels}: {shown}; such pairs flatter the test figure: remove "
+            "what is a copy."
         )
     details = {
         "codes": near.codes,
@@ -210,20 +212,21 @@ def _sides(manifest: Manifest) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]
 
 
 def _codes(manifest: Manifest, cache: Path) -> Codes | None:
-    """Open the most telling codes: a pretrained network's, of one upright view where there are."""
+    """Open the most telling codes: of most images, of one upright view where there are."""
     ranked = []
     for path in sorted((cache / manifest.name).glob("*.h5")):
         try:
             codes = open_codes(path)
         except PipelineError:
             continue  # `make verify` speaks of it
+        config = codes.config
         if _LAYER not in codes.layers or codes[_LAYER].ndim not in (2, 3) or not len(codes):
             continue
-        config = codes.config
+        if str(config["weights"]).startswith("random start"):
+            continue  # what such a network finds alike says little
         views = ["center", "flip", "dihedral"]
         kind = str(config["views"][0])
         rank = (
-            config["weights"] == "none",
             -int(np.isin(manifest.sha256, codes.sha256).sum()),
             config["pool"] != "mean",
             views.index(kind) if kind in views else len(views),

@@ -6,16 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipeline import __version__
-from pipeline.cli import features, heads
+from pipeline.cli import compare, features, finetune, heads, predict
 from pipeline.errors import PipelineError, SettingsError
 from pipeline.options import add_options, assigned
 
 __all__ = ["STAGES", "main"]
 
-STAGES = {**features.STAGES, **heads.STAGES}
+STAGES = {**features.STAGES, **heads.STAGES, **finetune.STAGES, **compare.STAGES, **predict.STAGES}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.stage is None:
             parser.print_help()
             return 0
+        if getattr(options, "recipe", ""):  # its settings are defaults: what was given goes before
+            options = _parser(_recipe(options)).parse_args(arguments)
         STAGES[options.stage].run(options)
         sys.stdout.flush()
         return 0
@@ -55,7 +57,21 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(message[:1].upper() + message[1:] + ".", todo=f"{self.prog} --help")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _recipe(options: argparse.Namespace) -> dict[str, Any]:
+    """Give the settings of the recipe that the options name, as far as the stage has them."""
+    from pipeline.finetune import load_recipe
+
+    recipe = load_recipe(options.recipe)
+    trains = "unfreeze" in STAGES[options.stage].names()
+    if trains != (recipe["stage"] == "finetune"):
+        raise SettingsError(
+            f"The recipe {options.recipe} is none for {options.stage}.",
+            expected=f"make {'heads' if trains else 'finetune'} RECIPE={options.recipe}",
+        )
+    return recipe
+
+
+def _parser(recipe: dict[str, Any] | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m pipeline",
         description="How good is a linear classifier on a frozen network's features?",
@@ -65,5 +81,5 @@ def _parser() -> argparse.ArgumentParser:
     stages = parser.add_subparsers(dest="stage", metavar="stage")
     for name, stage in STAGES.items():
         one = stages.add_parser(name, help=stage.help, description=stage.help)
-        add_options(one, stage.takes, **stage.defaults)
+        add_options(one, stage.takes, **stage.defaults | (recipe or {}))
     return parser

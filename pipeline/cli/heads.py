@@ -4,20 +4,41 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, note
+from pipeline.cli.finetune import tuned
+from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, show_records
 from pipeline.options import settings_from
 from pipeline.progress import terminal
-from pipeline.settings import METHODS, CodesSettings, DataSettings, HeadSettings, as_dict
+from pipeline.settings import (
+    METHODS,
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    as_dict,
+)
 
 __all__ = ["STAGES"]
 
 STAGE_TWO = (*STAGE_ONE, HeadSettings)
+DEMO = {"data": "elpv", "methods": ("svm", "softmax"), "trunk_views": "random:3", "epochs": 6}
 
 
 def _heads(options: argparse.Namespace) -> None:
+    manifest, records = _fitted(options)
+    show_records(records, manifest, Path(options.results))
+
+
+def _demo(options: argparse.Namespace) -> None:
+    manifest, records = _fitted(options)
+    records.append(tuned(options, manifest))
+    show_records(records, manifest, Path(options.results))
+
+
+def _fitted(options: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
+    """Bring the codes up to date and fit the heads; give the manifest and the records."""
     from pipeline.probe import probe
-    from pipeline.results import table
 
     manifest, codes, warnings = extracted(options)
     records = probe(
@@ -31,19 +52,7 @@ def _heads(options: argparse.Namespace) -> None:
         command=command(),
         progress=terminal,
     )
-    print(table(records))
-    splits = records[0]["splits"]
-    n_test = sum(splits["test"].values()) if "test" in splits else 0
-    print(
-        f"\n{manifest.name}: {sum(splits['train'].values())} images to train, {n_test} to test, "
-        f"{manifest.n_classes} classes; codes {records[0]['times_s']['codes']:.1f} s."
-    )
-    folder = Path(options.results) / manifest.name
-    for record in records:
-        again = " (was there already)" if record.get("reused") else ""
-        print(f"{folder / record['run']}.json{again}")
-    for warning in dict.fromkeys(w for record in records for w in record["warnings"]):
-        note(f"warning: {warning}")
+    return manifest, records
 
 
 STAGES = {
@@ -55,9 +64,9 @@ STAGES = {
         _heads, "stage two: every classical head on the codes", STAGE_TWO, {"methods": METHODS}
     ),
     "demo": Stage(
-        _heads,
-        "codes, SVM and softmax on the solar cells that a package brings",
-        STAGE_TWO,
-        {"data": "elpv", "methods": ("svm", "softmax")},
+        _demo,
+        "codes, SVM, softmax and fine-tuning on the solar cells that a package brings",
+        (*STAGE_TWO, FinetuneSettings),
+        DEMO,
     ),
 }

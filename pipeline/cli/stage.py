@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ __all__ = [
     "manifest_of",
     "note",
     "show_counts",
+    "show_records",
     "waiting",
 ]
 
+_USES = (("train", "images to train"), ("val", "to choose"), ("test", "to test"))
 STAGE_ONE = (DataSettings, CodesSettings, MachineSettings, PlaceSettings)
 
 
@@ -79,6 +81,24 @@ def show_counts(manifest: Any) -> None:
         some = ", ".join(f"{name} {n}" for name, n in list(counts.items())[:8])
         more = f", ... ({len(counts)} classes)" if len(counts) > 8 else ""
         print(f"{split:5}  {total:6} images: {some}{more}")
+
+
+def show_records(records: Sequence[dict[str, Any]], manifest: Any, results: Path) -> None:
+    """Print runs as a table, what they are of, where they lie, and what to be wary of."""
+    from pipeline.results import table
+
+    print(table(records))
+    counts = {split: sum(of.values()) for split, of in records[0]["splits"].items()}
+    shown = ", ".join(f"{n} {use}" for split, use in _USES if (n := counts.get(split)))
+    print(
+        f"\n{manifest.name}: {shown}, {manifest.n_classes} classes; "
+        f"codes {records[0]['times_s']['codes']:.1f} s."
+    )
+    for record in records:
+        again = " (was there already)" if record.get("reused") else ""
+        print(f"{results / manifest.name / record['run']}.json{again}")
+    for warning in dict.fromkeys(w for record in records for w in record["warnings"]):
+        note(f"warning: {warning}")
 
 
 def extracted(options: argparse.Namespace) -> tuple[Any, Any, tuple[str, ...]]:

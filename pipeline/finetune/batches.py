@@ -124,7 +124,7 @@ class Images:
         Those of evaluation.
     augmentation : Augmentation or None
         Of training images; None: the first evaluation view.
-    train_views : Views or None
+    trunk_views : Views or None
         Instead of an augmentation: one of these, at random, as the trunk's cache has them.
     readers : int
         Processes that read ahead; 0: none, reading alternates with training. Beside training on
@@ -140,11 +140,11 @@ class Images:
         views: Views,
         *,
         augmentation: Augmentation | None = None,
-        train_views: Views | None = None,
+        trunk_views: Views | None = None,
         readers: int = 0,
         pin: bool = False,
     ) -> None:
-        self._train = _Reader(manifest, preprocessing, train_views or views, augmentation)
+        self._train = _Reader(manifest, preprocessing, trunk_views or views, augmentation)
         self._train.one = True
         self._evaluate = _Reader(manifest, preprocessing, views, None)
         self._options: dict[str, Any] = {"num_workers": readers, "pin_memory": pin}

@@ -77,7 +77,7 @@ class Prepared:
         Of the files of activations.
     codes_s : float
         What stage one took for them.
-    train_views : str
+    trunk_views : str
         What the trained network saw of each training image.
     """
 
@@ -87,7 +87,7 @@ class Prepared:
     way: str = ""
     fingerprints: tuple[str, ...] = ()
     codes_s: float = 0.0
-    train_views: str = ""
+    trunk_views: str = ""
     warnings: tuple[str, ...] = field(default=())
 
 
@@ -175,7 +175,7 @@ def prepare(
     source, augmented = _images(setup, settings)
     _to_device(network, setup.device)
     task = Task(model=Whole(network), source=source, **common)
-    return Prepared(task, "loop", why, train_views=augmented)
+    return Prepared(task, "loop", why, trunk_views=augmented)
 
 
 def _why_not(setup: Setup, plan: Plan, settings: FinetuneSettings, touched: Set[str]) -> str:
@@ -215,9 +215,9 @@ def _to_device(network: nn.Module, device: str) -> None:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _train_views(setup: Setup, settings: FinetuneSettings) -> str:
-    if settings.train_views != "auto":
-        return settings.train_views
+def _trunk_views(setup: Setup, settings: FinetuneSettings) -> str:
+    if settings.trunk_views != "auto":
+        return settings.trunk_views
     return "random:8" if setup.codes.views == "center" else setup.codes.views
 
 
@@ -227,9 +227,9 @@ def _cached(
     plan: Plan = common["plan"]
     boundary = plan.boundary
     assert boundary is not None
-    wanted, evaluation = _train_views(setup, settings), setup.codes.views
+    wanted, evaluation = _trunk_views(setup, settings), setup.codes.views
     seed = setup.data.seed
-    n_train_views = Views.parse(wanted, seed).count
+    n_trunk_views = Views.parse(wanted, seed).count
     n_views = Views.parse(evaluation, seed).count
     all_rows = np.arange(setup.manifest.n_images)
     some_rows = all_rows if wanted == evaluation else np.flatnonzero(setup.manifest.split != TEST)
@@ -237,18 +237,18 @@ def _cached(
     row_bytes = 2 * math.prod(shape)
     n_bytes = len(all_rows) * n_views * row_bytes
     if wanted != evaluation:
-        n_bytes += len(some_rows) * n_train_views * row_bytes
+        n_bytes += len(some_rows) * n_trunk_views * row_bytes
     setup.say(
-        f"the trunk runs once: {n_train_views} views of {len(some_rows):,} images to train on and "
+        f"the trunk runs once: {n_trunk_views} views of {len(some_rows):,} images to train on and "
         f"{n_views} of {len(all_rows):,} to measure on, {' x '.join(map(str, shape))} float16 at "
         f"{boundary}: {n_bytes / 1e9:.2f} GB in the cache"
     )
     if n_bytes > settings.disk * 1e9:
-        fewer = max(1, int(n_train_views * settings.disk * 1e9 / n_bytes))
+        fewer = max(1, int(n_trunk_views * settings.disk * 1e9 / n_bytes))
         raise NoSpaceError(
             f"The activations at {boundary} would take {n_bytes / 1e9:.1f} GB.",
             expected=f"at most DISK={settings.disk:g} GB",
-            todo=f"DISK={math.ceil(n_bytes / 1e9)}, or TRAIN_VIEWS=random:{fewer}, or TRUNK=loop, "
+            todo=f"DISK={math.ceil(n_bytes / 1e9)}, or TRUNK_VIEWS=random:{fewer}, or TRUNK=loop, "
             "or UNFREEZE from a later layer",
         )
     codes = replace(setup.codes, layers=(boundary,), pool="none")
@@ -270,7 +270,7 @@ def _cached(
         way=late.way,
         fingerprints=tuple(files),
         codes_s=sum(seconds.values()),
-        train_views=wanted,
+        trunk_views=wanted,
     )
 
 
@@ -327,14 +327,14 @@ def _images(setup: Setup, settings: FinetuneSettings) -> tuple[Source, str]:
         "pin": on_gpu,
     }
     names = settings.augment
-    if names == ("auto",) and settings.train_views == "auto":
+    if names == ("auto",) and settings.trunk_views == "auto":
         fixed = {"flip": ("hflip",), "dihedral": ("dihedral",)}
         names = fixed.get(views.kind, ("resized-crop:0.35", "hflip"))
     if names == ("auto",):
-        options["train_views"] = Views.parse(settings.train_views, setup.data.seed)
-        names = (settings.train_views,)
+        options["trunk_views"] = Views.parse(settings.trunk_views, setup.data.seed)
+        names = (settings.trunk_views,)
     elif names == ("none",):
-        options["train_views"] = Views("center", 1)
+        options["trunk_views"] = Views("center", 1)
     else:
         options["augmentation"] = Augmentation(names, setup.preprocessing)
     if options["readers"] == 1:

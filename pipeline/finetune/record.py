@@ -228,7 +228,7 @@ def _phase(prepared: Prepared) -> dict[str, Any]:
         "trunk": prepared.trunk,
         "why": prepared.why,
         "way": prepared.way,
-        "train_views": prepared.train_views,
+        "trunk_views": prepared.trunk_views,
         "codes_fingerprints": list(prepared.fingerprints),
     }
 
@@ -243,7 +243,7 @@ def _notes(outcome: Outcome) -> list[str]:
     asked = outcome.settings.augment != ("auto",)
     for one in outcome.prepared:
         if one.trunk == "cached" and asked:
-            notes.append(f"TRUNK=cached: {one.train_views} views in place of AUGMENT.")
+            notes.append(f"TRUNK=cached: {one.trunk_views} views in place of AUGMENT.")
     if outcome.settings.refit and not outcome.refit and outcome.test_scores is not None:
         notes.append("REFIT has no effect: val is the data set's own, which no head trains on.")
     return notes

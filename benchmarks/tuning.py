@@ -1,0 +1,102 @@
+"""What fine-tuning takes: settings tried over several seeds, judged by val alone.
+
+``python -m benchmarks.tuning FILE.toml`` runs every table of the file: settings by their own
+names, and ``seeds`` (a count, default 3). Each seed cuts its own val (and, where the set has no
+split, its own test). A row a table is printed and appended to ``results/tuning.jsonl``: the mean
+over the seeds of val accuracy, val AUROC and val loss, of the probe that training began with, and
+of the seconds. Test is not looked at unless the table says ``test = true``, which is for settings
+that have been chosen.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets import load_manifest
+from pipeline.extract import extract
+from pipeline.finetune import finetune
+from pipeline.options import assigned
+from pipeline.probe import probe
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    MachineSettings,
+    PlaceSettings,
+    as_dict,
+    from_mapping,
+)
+
+
+def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
+    """Run one table of settings over its seeds; give its row."""
+    settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    n_seeds, look = settings.pop("seeds", 3), settings.pop("test", False)
+    columns: dict[str, list[float]] = {}
+    for seed in range(n_seeds):
+        data = from_mapping(DataSettings, {**settings, "seed": seed, "offline": True})
+        codes = from_mapping(CodesSettings, settings)
+        manifest = load_manifest(data, places)
+        record = finetune(
+            manifest, data, codes, from_mapping(FinetuneSettings, settings),
+            from_mapping(MachineSettings, settings), places,
+        )  # fmt: skip
+        curve, chosen = record["curve"], record["chosen"]
+        found = {
+            "epoch": chosen["epoch"],
+            "fit_s": record["times_s"]["fit"],
+            "codes_s": record["times_s"]["codes"],
+            "start_val": curve[0].get("val_accuracy"),
+            "val": chosen["score"]["val_accuracy"],
+            "val_loss": chosen["score"]["val_loss"],
+        }
+        if "val" in record["metrics"]:
+            found["val_auroc"] = record["metrics"]["val"]["auroc"]
+        if look:
+            test = record["metrics"]["test"]
+            found |= {f"test_{k}": test[k] for k in ("accuracy", "auroc") if k in test}
+            if "weighted_accuracy" in test:
+                found["test_weighted"] = test["weighted_accuracy"]
+            found |= _beside(manifest, data, codes, places)
+        for name, value in found.items():
+            columns.setdefault(name, []).append(value)
+    means = {name: statistics.fmean(v) for name, v in columns.items()}
+    spreads = {f"{n}_sd": statistics.stdev(v) for n, v in columns.items() if len(v) > 1}
+    return {"settings": settings, "seeds": n_seeds, **means, **spreads, "values": columns}
+
+
+def _beside(manifest: Any, data: DataSettings, codes: Any, places: PlaceSettings) -> dict[str, Any]:
+    """Give the test accuracy of the linear heads on the same split."""
+    done = extract(manifest, data, codes, MachineSettings(), places)
+    records = probe(
+        manifest, done.codes, data, HeadSettings(methods=("svm", "softmax")),
+        results=Path(places.results), asked=as_dict(codes),
+    )  # fmt: skip
+    return {f"{one['method']}_test": one["metrics"]["test"]["accuracy"] for one in records}
+
+
+def main() -> None:
+    """Run every table of a file."""
+    arguments = assigned(sys.argv[1:], ("data_root", "cache", "results"), ())
+    options = {a.partition("=")[0].lstrip("-").replace("-", "_"): a.partition("=")[2]
+               for a in arguments if a.startswith("--")}  # fmt: skip
+    places = PlaceSettings(**options)
+    (path,) = (a for a in arguments if not a.startswith("--"))
+    out = Path(places.results) / "tuning.jsonl"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for name, settings in tomllib.loads(Path(path).read_text(encoding="utf-8")).items():
+        row = {"name": name, **tried(settings, places)}
+        with out.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+        shown = {k: round(v, 4) for k, v in row.items() if isinstance(v, float)}
+        print(name, json.dumps(shown), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""A run's classifier, applied to new images: as many as there are, in order, as fast as stage one.
+
+>>> classifier = Classifier.load("results/hotdog/svm-....json")  # doctest: +SKIP
+>>> classifier.predict(["lunch.jpg", Image.open("dinner.png")])  # doctest: +SKIP
+array(['hotdog', 'not-hotdog'], dtype='<U10')
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import ImageError
+from pipeline.predict.items import Images, Item, as_items, load_item, name_of
+from pipeline.predict.models import Model, load_model
+from pipeline.predict.neighbours import Nearest, Neighbours, training_neighbours
+from pipeline.predict.runs import Run, find_run
+from pipeline.progress import Progress, silent
+from pipeline.settings import MachineSettings
+from pipeline.stream import Batch, Stream
+
+__all__ = ["Classifier", "Outcome"]
+
+_CHUNK = 64  # images that are scored together
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What was found of one image.
+
+    Attributes
+    ----------
+    name : str
+        Its path, or its place in the list.
+    probabilities : float64 (K,) or None
+        One a class, in the order of ``Classifier.classes``; None where it cannot be used.
+    error : str
+        Why it cannot be used; empty where it can.
+    nearest : tuple of Nearest
+        The nearest training images, where they were asked for.
+    """
+
+    name: str
+    probabilities: NDArray[np.float64] | None
+    error: str = ""
+    nearest: tuple[Nearest, ...] = ()
+
+    @property
+    def best(self) -> int:
+        """Index of the most probable class, the first of equals; -1 where there is none."""
+        return -1 if self.probabilities is None else int(self.probabilities.argmax())
+
+
+class Classifier:
+    """A trained classifier with its network; made by :meth:`load`.
+
+    Attributes
+    ----------
+    run : str
+        The run's name.
+    classes : tuple of str
+        K class names, in the order of the columns of :meth:`predict_proba`.
+    engine : str
+        What runs the network: ``onnx on cpu``.
+    notes : tuple of str
+        What its user should know.
+    """
+
+    def __init__(self, run: Run, model: Model, *, workers: int = 0) -> None:
+        self.run = run.name
+        self.classes = model.classes
+        self.engine = model.engine.name
+        self.notes = model.notes
+        self._run = run
+        self._model = model
+        self._workers = workers
+
+    @classmethod
+    def load(
+        cls,
+        run: str | os.PathLike[str],
+        *,
+        results: str | os.PathLike[str] = "results",
+        cache: str | os.PathLike[str] = "cache",
+        machine: MachineSettings | None = None,
+        weights: str = "",
+        offline: bool = False,
+        progress: Progress = silent,
+    ) -> Classifier:
+        """Load a run from its saved files alone.
+
+        Parameters
+        ----------
+        run : str or path
+            Path of ``<run>.json`` (or of one of the model's two files), or the run's name.
+        results : path
+            Where runs are looked for by name.
+        cache : path
+            Folder of exported networks and downloaded weights; the network is exported into it
+            where it is not there.
+        machine : MachineSettings, optional
+            Device, engine, batch, reading threads; default: the best that is there.
+        weights : str
+            Where the network's weights lie now; empty: where the run had them.
+        offline : bool
+            Fetch nothing.
+        progress : Progress
+            Shows a download.
+
+        Raises
+        ------
+        ResultError, HeadError, TrainingError
+            No such run, or files that are damaged or do not belong together.
+        BackboneError
+            The weights are not here, or are not those of the run.
+        DeviceError
+            The device is not there.
+        """
+        machine = machine or MachineSettings()
+        found = find_run(run, Path(results))
+        model = load_model(
+            found,
+            cache=Path(cache),
+            machine=machine,
+            weights=weights,
+            offline=offline,
+            progress=progress,
+        )
+        return cls(found, model, workers=machine.workers)
+
+    def predict_proba(self, images: Images) -> NDArray[np.float64]:
+        """Give the probability of each class.
+
+        Parameters
+        ----------
+        images : image or several
+            As :func:`pipeline.predict.items.as_items`: paths, bytes, PIL images, uint8 arrays.
+
+        Returns
+        -------
+        float64 (N, K)
+            A row an image, one row for a single image; rows sum to 1.
+
+        Raises
+        ------
+        ImageError
+            An image cannot be used. :meth:`classify` goes on and says which.
+        """
+        found = np.empty((0, len(self.classes)))
+        rows = []
+        for outcome in self.classify(as_items(images)):
+            if outcome.probabilities is None:
+                raise ImageError(
+                    f"{outcome.name}: {outcome.error}.",
+                    expected="images that can be read",
+                    todo="take it out; or use Classifier.classify, which goes on and says which",
+                )
+            rows.append(outcome.probabilities)
+        return np.stack(rows) if rows else found
+
+    def predict(self, images: Images) -> NDArray[np.str_]:
+        """Give the most probable class of each image by name, (N,); see :meth:`predict_proba`."""
+        best = self.predict_proba(images).argmax(axis=1)
+        called: NDArray[np.str_] = np.array(self.classes)[best]
+        return called
+
+    def neighbours(self, share: float = 0.99) -> Neighbours:
+        """Take the training images from the run's cached codes.
+
+        Parameters
+        ----------
+        share : float
+            Of the training images that keep within the limit of what counts as unlike.
+
+        Raises
+        ------
+        CacheError
+            They are not here, or not of this run, or damaged.
+        """
+        return training_neighbours(self._run, self._model, share=share)
+
+    def classify(
+        self,
+        images: Iterable[Item],
+        *,
+        names: Sequence[str] | None = None,
+        neighbours: Neighbours | None = None,
+        n_nearest: int = 1,
+    ) -> Iterator[Outcome]:
+        """Give an outcome for each image, in order, while the next ones are read.
+
+        An image that cannot be used gives an outcome that says so. Memory does not grow with the
+        number of images.
+
+        Parameters
+        ----------
+        images : iterable of images
+            As :func:`pipeline.predict.items.as_items` lists them.
+        names : sequence of str, optional
+            What to call them; default: their paths.
+        neighbours : Neighbours, optional
+            Look up the nearest of these training images.
+        n_nearest : int
+            How many of them, at least 1.
+        """
+        model = self._model
+
+        def read(one: tuple[int, Item]) -> NDArray[np.uint8]:
+            return load_item(one[1]).views(model.preprocessing, model.views)
+
+        stream = Stream(
+            model.engine,
+            read,
+            n_views=model.views.count,
+            workers=self._workers,
+            store=model.store,
+        )
+        waiting: list[Batch[tuple[int, Item]]] = []
+        n_waiting = 0
+
+        def outcomes() -> Iterator[Outcome]:
+            found = dict(_scored(model, waiting, neighbours, n_nearest))
+            for batch in waiting:
+                for (index, item), error in batch.rejects:
+                    found[index] = Outcome(name_of(item, index), None, error)
+            for index in sorted(found):
+                one = found[index]
+                if names is not None:
+                    one = Outcome(names[index], one.probabilities, one.error, one.nearest)
+                yield one
+
+        for batch in stream.batches(enumerate(images)):
+            waiting.append(batch)
+            n_waiting += len(batch.items) + len(batch.rejects)
+            if n_waiting >= _CHUNK:
+                yield from outcomes()
+                waiting.clear()
+                n_waiting = 0
+        yield from outcomes()
+
+
+def _scored(
+    model: Model,
+    batches: Sequence[Batch[tuple[int, Item]]],
+    neighbours: Neighbours | None,
+    n_nearest: int,
+) -> Iterator[tuple[int, Outcome]]:
+    """Score what the network gave for some batches together."""
+    items = [item for batch in batches for item in batch.items]
+    if not items:
+        return
+    columns = zip(*(batch.blocks for batch in batches if batch.items), strict=True)
+    blocks: list[NDArray[Any]] = [np.concatenate(column) for column in columns]  # (n, V, ...)
+    nearest = neighbours.nearest(blocks, n_nearest) if neighbours else [[] for _ in items]
+    # BLAS sums the last rows of an odd number in another order, and the same image would differ in
+    # its 14th digit with its place in the list.
+    missing = -len(items) % 16
+    padded = [np.concatenate([one, *[one[-1:]] * missing]) for one in blocks]
+    probabilities = model.probabilities(padded)[: len(items)]
+    for (index, item), row, near in zip(items, probabilities, nearest, strict=True):
+        yield index, Outcome(name_of(item, index), row, "", tuple(near))

@@ -1,0 +1,177 @@
+"""What IMAGES means: one image, a folder with all below it, a glob, a list file, an archive.
+
+Files that are named are taken whatever they are called, so that a row can say what is wrong with
+them; of folders and globs only what has an image's suffix.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.datasets.archive import unpack
+from pipeline.datasets.listing import is_archive, is_image, is_junk, nature, plural
+from pipeline.datasets.lists import TABLE_SUFFIXES, table_header
+from pipeline.errors import DataError, SettingsError
+from pipeline.progress import Progress, silent
+
+__all__ = ["Inputs", "gathered"]
+
+_EXPECTED = (
+    "an image, a folder, a glob in quotes, a .txt of one path a line, a .csv with a column path, "
+    "a .zip or .tar"
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Images to predict.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What each is called in the output: its path as the user would write it; of an archive,
+        its path inside it.
+    paths : tuple of str
+        Where each lies.
+    remarks : tuple of str
+        What was passed over.
+    """
+
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+@contextmanager
+def gathered(images: str, *, progress: Progress = silent) -> Iterator[Inputs]:
+    """List the images that `images` means; an archive is unpacked as long as the block lasts.
+
+    Raises
+    ------
+    SettingsError
+        `images` is empty.
+    DataError
+        There is nothing there, or no image in it, or an archive or list that cannot be read.
+    NoSpaceError
+        No room to unpack an archive.
+    """
+    if not images:
+        raise SettingsError("IMAGES says which images to predict.", expected=_EXPECTED)
+    path = Path(images)
+    if path.is_file() and is_archive(path.name):
+        with tempfile.TemporaryDirectory(prefix="cnn-codes-") as folder:
+            try:
+                root = unpack(path, Path(folder) / "images", progress=progress)
+            except DataError as error:
+                todo = error.todo.replace("DATA=", "IMAGES=")
+                raise DataError(error.found, expected=error.expected, todo=todo) from error
+            inside = _below([str(root)], images)
+            names = [os.path.relpath(one, root).replace(os.sep, "/") for one in inside.paths]
+            yield Inputs(tuple(names), inside.paths, inside.remarks)
+    elif path.is_dir():
+        yield _below([images], images)
+    elif path.is_file() and path.suffix.lower() == ".txt":
+        yield _named(_lines(path), path)
+    elif path.is_file() and path.suffix.lower() in TABLE_SUFFIXES:
+        yield _named(_cells(path), path)
+    elif path.is_file():
+        yield Inputs((images,), (images,))
+    elif glob.has_magic(images):
+        yield _below(sorted(glob.glob(images, recursive=True)), images)  # noqa: PTH207
+    else:
+        raise DataError(f"There is nothing at {images}.", expected=_EXPECTED)
+
+
+def _below(roots: list[str], asked: str) -> Inputs:
+    """Take the images among `roots` and in all folders below, each once, in order."""
+    found: dict[str, None] = {}
+    passed: Counter[str] = Counter()
+    for root in roots:
+        if not os.path.isdir(root):  # noqa: PTH112
+            _take(root, found, passed)
+            continue
+        seen = set()
+        for folder, folders, files in os.walk(root, followlinks=True):
+            status = os.stat(folder)  # noqa: PTH116
+            here = (status.st_dev, status.st_ino)
+            if here in seen:  # a link back up, or a second way to the same folder
+                folders.clear()
+                continue
+            seen.add(here)
+            folders[:] = sorted(name for name in folders if not is_junk(name))
+            for name in sorted(files):
+                if not is_junk(name):
+                    _take(os.path.join(folder, name), found, passed)  # noqa: PTH118
+    if not found:
+        held = f", only {nature(passed)}" if passed else ""
+        raise DataError(f"{asked} holds no image{held}.", expected=_EXPECTED)
+    remarks = []
+    if passed:
+        n_passed = sum(passed.values())
+        remarks.append(
+            f"{plural(n_passed, 'file is no image', 'files are no images')} by the suffix and "
+            f"{'was' if n_passed == 1 else 'were'} passed over: {nature(passed)}."
+        )
+    return Inputs(tuple(found), tuple(found), tuple(remarks))
+
+
+def _take(path: str, found: dict[str, None], passed: Counter[str]) -> None:
+    if is_image(os.path.basename(path)):  # noqa: PTH119
+        found[path] = None
+    else:
+        passed[Path(path).suffix.lower() or "no suffix"] += 1
+
+
+def _named(names: list[str], source: Path) -> Inputs:
+    """Find named files beside the list that names them, or from here."""
+    if not names:
+        raise DataError(f"{source} names no images.", expected="one path a line, or a column path")
+    return Inputs(tuple(names), tuple(_found(name, source.parent) for name in names))
+
+
+def _found(name: str, folder: Path) -> str:
+    beside = os.path.join(folder, name)  # noqa: PTH118
+    return beside if os.path.exists(beside) or not os.path.exists(name) else name  # noqa: PTH110
+
+
+def _lines(path: Path) -> list[str]:
+    """Read a list of paths; a label behind a path, as training has it, is passed over."""
+    names = []
+    for line in _text(path).splitlines():
+        name = line.strip()
+        bare = name.rpartition(" ")[0].rstrip() or name
+        whole_is_there, bare_is_there = (
+            os.path.exists(_found(one, path.parent)) for one in (name, bare)  # noqa: PTH110
+        )  # fmt: skip
+        if name:
+            names.append(bare if bare_is_there and not whole_is_there else name)
+    return names
+
+
+def _cells(path: Path) -> list[str]:
+    header, delimiter = table_header(path)
+    if "path" not in header:
+        raise DataError(f"{path} has no column path.", expected=f"path among {', '.join(header)}")
+    rows = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
+    at = header.index("path")
+    try:
+        next(rows)
+        return [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {rows.line_num}: {error}.", expected="a CSV file") from error
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).") from error

@@ -1,0 +1,158 @@
+"""Which run is meant: a path, a name, or the beginning of one."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets.listing import few, plural
+from pipeline.errors import ResultError
+from pipeline.files import sha256_file
+from pipeline.results import read_record
+
+__all__ = ["Run", "find_run"]
+
+_SUFFIXES = (".model.json", ".predictions.csv", ".json", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's files.
+
+    Attributes
+    ----------
+    stem : Path
+        Folder and name without a suffix: ``<stem>.safetensors`` and ``<stem>.model.json`` are
+        the model.
+    record : dict or None
+        Its result; None where only the model's two files are there.
+    """
+
+    stem: Path
+    record: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.stem.name
+
+    @property
+    def data(self) -> str:
+        """Name of the data set: in the record, or the folder's."""
+        return str(self.record["data"]) if self.record else self.stem.resolve().parent.name
+
+    def file(self, suffix: str) -> Path:
+        """Path of one of its files."""
+        return self.stem.with_name(self.name + suffix)
+
+
+def find_run(run: str | os.PathLike[str], results: Path) -> Run:
+    """Find the files of a run.
+
+    Parameters
+    ----------
+    run : str or path
+        Path of one of its files (``<run>.json``) or of their stem; or its name in `results`,
+        with or without the data set's folder; or so much of its beginning as is like no other.
+    results : Path
+        The results folder.
+
+    Raises
+    ------
+    ResultError
+        No such run, several, one without a model, or a model that is not the one the record was
+        written with.
+    """
+    text = os.fspath(run)
+    if not text:
+        raise _unknown(text, results)
+    path = Path(text)
+    stem = path.with_name(_bare(path.name)) if path.name else path
+    if path.is_file() or _beside(stem, ".model.json").is_file():
+        return _opened(stem)
+    there = {found.relative_to(results).as_posix(): found for found in _stems(results)}
+    wanted = _bare(text.replace(os.sep, "/"))
+    for fits in (_is_name, _begins):
+        names = [name for name in there if fits(name, wanted)]
+        if len(names) == 1:
+            return _opened(there[names[0]])
+        if names:
+            raise ResultError(
+                f"{len(names)} runs are called {text}, or begin so: {few(names)}.",
+                expected="a name that only one has",
+                todo=f"RUN={names[0]}",
+            )
+    raise _unknown(text, results)
+
+
+def _bare(name: str) -> str:
+    return next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), name)
+
+
+def _beside(stem: Path, suffix: str) -> Path:
+    return stem.with_name(stem.name + suffix)
+
+
+def _is_name(name: str, wanted: str) -> bool:
+    return wanted in (name, name.rpartition("/")[2])
+
+
+def _begins(name: str, wanted: str) -> bool:
+    return name.startswith(wanted) or name.rpartition("/")[2].startswith(wanted)
+
+
+def _stems(results: Path) -> list[Path]:
+    """Stems of all runs that have a model, the newest first."""
+    files = [p for p in results.rglob("*.model.json") if not p.name.startswith(".")]
+    files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.with_name(_bare(path.name)) for path in files]
+
+
+def _unknown(run: str, results: Path) -> ResultError:
+    names = [stem.relative_to(results).as_posix() for stem in _stems(results)]
+    if not names:
+        return ResultError(
+            f"{results} holds no run to predict with.",
+            expected="a run that make svm, heads or finetune left there",
+            todo="make svm DATA=...; or RUN=<path of a run's .json>",
+        )
+    near = difflib.get_close_matches(run, names, n=5, cutoff=0.3) if run else names
+    return ResultError(
+        f"There is no run called {run}." if run else "RUN says which run is to predict.",
+        expected="the path of a run's .json, or its name; "
+        f"{plural(len(names), 'run is', 'runs are')} in {results}: {few(near or names)}",
+        todo=f"RUN={(near or names)[0]}",
+    )
+
+
+def _opened(stem: Path) -> Run:
+    run = Run(stem, None)
+    path = run.file(".json")
+    if path.is_file():
+        record = read_record(path)
+        if record["kind"] == "summary":
+            raise ResultError(
+                f"{path} sums up {len(record['runs'])} runs and has no model of its own.",
+                expected="one of them",
+                todo=f"RUN={record['runs'][0]}",
+            )
+        run = Run(stem, record)
+    for suffix in (".model.json", ".safetensors"):
+        file = run.file(suffix)
+        if not file.is_file():
+            raise ResultError(
+                f"{file} is missing.",
+                expected="a model beside the result: .model.json and .safetensors",
+                todo="run the method again, or copy the file too",
+            )
+        digest = (run.record or {}).get("files", {}).get(file.name)
+        if digest is not None and sha256_file(file) != digest:
+            raise ResultError(
+                f"{file} is not the one that {path.name} was written with.",
+                expected=f"SHA-256 {digest[:12]}…",
+                todo="run the method again, or copy all files of the run together",
+            )
+    return run

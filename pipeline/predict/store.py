@@ -1,0 +1,133 @@
+"""Codes by the bytes of their images, kept between calls, in whatever order those come.
+
+The parts and the published file are those of stage one (:class:`pipeline.cache.CacheFile`), with
+no data set behind them: the published file holds every image that was ever asked for. New rows
+stay in parts until there are many, so that asking for images singly does not write the whole file
+anew each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cache import CacheFile, Known, read_part
+from pipeline.codes import open_codes
+from pipeline.datasets import Manifest
+from pipeline.keys import Key
+
+__all__ = ["CodeStore"]
+
+_MOST_PARTS = 16
+
+
+class CodeStore:
+    """Rows of codes under one fingerprint.
+
+    Parameters
+    ----------
+    key : Key
+        Which file, and what its codes depend on.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._file = CacheFile(key)
+
+    def get(
+        self,
+        sha256: Sequence[str],
+        make: Callable[[list[int], CacheFile], None],
+        *,
+        on_wait: Callable[[str], None] = lambda holder: None,
+    ) -> list[NDArray[Any]]:
+        """Give the codes of images, making those that are not there.
+
+        Parameters
+        ----------
+        sha256 : sequence of str, length n
+            Digests of the images.
+        make : callable
+            Is given the places of the images without a row, each digest once, and adds their rows
+            to the file as parts. What it raises is raised; the parts it added are kept.
+        on_wait : callable
+            Told who holds the file when another process does.
+
+        Returns
+        -------
+        list of array (n, [V,] D)
+            One a layer.
+        """
+        wanted = np.array(list(sha256), "S64")
+        if self._key.path.exists():  # published files never change: no lock to read one
+            codes = open_codes(self._key.path)
+            if codes.fingerprint == self._key.fingerprint:
+                at = _find(np.asarray(codes.sha256), wanted)
+                if (at >= 0).all() and not np.isin(codes.damaged_rows(), at).any():
+                    return [np.asarray(codes[layer][at]) for layer in codes.layers]
+        with self._file.locked(on_wait):
+            known = self._file.known()
+            _, first = np.unique(wanted, return_index=True)
+            missing = np.sort(first[~np.isin(wanted[first], known.sha256())])
+            if len(missing):
+                make(missing.tolist(), self._file)
+                known = self._file.known()
+            if sum(source.is_part for source in known.sources) > _MOST_PARTS:
+                self._file.publish(_manifest(known), known)
+                known = self._file.known()
+            return self._read(known, wanted)
+
+    def _read(self, known: Known, wanted: NDArray[np.bytes_]) -> list[NDArray[Any]]:
+        blocks: list[NDArray[Any]] = []
+        left = np.ones(len(wanted), bool)
+        for source in known.sources:
+            at = _find(source.sha256, wanted)
+            take = left & (at >= 0)
+            if not take.any():
+                continue
+            rows = _rows_of(source.path, source.is_part, len(self._file.layers))
+            for number, one in enumerate(rows):
+                if len(blocks) <= number:
+                    blocks.append(np.empty((len(wanted), *one.shape[1:]), one.dtype))
+                blocks[number][take] = one[at[take]]
+            left &= ~take
+        assert not left.any(), "make() did not make what it was asked for"
+        return blocks
+
+
+def _rows_of(path: Path, is_part: bool, n_layers: int) -> list[NDArray[Any]]:
+    if is_part:
+        arrays, _ = read_part(path)
+        return [arrays[f"codes/{number}"] for number in range(n_layers)]
+    codes = open_codes(path)
+    return [codes[layer] for layer in codes.layers]
+
+
+def _find(have: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.int64]:
+    """Row of `have` with each wanted digest; -1 where there is none."""
+    if not len(have):
+        return np.full(len(wanted), -1)
+    order = np.argsort(have, kind="stable")
+    place = np.minimum(np.searchsorted(have, wanted, sorter=order), len(have) - 1)
+    at: NDArray[np.int64] = np.where(have[order[place]] == wanted, order[place], -1)
+    return at
+
+
+def _manifest(known: Known) -> Manifest:
+    """List every image that has a row, as a data set of one class without splits."""
+    sha256 = known.sha256()
+    sha256 = sha256[sha256 != b""]  # damaged rows
+    zeros = np.zeros(len(sha256))
+    return Manifest(
+        name="transformer",
+        root=Path("/"),
+        paths=tuple(digest.decode() for digest in sha256.tolist()),
+        sha256=sha256,
+        labels=zeros.astype(np.int32),
+        split=zeros.astype(np.int8),
+        class_names=("image",),
+    )

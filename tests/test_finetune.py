@@ -1,0 +1,533 @@
+"""Stage three as a whole, on a few real images and a real, small network."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tuning import USUAL, Tuning, few_images
+
+from pipeline.backbones.card import load_network
+from pipeline.codes import Codes
+from pipeline.datasets import Manifest
+from pipeline.errors import (
+    BackboneError,
+    DataError,
+    NoSpaceError,
+    SettingsError,
+    TrainingError,
+)
+from pipeline.finetune import load_checkpoint, predict_proba
+from pipeline.finetune.rows import rows_of
+from pipeline.heads import Examples, fit_head
+from pipeline.metrics import measure
+from pipeline.preprocess import Views, read_views
+from pipeline.results import read_predictions, read_record
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    HeadSettings,
+    PlaceSettings,
+    from_mapping,
+)
+
+
+@pytest.fixture(scope="module")
+def images(hotdog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return few_images(hotdog, tmp_path_factory.mktemp("images") / "few")
+
+
+@pytest.fixture
+def tuning(images: Path, cache: Path, tmp_path: Path) -> Tuning:
+    return Tuning(images, PlaceSettings(cache=str(cache), results=str(tmp_path / "results")))
+
+
+def _weights(tuning: Tuning, record: dict[str, Any]) -> dict[str, torch.Tensor]:
+    tensors: dict[str, torch.Tensor] = load_file(tuning.results / f"{record['run']}.safetensors")
+    return tensors
+
+
+def _same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _losses(record: dict[str, Any]) -> list[float]:
+    return [row["train_loss"] for row in record["curve"][1:]]
+
+
+def test_the_result_can_be_recomputed_from_its_predictions(tuning: Tuning) -> None:
+    record = tuning()
+    path = tuning.results / f"{record['run']}.json"
+    assert read_record(path, verify=True) == record
+    predictions = read_predictions(path.with_name(f"{record['run']}.predictions.csv"))
+    assert len(predictions.paths) == 12
+    found = measure(predictions.labels, predictions.probabilities)
+    assert found == record["metrics"]["test"]
+    assert record["method"] == "finetune"
+    assert record["splits"]["train"] == {"hotdog": 10, "not-hotdog": 10}
+    assert record["splits"]["val"] == {"hotdog": 2, "not-hotdog": 2}
+    assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
+    assert all(row["seconds"] > 0 and row["lr"] > 0 for row in record["curve"][1:])
+    assert record["peak_memory_bytes"] > 50e6
+    assert {"val_accuracy", "val_loss"} <= record["chosen"]["score"].keys()
+    assert "<svg" in (tuning.results / f"{record['run']}.curve.svg").read_text()
+    assert not list(tuning.results.glob(".*.state"))
+    phase = record["phases"][0]
+    assert phase["trunk"] == "cached"
+    assert phase["boundary"] == "layer3"
+    assert len(phase["trained"]) == 17
+    assert any("layer3" in line for line in tuning.said)
+
+
+def test_the_same_command_again_trains_nothing(tuning: Tuning) -> None:
+    first = tuning()
+    tuning.said.clear()
+    again = tuning()
+    assert again.pop("reused") is True
+    assert again == first
+    assert not any("epoch" in line for line in tuning.said)
+    assert "reused" not in tuning(seed=1)
+
+
+@pytest.mark.parametrize("trunk", ["cached", "loop"])
+def test_frozen_layers_and_their_buffers_stay_bit_identical(tuning: Tuning, trunk: str) -> None:
+    record = tuning(trunk=trunk, optimizer="adamw", weight_decay=0.1, lr=1e-2, choose="last")
+    _, network = load_network(
+        from_mapping(CodesSettings, USUAL), cache=Path(tuning.places.cache), seed=0, offline=True
+    )
+    before, after = network.state_dict(), _weights(tuning, record)
+    late = {name for name in after if name.startswith(("layer4", "fc"))}
+    for name in after.keys() - late:
+        assert torch.equal(before[name], after[name]), name
+    assert all(
+        not torch.equal(before[name], after[name]) for name in late if name.startswith("layer4")
+    )
+    assert record["phases"][0]["trunk"] == trunk
+
+
+def test_batch_norm_of_the_trunk_moves_when_asked_to(tuning: Tuning) -> None:
+    record = tuning(bn="update", choose="last", epochs=1)
+    _, network = load_network(
+        from_mapping(CodesSettings, USUAL), cache=Path(tuning.places.cache), seed=0, offline=True
+    )
+    before, after = network.state_dict(), _weights(tuning, record)
+    assert not torch.equal(before["bn1.running_mean"], after["bn1.running_mean"])
+    assert torch.equal(before["bn1.weight"], after["bn1.weight"])
+    assert record["phases"][0]["trunk"] == "loop"
+    assert "BN=update" in record["phases"][0]["why"]
+
+
+@pytest.mark.parametrize("views", ["random:3", "flip", "center"])
+def test_the_cached_trunk_trains_as_the_trunk_in_the_loop(tuning: Tuning, views: str) -> None:
+    """Within what float16 activations and the engine's rounding leave: 2 % of the loss."""
+    cached = tuning(trunk_views=views, trunk="cached", bn="eval")
+    loop = tuning(trunk_views=views, trunk="loop", bn="eval")
+    assert cached["run"] != loop["run"]
+    assert _losses(cached) == pytest.approx(_losses(loop), rel=2e-2)
+    for ours, theirs in zip(cached["curve"], loop["curve"], strict=True):
+        assert ours["val_loss"] == pytest.approx(theirs["val_loss"], rel=2e-2)
+
+
+def test_late_layers_are_the_only_difference_that_views_make(tuning: Tuning) -> None:
+    one = tuning(trunk_views="center", epochs=1)
+    other = tuning(trunk_views="random:3", epochs=1)
+    assert _losses(one) != _losses(other)
+
+
+def _stage_two(tuning: Tuning, manifest: Manifest, method: str) -> tuple[Any, Any, Any]:
+    """Fit the head of stage two on the very rows that stage three trains on."""
+    from pipeline.extract import extract
+    from pipeline.settings import MachineSettings
+
+    data = DataSettings(data=str(tuning.data))
+    codes: Codes = extract(
+        manifest,
+        data,
+        from_mapping(CodesSettings, USUAL),
+        from_mapping(MachineSettings, USUAL),
+        tuning.places,
+    ).codes
+    rows = rows_of(manifest, (), data, FinetuneSettings())
+    assert codes.paths == manifest.paths  # so rows of the one are rows of the other
+    matrix = codes.matrix()
+    train = Examples(matrix[rows.train], manifest.labels[rows.train], manifest.groups[rows.train])
+    head = fit_head(
+        method,
+        train,
+        None,
+        HeadSettings(),
+        n_classes=2,
+        seed=0,
+        class_names=manifest.class_names,
+    )
+    return head, matrix, rows
+
+
+@pytest.mark.parametrize("method", ["softmax", "svm"])
+def test_epoch_0_is_the_probe(tuning: Tuning, method: str) -> None:
+    record = tuning(epochs=0, probe=method)
+    manifest = tuning.manifest()
+    head, matrix, rows = _stage_two(tuning, manifest, method)
+    predictions = read_predictions(tuning.results / f"{record['run']}.predictions.csv")
+    ours, probes = predictions.probabilities, head.predict_proba(matrix[rows.test])
+    assert predictions.predicted.tolist() == probes.argmax(1).tolist()
+    accuracy = float(np.mean(head.predict(matrix[rows.val]) == manifest.labels[rows.val]))
+    assert record["curve"][0]["val_accuracy"] == accuracy
+    # Before the calibration on val the probabilities are the head's own.
+    scale = record["calibration"]["scale"]
+    odds = np.log(ours[:, 1] / ours[:, 0]) / scale
+    expected = np.log(probes[:, 1] / probes[:, 0])
+    np.testing.assert_allclose(odds, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
+
+
+def test_a_random_last_layer_is_no_probe(tuning: Tuning) -> None:
+    probe, plain = tuning(epochs=0), tuning(epochs=0, init="pretrained")
+    assert "probe" not in plain["chosen"]
+    assert probe["curve"][0]["val_loss"] != plain["curve"][0]["val_loss"]
+
+
+def test_the_test_split_never_enters_a_choice(tuning: Tuning) -> None:
+    """Other labels in test: the very same weights, and another test figure."""
+    manifest = tuning.manifest()
+    honest = tuning(manifest)
+    labels = manifest.labels.copy()
+    test = manifest.split == 2
+    labels[test] = 1 - labels[test]
+    turned = Manifest(
+        **{f: getattr(manifest, f) for f in manifest.__dataclass_fields__ if f != "labels"},
+        labels=labels,
+    )
+    before = _weights(tuning, honest)
+    other = tuning(turned)
+    assert _same(before, _weights(tuning, other))
+    assert other["chosen"]["epoch"] == honest["chosen"]["epoch"]
+    accuracies = [r["metrics"]["test"]["accuracy"] for r in (honest, other)]
+    assert accuracies[0] == pytest.approx(1 - accuracies[1])
+
+
+class Stopped(Exception):
+    """Thrown where a process might be killed."""
+
+
+@pytest.mark.parametrize("trunk", ["cached", "loop"])
+@pytest.mark.parametrize("after", [0, 1, 2])
+def test_stopped_and_continued_ends_bit_for_bit_as_undisturbed(
+    tuning: Tuning, trunk: str, after: int
+) -> None:
+    settings: dict[str, Any] = {
+        "trunk": trunk, "epochs": 3, "ema": 0.9, "mixup": 0.2, "optimizer": "adamw",
+        "schedule": "cosine", "warmup": 0.5, "label_smoothing": 0.1, "choose": "last",
+    }  # fmt: skip
+    if trunk == "loop":
+        settings |= {"augment": ("resized-crop", "hflip", "color:0.2"), "epochs": 3}
+    undisturbed = tuning(**settings)
+    weights = _weights(tuning, undisturbed)
+    for path in tuning.results.glob("*"):
+        path.unlink()
+
+    def stop(text: str) -> None:
+        if text.startswith(f"epoch {after}"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tuning(**settings, say=stop)
+    assert list(tuning.results.glob(".*.state"))
+    continued = tuning(**settings)
+    assert any(line == f"continued after epoch {after}" for line in tuning.said)
+    assert _same(weights, _weights(tuning, continued))
+    assert _losses(continued) == _losses(undisturbed)
+    predictions = [
+        (tuning.results / f"{r['run']}.predictions.csv").read_bytes() for r in (continued,)
+    ]
+    assert predictions[0]
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from pipeline.settings import PlaceSettings
+from tuning import Tuning
+tuning = Tuning(Path({data!r}), PlaceSettings(cache={cache!r}, results={results!r}))
+tuning(epochs=6, say=lambda text: print(text, flush=True))
+"""
+
+
+def _child(tuning: Tuning) -> subprocess.Popen[str]:
+    code = CHILD.format(
+        tests=str(Path(__file__).parent),
+        data=str(tuning.data),
+        cache=tuning.places.cache,
+        results=tuning.places.results,
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def _wait_for(child: subprocess.Popen[str], start: str) -> None:
+    assert child.stdout is not None
+    for line in child.stdout:
+        if line.startswith(start):
+            return
+    raise AssertionError("the child ended early")
+
+
+def test_killed_amid_an_epoch_it_continues(tuning: Tuning) -> None:
+    child = _child(tuning)
+    _wait_for(child, "epoch 2")
+    time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    assert not list(tuning.results.glob("*.json"))
+    killed = tuning(epochs=6)
+    assert any(line.startswith("continued after epoch") for line in tuning.said)
+    weights = _weights(tuning, killed)
+    for path in tuning.results.glob("*"):
+        path.unlink()
+    assert _same(weights, _weights(tuning, tuning(epochs=6)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_control_c_leaves_the_best_network_so_far(tuning: Tuning) -> None:
+    child = _child(tuning)
+    _wait_for(child, "epoch 1")
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    (path,) = tuning.results.glob("*.interrupted.json")
+    record = read_record(path, verify=True)
+    assert record["interrupted"] is True
+    assert "test" not in record["metrics"]
+    network, meta = load_checkpoint(path.with_name(path.name.removesuffix(".json")))
+    assert meta["classes"] == ["hotdog", "not-hotdog"]
+    assert not network.training
+    finished = tuning(epochs=6)
+    assert any(line.startswith("continued after epoch") for line in tuning.said)
+    assert finished["interrupted"] is False
+    assert not list(tuning.results.glob("*.interrupted.*"))
+
+
+def test_a_checkpoint_predicts_with_no_other_file(tuning: Tuning, tmp_path: Path) -> None:
+    record = tuning(lr=1e-2, views="flip")
+    for suffix in (".safetensors", ".model.json"):
+        source = tuning.results / f"{record['run']}{suffix}"
+        (tmp_path / f"moved{suffix}").write_bytes(source.read_bytes())
+    network, meta = load_checkpoint(tmp_path / "moved.safetensors")
+    stored = read_predictions(tuning.results / f"{record['run']}.predictions.csv")
+    views = Views.parse(meta["views"], meta["seed"])
+    pixels = np.stack(
+        [
+            read_views((tuning.data / path).read_bytes(), meta["preprocessing"], views, "")
+            for path in stored.paths
+        ]
+    )
+    found = predict_proba(network, meta, pixels)
+    np.testing.assert_allclose(found, stored.probabilities, atol=5e-3)
+    np.testing.assert_allclose(found.sum(1), 1)
+
+
+def _edit(path: Path, **changes: Any) -> None:
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | changes))
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tuning: Tuning) -> None:
+    record = tuning(epochs=0)
+    weights = tuning.results / f"{record['run']}.safetensors"
+    description = tuning.results / f"{record['run']}.model.json"
+    good = description.read_text()
+    for changes in (
+        {"model": "resnet34"},
+        {"classes": ["a", "b", "c"]},
+        {"classes": ["a", "a"]},
+        {"schema": 99},
+        {"kind": "head"},
+        {"temperature_scale": -1},
+        {"preprocessing": {"size": 3}},
+        {"tensors_sha256": "0" * 64},
+    ):
+        _edit(description, **changes)
+        with pytest.raises(TrainingError):
+            load_checkpoint(description)
+        description.write_text(good)
+    load_checkpoint(description)
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(TrainingError, match="description"):
+        load_checkpoint(weights)
+    description.unlink()
+    with pytest.raises(TrainingError):
+        load_checkpoint(weights)
+
+
+def test_a_damaged_state_is_named_and_not_continued_from(tuning: Tuning) -> None:
+    def stop(text: str) -> None:
+        if text.startswith("epoch 1"):
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        tuning(say=stop)
+    (state,) = tuning.results.glob(".*.state")
+    data = bytearray(state.read_bytes())
+    data[-100] ^= 255
+    state.write_bytes(data)
+    with pytest.raises(TrainingError, match="cannot be continued"):
+        tuning()
+    state.unlink()
+    tuning()
+
+
+def test_disk_use_is_said_and_limited(tuning: Tuning) -> None:
+    tuning(epochs=0)
+    # 24 images x 3 views to train on, 36 x 1 to measure on, 256 x 4 x 4 float16.
+    expected = (24 * 3 + 36) * 256 * 4 * 4 * 2 / 1e9
+    assert any("GB" in line and f"{expected:.2f} GB" in line for line in tuning.said)
+    with pytest.raises(NoSpaceError, match="DISK=1e-06") as raised:
+        tuning(epochs=0, disk=1e-6, trunk_views="random:4")
+    assert "TRUNK=loop" in raised.value.todo
+
+
+def test_a_diverging_loss_stops_and_says_which_rate_to_try(tuning: Tuning) -> None:
+    with pytest.raises(TrainingError, match="not finite") as raised:
+        tuning(lr=1e12, schedule="constant", momentum=0.0)
+    assert "LR=1e+11" in raised.value.todo
+    assert list(tuning.results.glob(".*.state"))  # the last good epoch is kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"unfreeze": "layer9"}, BackboneError),
+        ({"trunk": "cached", "unfreeze": "all"}, TrainingError),
+        ({"trunk": "cached", "bn": "update"}, TrainingError),
+        ({"normalise": "0.5,0.25"}, SettingsError),
+        ({"normalise": "0.5", "init": "pretrained"}, SettingsError),
+        ({"augment": ("swirl",)}, SettingsError),
+        ({"augment": ("resize:80",)}, SettingsError),
+        ({"tune": 2, "phases": ("epochs=1",)}, SettingsError),
+        ({"phases": ("epochs",)}, SettingsError),
+        ({"phases": ("init=random",)}, SettingsError),
+        ({"phases": ("epochs=many",)}, SettingsError),
+        ({"fresh": ("layer9",)}, BackboneError),
+        ({"precision": "mixed"}, SettingsError),
+    ],
+)
+def test_mistakes_are_answered(
+    tuning: Tuning, settings: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        tuning(**settings)
+
+
+def test_a_class_too_small_to_be_split_is_named(tuning: Tuning, tmp_path: Path) -> None:
+    lone = few_images(tuning.data, tmp_path / "lone", 0, 0)
+    for split, n in (("train", 4), ("test", 2)):
+        for kind in ("hotdog", "not-hotdog"):
+            source = sorted((tuning.data / split / kind).iterdir())
+            for path in source[: 1 if (kind, split) == ("hotdog", "train") else n]:
+                (lone / split / kind / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(DataError, match="hotdog"):
+        Tuning(lone, tuning.places)()
+
+
+def test_unreadable_images_are_left_out_whatever_the_start(tuning: Tuning, tmp_path: Path) -> None:
+    for init in ("probe", "pretrained"):
+        data = few_images(tuning.data, tmp_path / init, 0, 0)
+        for split in ("train", "test"):
+            for kind in ("hotdog", "not-hotdog"):
+                for path in (tuning.data / split / kind).iterdir():
+                    (data / split / kind / path.name).write_bytes(path.read_bytes())
+        broken = sorted((data / "train" / "hotdog").iterdir())[0]
+        broken.write_bytes(broken.read_bytes()[:300])
+        record = Tuning(data, tuning.places)(init=init, epochs=1)
+        assert sum(record["splits"][s]["hotdog"] for s in ("train", "val")) == 11
+
+
+def test_leaked_test_images_are_left_out_unless_asked(tuning: Tuning, tmp_path: Path) -> None:
+    data = few_images(tuning.data, tmp_path / "leaky", 0, 0)
+    for split in ("train", "test"):
+        for kind in ("hotdog", "not-hotdog"):
+            for path in (tuning.data / split / kind).iterdir():
+                (data / split / kind / path.name).write_bytes(path.read_bytes())
+    leaked = sorted((data / "train" / "hotdog").iterdir())[0]
+    (data / "test" / "hotdog" / "again.png").write_bytes(leaked.read_bytes())
+    leaky = Tuning(data, tuning.places)
+    dropped, kept = leaky(epochs=0), leaky(epochs=0, leaks="keep")
+    assert sum(dropped["splits"]["test"].values()) == 12
+    assert sum(kept["splits"]["test"].values()) == 13
+    assert any("leaks" in text for text in dropped["warnings"])
+
+
+def test_refit_trains_on_train_and_val_for_the_chosen_epochs(tuning: Tuning) -> None:
+    plain = tuning(lr=1e-2, choose="last")
+    refit = tuning(lr=1e-2, choose="last", refit=True)
+    assert refit["chosen"]["refit"] is True
+    assert refit["chosen"]["epoch"] == plain["chosen"]["epoch"] == 2
+    assert _losses(refit) == _losses(plain)  # the curve is that of the choice
+    assert not _same(_weights(tuning, plain), _weights(tuning, refit))
+    assert "val" not in refit["metrics"]
+
+
+def test_two_phases_train_one_after_the_other(tuning: Tuning) -> None:
+    record = tuning(
+        init="pretrained",
+        choose="last",
+        phases=("unfreeze=head epochs=2 lr=0.01", "unfreeze=layer4 epochs=1 lr=0.001"),
+    )
+    first, second = record["phases"]
+    assert first["trained"] == ["fc.weight", "fc.bias"]
+    assert second["boundary"] == "layer3"
+    assert first["trunk"] == second["trunk"] == "cached"
+    assert [(r["phase"], r["epoch"]) for r in record["curve"]] == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1)
+    ]  # fmt: skip
+    assert record["chosen"]["epochs"] == [2, 1]
+    # The second begins where the first ended.
+    assert record["curve"][3]["val_loss"] == pytest.approx(record["curve"][2]["val_loss"], rel=1e-2)
+
+
+def test_a_trunk_that_an_earlier_phase_trained_is_not_taken_from_the_cache(tuning: Tuning) -> None:
+    record = tuning(phases=("unfreeze=all epochs=1 lr=0.01", "unfreeze=layer4 epochs=1"))
+    assert record["phases"][1]["trunk"] == "loop"
+    assert "published" in record["phases"][1]["why"]
+
+
+def test_tuning_keeps_the_pair_with_the_lowest_loss_on_val(tuning: Tuning) -> None:
+    record = tuning(tune=3, epochs=4)
+    trials = record["chosen"]["trials"]
+    assert len(trials) == 3
+    assert trials[0]["lr"] == USUAL["lr"]
+    assert len({t["lr"] for t in trials}) == 3
+    assert min(t["epochs"] for t in trials) < max(t["epochs"] for t in trials) <= 4
+    longest = [t for t in trials if t["epochs"] == max(t["epochs"] for t in trials)]
+    best = min(longest, key=lambda t: t["val_loss"])
+    assert record["chosen"]["lr"] == best["lr"]
+    assert record["chosen"]["weight_decay"] == best["weight_decay"]
+
+
+def test_a_scratch_run_starts_from_nothing_published(tuning: Tuning) -> None:
+    record = tuning(init="random", unfreeze="all", epochs=1, weights="default")
+    assert record["method"] == "scratch"
+    assert record["phases"][0]["frozen"] == []
+    assert record["provenance"]["settings"]["weights"] == "none"
+
+
+def test_predictions_have_a_row_for_every_test_image(tuning: Tuning) -> None:
+    record = tuning(epochs=0)
+    with (tuning.results / f"{record['run']}.predictions.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    manifest = tuning.manifest()
+    expected = [p for p, s in zip(manifest.paths, manifest.split, strict=True) if s == 2]
+    assert [row["path"] for row in rows] == expected

@@ -1,0 +1,76 @@
+"""What the tests of fine-tuning share: a few real images, and the stage with its settings."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets import Manifest, load_manifest
+from pipeline.finetune import finetune
+from pipeline.settings import (
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    MachineSettings,
+    PlaceSettings,
+    from_mapping,
+)
+
+# ResNet-18 at 64 px, run by torch: no export, some 50 images a second.
+USUAL: dict[str, Any] = {
+    "model": "resnet18",
+    "weights": "none",
+    "size": 64,
+    "engine": "torch",
+    "device": "cpu",
+    "offline": True,
+    "unfreeze": "layer4",
+    "trunk_views": "random:3",
+    "epochs": 2,
+    "batch_size": 8,
+    "lr": 1e-3,
+}
+
+
+def few_images(source: Path, target: Path, n_train: int = 12, n_test: int = 6) -> Path:
+    """Copy a few real images of each class: target/<split>/<class>/*."""
+    for split, n in (("train", n_train), ("test", n_test)):
+        for kind in sorted((source / split).iterdir()):
+            folder = target / split / kind.name
+            folder.mkdir(parents=True)
+            # The first test images of this set are leaks; take others.
+            for path in sorted(kind.iterdir())[20 : 20 + n]:
+                shutil.copy(path, folder)
+    return target
+
+
+@dataclass
+class Tuning:
+    """Stage three on a few images, with folders of the test's own."""
+
+    data: Path
+    places: PlaceSettings
+    said: list[str] = field(default_factory=list)
+
+    def manifest(self, **settings: Any) -> Manifest:
+        values = {"data": str(self.data), **USUAL, **settings}
+        return load_manifest(from_mapping(DataSettings, values), self.places)
+
+    def __call__(self, manifest: Manifest | None = None, **settings: Any) -> dict[str, Any]:
+        values = {"data": str(self.data), **USUAL, **settings}
+        hooks = {k: values.pop(k) for k in ("say", "progress") if k in values}
+        return finetune(
+            manifest or self.manifest(**settings),
+            from_mapping(DataSettings, values),
+            from_mapping(CodesSettings, values),
+            from_mapping(FinetuneSettings, values),
+            from_mapping(MachineSettings, values),
+            self.places,
+            **{"say": self.said.append, **hooks},
+        )
+
+    @property
+    def results(self) -> Path:
+        return Path(self.places.results) / self.data.name
