@@ -14,6 +14,7 @@ from benchmarks.accuracy import bench_accuracy
 from benchmarks.bench_heads import bench_svm
 from benchmarks.memory import bench_memory
 from benchmarks.stage_one import bench_stage_one, bench_start
+from benchmarks.training import bench_training
 from pipeline.datasets import load_manifest
 from pipeline.extract import extract
 from pipeline.files import write_json
@@ -54,6 +55,7 @@ def main() -> None:
         "stage_one_resnet18": lambda: bench_stage_one(root, "resnet18", "none"),
         "start": lambda: bench_start(root),
         "memory": bench_memory,
+        "training": lambda: bench_training(root),
         "svm": lambda: _svm(root, cache),
         "accuracy": lambda: bench_accuracy(root, cache),
     }

@@ -32,7 +32,7 @@ def tuned(options: argparse.Namespace, manifest: Any) -> dict[str, Any]:
         settings_from(options, FinetuneSettings),
         settings_from(options, MachineSettings),
         settings_from(options, PlaceSettings),
-        warnings=header_findings(manifest, cache=Path(options.cache)),
+        warnings=tuple(header_findings(manifest, cache=Path(options.cache))),
         command=command(),
         on_wait=waiting,
         progress=terminal,
