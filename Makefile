@@ -14,14 +14,17 @@ SETTINGS := DATA SEED OFFLINE STRICT LEAKS DATA_ROOT CACHE RESULTS \
 	RECIPE UNFREEZE INIT PROBE FRESH BN EPOCHS BATCH_SIZE OPTIMIZER LR HEAD_LR LAYER_DECAY \
 	MOMENTUM WEIGHT_DECAY SCHEDULE WARMUP STEP_EPOCHS STEP_FACTOR LABEL_SMOOTHING MIXUP EMA CLIP \
 	BALANCE AUGMENT TRUNK_VIEWS TRUNK DISK NORMALISE VAL_FRACTION CHOOSE PATIENCE REFIT TUNE PHASES \
-	MODELS ROPE SIZES DRAWS TRAINED_DRAWS \
+	MODELS ROPE SIZES DRAWS TRAINED_DRAWS SHARE SHOWN GALLERY PICTURES EVIDENCE \
+	WHERE SORT LIMIT AGAINST EXPORT \
 	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST
 quote = '$(subst ','\'',$(1))'
-given = $(foreach name,$(SETTINGS),$(if $(filter-out undefined,$(origin $(name))),$(call quote,$(name)=$($(name)))))
+# What stands on make's command line is handed on too, so that a misspelt name is answered.
+commanded = $(foreach name,$(filter-out PYTHON VENV PY READY,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
+given = $(foreach name,$(sort $(SETTINGS) $(commanded)),$(if $(filter-out undefined,$(origin $(name))),$(call quote,$(name)=$($(name)))))
 stage = $(PY) -m pipeline $@ $(given)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare predict verify test check bench clean clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict verify test check bench clean clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -68,7 +71,28 @@ finetune: $(READY) ## stage three: train late layers, or all (UNFREEZE=), from t
 compare: $(READY) ## every method on the same splits, and whether the differences are real
 	@$(stage)
 
+curve: $(READY) ## accuracy against labelled images a class, and where one method overtakes
+	@$(stage)
+
+advise: $(READY) ## which strategy, layers and network suit the data, and why
+	@$(stage)
+
+report: $(READY) ## one HTML file with all that is known of DATA, and the same in Markdown
+	@$(stage)
+
 predict: $(READY) ## classify new images: IMAGES=<folder, file, glob, list, .zip> RUN=<run>
+	@$(stage)
+
+labels: $(READY) ## list the images whose label is likely to be wrong
+	@$(stage)
+
+layers: $(READY) ## how good a linear probe of each layer is
+	@$(stage)
+
+map: $(READY) ## place the images in two dimensions by their codes
+	@$(stage)
+
+runs: $(READY) ## list what has been run; RUN=<one> AGAINST=<two>: side by side; EXPORT=mlflow OUT=...
 	@$(stage)
 
 verify: $(READY) ## check the cache against the images and its own digests

@@ -55,6 +55,8 @@ def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
             "start_val": curve[0].get("val_accuracy"),
             "val": chosen["score"]["val_accuracy"],
             "val_loss": chosen["score"]["val_loss"],
+            "last_val": curve[-1].get("val_accuracy"),  # not the best of many looks at val
+            "last_val_loss": curve[-1].get("val_loss"),
         }
         if "val" in record["metrics"]:
             found["val_auroc"] = record["metrics"]["val"]["auroc"]

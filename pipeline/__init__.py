@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__", "open_codes"]
+if TYPE_CHECKING:
+    from pipeline.codes import open_codes
+    from pipeline.predict import Classifier, CodesTransformer
+
+__all__ = ["Classifier", "CodesTransformer", "__version__", "open_codes"]
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Classifier": "pipeline.predict.classifier",
+    "CodesTransformer": "pipeline.predict.transformer",
+    "open_codes": "pipeline.codes",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the reader at its first use, so that importing the package costs nothing."""
-    if name == "open_codes":
-        from pipeline.codes import open_codes
-
-        return open_codes
+    """Import each name at its first use, so that importing the package costs nothing."""
+    if name in _WHERE:
+        return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the names that are imported at their first use too."""
+    return sorted({*globals(), *__all__})

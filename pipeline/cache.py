@@ -21,7 +21,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ class CacheFile:
     def __init__(self, key: Key) -> None:
         self.key = key
         self._parts = key.path.with_name(key.path.name + ".parts")
+        self._untidy = self._parts / "untidy"  # there while published rows may lie in parts too
 
     def fills_a_part(self, n_rows: int, n_bytes: int) -> bool:
         """Whether so much is worth a part, and so a flush to the disk."""
@@ -300,6 +301,7 @@ class CacheFile:
                 stream.flush()
                 os.fsync(handle)
             self._retire(known, sha256)
+            self._untidy.touch()
         self._tidy(known, sha256)
         return open_codes(self.key.path)
 
@@ -341,6 +343,16 @@ class CacheFile:
         for source in known.sources:
             if source.is_part and np.isin(source.sha256, kept).all():
                 source.path.unlink()
+        self._untidy.unlink(missing_ok=True)
+
+    def tidy(self, published: Codes) -> None:
+        """Remove what a run that was killed right after publishing left; mostly, nothing.
+
+        Without effect while another run holds the file, or where the cache cannot be written.
+        """
+        if self._untidy.exists():
+            with suppress(CacheError), self.locked(None):
+                self._tidy(self.known(), published.sha256)
 
 
 def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

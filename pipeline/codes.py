@@ -105,7 +105,9 @@ class Codes:
         """Map one layer's codes: (n_images, code_dim), or with views (n_images, n_views, ...)."""
         if dataset_name(layer) not in self.contents.fields:
             raise CacheError(
-                f"{self.path.name} has no layer {layer}.", expected=", ".join(self.layers)
+                f"{self.path.name} has no layer {layer}.",
+                expected=", ".join(self.layers),
+                todo="LAYERS= takes names of layers; make features makes their codes",
             )
         return self.contents.array(dataset_name(layer))
 

@@ -21,7 +21,14 @@ __all__ = [
     "ResultError",
     "SettingsError",
     "TrainingError",
+    "first_line",
 ]
+
+
+def first_line(error: Exception) -> str:
+    """Give the first line of a library's error, or its kind where it says nothing."""
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 class PipelineError(Exception):

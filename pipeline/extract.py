@@ -110,7 +110,9 @@ def extract(
     key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=cache)
     file = CacheFile(key)
     current = file.current(manifest)
-    if current is None:
+    if current is not None:
+        file.tidy(current)
+    else:
         with file.locked(on_wait):
             current = file.current(manifest)  # another run may have made it meanwhile
             if current is None:

@@ -66,6 +66,13 @@ def explained(path: Path) -> Iterator[None]:
                 expected="a folder this user may write to",
                 todo="mend its permissions, or choose another with CACHE= or RESULTS=",
             ) from error
+        if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
+            raise CacheError(
+                f"{path} cannot be written: {error.filename or path.parent} is in the way "
+                f"({error.strerror}).",
+                expected="a folder, and a file in it or nothing",
+                todo="move it away, or choose another folder with CACHE= or RESULTS=",
+            ) from error
         raise
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from pipeline.errors import SettingsError
 
-__all__ = ["add_options", "assigned", "settings_from"]
+__all__ = ["add_options", "assigned", "meant", "settings_from"]
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
@@ -67,7 +68,8 @@ def _reader(field: dataclasses.Field[Any]) -> Any:
         try:
             return kind(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from error
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from error
 
     return read
 
@@ -99,8 +101,34 @@ def assigned(arguments: Iterable[str], stage: Iterable[str], known: Iterable[str
         elif name.lower() in stage:
             options.append(f"--{name.lower().replace('_', '-')}={value}")
         elif name.lower() not in known:
-            raise SettingsError(f"{name} is no setting.", expected=", ".join(sorted(known)).upper())
+            raise SettingsError(
+                f"{name} is no setting.",
+                expected=", ".join(sorted(stage)).upper(),
+                todo=meant(argument, known),
+            )
     return options
+
+
+def meant(argument: str, known: Iterable[str]) -> str:
+    """Say what somebody may have meant by an argument that is none.
+
+    Parameters
+    ----------
+    argument : str
+        ``--veiws``, ``veiws=flip``, ``VEIWS=flip`` or anything else.
+    known : iterable of str
+        Names of all settings.
+    """
+    name, equals, value = argument.partition("=")
+    plain = name.lstrip("-").replace("-", "_").lower()
+    near = difflib.get_close_matches(plain, sorted(known), n=1)
+    if not argument.startswith("-") and not equals:
+        return f"settings are written NAME=value, such as DATA={argument}"
+    if not near:
+        return "--help lists the settings of a stage"
+    if argument.startswith("-"):
+        return f"did you mean --{near[0].replace('_', '-')}?"
+    return f"did you mean {near[0].upper()}={value}?"
 
 
 def settings_from(options: argparse.Namespace, cls: type[Any]) -> Any:

@@ -8,6 +8,8 @@ and normalise inside the network's graph.
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,6 +31,7 @@ from pipeline.images import decode
 __all__ = ["Preprocessing", "Views", "read_views", "take_views"]
 
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
+_MAX_SIZE = 4096  # px; of a description from elsewhere: a view of 50 MB
 
 _FILTERS = {
     "nearest": ResizeAlg.nearest(),
@@ -74,6 +77,38 @@ class Preprocessing:
         """Plain values, with the version of this module's arithmetic."""
         return {"version": VERSION, **asdict(self)}
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Rebuild what :meth:`as_dict` gave, which may come from a stranger's file.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, unknown, or has a value that no image could be read with.
+        """
+        if not isinstance(values, Mapping) or values.get("version", VERSION) != VERSION:
+            raise ValueError("its preprocessing is of another version")
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "version"
+        }
+        try:
+            found = cls(**fields)
+            sound = (
+                type(found.size) is int
+                and 1 <= found.size <= _MAX_SIZE
+                and 0 < found.crop_ratio <= 1
+                and found.fit in ("crop", "stretch", "pad")
+                and found.interpolation in _FILTERS
+                and len(found.mean) == len(found.std) == 3
+                and all(-math.inf < one < math.inf for one in found.mean)
+                and all(0 < one < math.inf for one in found.std)
+            )
+        except TypeError as error:
+            raise ValueError(f"its preprocessing cannot be read ({error})") from error
+        if not sound:
+            raise ValueError(f"its preprocessing is none: {fields}")
+        return found
+
 
 @dataclass(frozen=True)
 class Views:
@@ -100,7 +135,7 @@ class Views:
         if text in fixed:
             return cls(text, fixed[text])
         kind, _, count = text.partition(":")
-        if kind == "random" and count.isdigit() and 1 <= int(count) <= 64:
+        if kind == "random" and count.isdecimal() and 1 <= int(count) <= 64:
             return cls("random", int(count), seed)
         raise SettingsError(
             f"VIEWS={text} is not known.",
@@ -164,7 +199,7 @@ def _square(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[
         inner = max(1, round(height * scale)), max(1, round(width * scale))
         small = _resized(pixels, (0, 0, width, height), inner, preprocessing)
         square = np.empty((size, size, 3), np.uint8)
-        square[:] = np.round(np.array(preprocessing.mean) * 255)
+        square[:] = np.clip(np.round(np.array(preprocessing.mean) * 255), 0, 255)
         top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
         square[top : top + inner[0], left : left + inner[1]] = small
         return square

@@ -6,6 +6,8 @@ line passes ``terminal``, which draws with tqdm, and only where the output is a 
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Protocol, Self
 
 __all__ = ["Meter", "Progress", "silent", "terminal"]
@@ -45,14 +47,17 @@ class _Terminal:
     def __init__(self, label: str, total: int, unit: str) -> None:
         from tqdm import tqdm  # here, since the quickest commands show nothing
 
-        # disable=None: off where stderr is no terminal; delay: nothing drawn for short work.
+        # disable=None: off where stderr is no terminal; delay: nothing drawn for short work. tqdm
+        # draws nothing at all on a terminal that does not say how wide it is (0 columns).
+        sized = _columns() > 0
         self._bar = tqdm(
             total=total,
             desc=label,
             unit=f" {unit}",
             delay=2,
             disable=None,
-            dynamic_ncols=True,
+            dynamic_ncols=sized,
+            ncols=None if sized else 80,
             leave=False,
             unit_scale=unit == "B",
             smoothing=0.1,
@@ -66,6 +71,14 @@ class _Terminal:
 
     def __exit__(self, *exc: object) -> None:
         self._bar.close()
+
+
+def _columns() -> int:
+    """Width of the terminal on standard error; 0: not known, or there is none."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return 0
 
 
 def silent(label: str, total: int, unit: str) -> Meter:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ResultError
-from pipeline.files import sha256_file, write_json
+from pipeline.files import explained, sha256_file, write_json
 from pipeline.predictions import Predictions, read_predictions, write_predictions
 from pipeline.provenance import machine, versions
 from pipeline.records import FIGURES, SCHEMA, check_record, plain
@@ -167,7 +167,8 @@ def write_run(
     stem = folder / str(record["run"])
     path = _beside(stem, ".json")
     # An older record must not vouch for the files that are about to replace its own.
-    path.unlink(missing_ok=True)
+    with explained(path):
+        path.unlink(missing_ok=True)
     model_files = list(save_model(stem)) if save_model else []
     table_path = _beside(stem, ".predictions.csv")
     write_predictions(table_path, predictions)

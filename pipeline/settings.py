@@ -31,6 +31,7 @@ __all__ = [
     "MapSettings",
     "PlaceSettings",
     "PredictSettings",
+    "ReportSettings",
     "RunsSettings",
     "as_dict",
     "from_mapping",
@@ -180,7 +181,7 @@ class FitSettings:
         _check(self)
         if self.folds < 2:
             raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
-        for name in ("splits", "seeds", "draws"):
+        for name in ("splits", "seeds", "draws", "trained_draws"):
             if getattr(self, name, 1) < 1:
                 raise SettingsError(f"{name.upper()} is below 1.", expected="a count of at least 1")
 
@@ -227,7 +228,7 @@ class CurveSettings(FitSettings):
     sizes: tuple[str, ...] = setting(
         ("auto",), "images a class, with commas; auto: 5, 10, 20, 50, ... up to all"
     )
-    draws: int = setting(10, "random draws of each size, each within the next larger one")
+    draws: int = setting(10, "random draws, in each of which a size holds all smaller ones")
     trained_draws: int = setting(3, "draws for methods that train the network")
 
 
@@ -236,7 +237,9 @@ class AdviseSettings(FitSettings):
     """Of the advice."""
 
     models: tuple[str, ...] = setting(
-        (), "networks to choose from, with commas; default: MODEL and those whose codes are cached"
+        (),
+        "networks to choose from, with commas, each MODEL or MODEL:WEIGHTS; default: MODEL and "
+        "those whose codes of this data set are cached",
     )
 
 
@@ -298,7 +301,7 @@ class FinetuneSettings:
     trunk_views: str = setting(
         "auto",
         "views of each training image in the trunk's cache: 'center', 'flip', 'dihedral', "
-        "'random:K'; auto: those of VIEWS, or random:8 where VIEWS has one",
+        "'random:K'; auto: those of VIEWS, or random:4 where VIEWS has one",
     )
     trunk: str = setting(
         "auto",
@@ -317,7 +320,9 @@ class FinetuneSettings:
     )
     patience: int = setting(0, "stop after this many epochs without a better one; 0: never")
     refit: bool = setting(
-        False, "after the epoch is chosen, train again for as many on train and val together"
+        True,
+        "where val is cut from train: after the epoch is chosen, train again for as many on all "
+        "of train, as the heads are fitted",
     )
     tune: int = setting(0, "pairs of rate and weight decay to try on val; 0: none")
     phases: tuple[str, ...] = setting(
@@ -455,9 +460,8 @@ class RunsSettings:
     )
     against: str = setting("", "a second run, set beside RUN", affects="place")
     export: str = setting(
-        "", "write the listed runs for another tool into OUT", affects="place",
-        choices=("", "mlflow", "tensorboard"),
-    )  # fmt: skip
+        "", "write the listed runs for 'mlflow' or 'tensorboard' into OUT", affects="place"
+    )
     out: str = setting("", "folder that EXPORT writes into", affects="place")
 
     def __post_init__(self) -> None:
@@ -480,6 +484,34 @@ class RunsSettings:
             raise SettingsError(
                 "OUT is given without EXPORT.", expected="EXPORT=mlflow or EXPORT=tensorboard"
             )
+
+
+EVIDENCE = ("audit", "labels", "layers", "map", "curve", "advise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """What the report shows."""
+
+    gallery: int = setting(
+        24, "pictures each of mistakes, doubtful labels and pairs of copies", affects="place"
+    )
+    pictures: int = setting(
+        5000, "most images put into the report, small; 0: none", affects="place"
+    )
+    evidence: tuple[str, ...] = setting(
+        EVIDENCE,
+        f"what is brought up to date first ({', '.join(EVIDENCE)}), or 'none': report what is there",
+        affects="place",
+        choices=(*EVIDENCE, "none"),
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse negative counts and unknown evidence."""
+        _check(self)
+        for name in ("gallery", "pictures"):
+            if getattr(self, name) < 0:
+                raise SettingsError(f"{name.upper()} is negative.", expected="a count, or 0")
 
 
 def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:

@@ -99,5 +99,7 @@ def _part(path: Path) -> Verdict:
     try:
         arrays, _ = read_part(path)
         return Verdict(path, len(arrays["sha256"]), ())
+    except FileNotFoundError:  # another run has published it meanwhile
+        return Verdict(path, 0, (), ("published by another run meanwhile",))
     except CacheError as error:
         return Verdict(path, 0, (f"damaged part ({error}); the next run makes its rows again",))

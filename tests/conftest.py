@@ -4,6 +4,7 @@ Exporting a network costs seconds, so all tests of a session keep cards and grap
 each has its own cache beside it.
 """
 
+import ctypes
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -124,3 +125,29 @@ class Command:
 def command(cache: Path) -> Command:
     """Give the command line, with a cache of the test's own."""
     return Command(cache)
+
+
+def _without_override() -> None:
+    """Take from a child the power of root to write where permissions forbid it."""
+    ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE; at the next exec
+
+
+def as_user(line: list[str], read_only: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command for which `read_only`, a folder, is that, also where the tests are root's."""
+    if sys.platform != "linux":
+        pytest.skip("needs Linux")
+
+    def run(line: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            line,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            preexec_fn=_without_override,
+        )
+
+    if run(["touch", str(read_only / "probe")]).returncode == 0:
+        pytest.skip("this user writes where permissions forbid it")
+    return run(line)

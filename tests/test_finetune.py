@@ -259,16 +259,17 @@ from pathlib import Path
 from pipeline.settings import PlaceSettings
 from tuning import Tuning
 tuning = Tuning(Path({data!r}), PlaceSettings(cache={cache!r}, results={results!r}))
-tuning(epochs=6, say=lambda text: print(text, flush=True))
+tuning(epochs=6, say=lambda text: print(text, flush=True), **{settings!r})
 """
 
 
-def _child(tuning: Tuning) -> subprocess.Popen[str]:
+def _child(tuning: Tuning, **settings: Any) -> subprocess.Popen[str]:
     code = CHILD.format(
         tests=str(Path(__file__).parent),
         data=str(tuning.data),
         cache=tuning.places.cache,
         results=tuning.places.results,
+        settings=settings,
     )
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -299,9 +300,11 @@ def test_killed_amid_an_epoch_it_continues(tuning: Tuning) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-def test_control_c_leaves_the_best_network_so_far(tuning: Tuning) -> None:
-    child = _child(tuning)
-    _wait_for(child, "epoch 1")
+@pytest.mark.parametrize("moment", ["epoch 1", "training again"])
+def test_control_c_leaves_the_best_network_so_far(tuning: Tuning, moment: str) -> None:
+    settings: dict[str, Any] = {"refit": moment == "training again", "choose": "last"}
+    child = _child(tuning, **settings)
+    _wait_for(child, moment)
     child.send_signal(signal.SIGINT)
     _, errors = child.communicate(timeout=60)
     assert "KeyboardInterrupt" in errors
@@ -312,7 +315,7 @@ def test_control_c_leaves_the_best_network_so_far(tuning: Tuning) -> None:
     network, meta = load_checkpoint(path.with_name(path.name.removesuffix(".json")))
     assert meta["classes"] == ["hotdog", "not-hotdog"]
     assert not network.training
-    finished = tuning(epochs=6)
+    finished = tuning(epochs=6, **settings)
     assert any(line.startswith("continued after epoch") for line in tuning.said)
     assert finished["interrupted"] is False
     assert not list(tuning.results.glob("*.interrupted.*"))

@@ -31,6 +31,7 @@ USUAL: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 8,
     "lr": 1e-3,
+    "refit": False,
 }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.backbones.card import Card, safe_name
-from pipeline.errors import BackboneError
+from pipeline.errors import BackboneError, first_line
 from pipeline.files import digest_of, replacing, sha256_file, write_atomic
 from pipeline.preprocess import Preprocessing
 
@@ -92,7 +92,7 @@ def export_graph(
             )
         except Exception as error:
             raise BackboneError(
-                f"{card.model} cannot be exported to ONNX: {str(error).splitlines()[0]}",
+                f"{card.model} cannot be exported to ONNX: {first_line(error)}",
                 todo="ENGINE=torch runs it without an export",
             ) from error
     assert program is not None

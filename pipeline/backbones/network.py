@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import BackboneError, SettingsError
+from pipeline.errors import BackboneError, SettingsError, first_line
 from pipeline.preprocess import Preprocessing
 
 __all__ = ["Survey", "Tapped", "check_pool", "survey"]
@@ -79,8 +79,7 @@ def survey(network: nn.Module, size: int) -> Survey:
         output = network(noise)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise BackboneError(
-            f"This network does not take images of {size} x {size} px: "
-            + str(error).splitlines()[0],
+            f"This network does not take images of {size} x {size} px: " + first_line(error),
             todo="leave SIZE out, or choose another",
         ) from error
     finally:
@@ -88,7 +87,10 @@ def survey(network: nn.Module, size: int) -> Survey:
             handle.remove()
         network.train(was_training)
     if not isinstance(output, Tensor) or output.ndim != 2:
-        raise BackboneError("This network's output is not one score a class.")
+        raise BackboneError(
+            "This network's output is not one score a class.",
+            todo="choose a classification network",
+        )
     counts: dict[str, int] = {}
     for name, _ in ran:
         counts[name] = counts.get(name, 0) + 1
@@ -281,7 +283,11 @@ class Tapped(nn.Module):
         x = _channels_first(x)  # (B, C, H, W) or (B, C, T)
         if self._grid:
             if x.ndim == 3:
-                raise BackboneError("grid pooling needs maps; this layer gives tokens.")
+                raise BackboneError(
+                    "grid pooling needs maps; this layer gives tokens.",
+                    expected="layers whose output is a map",
+                    todo="POOL=mean or POOL=max, or other LAYERS",
+                )
             rows, columns = _bins(x.shape[2], self._grid, x), _bins(x.shape[3], self._grid, x)
             return torch.einsum("bchw,ih,jw->bcij", x, rows, columns).flatten(1)
         x = x.flatten(2)

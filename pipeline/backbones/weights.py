@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.catalog import PACKAGED, Entry, nearest
 from pipeline.backbones.network import survey
-from pipeline.errors import BackboneError, DownloadError
+from pipeline.errors import BackboneError, DownloadError, first_line
 from pipeline.files import sha256_file
 from pipeline.preprocess import Preprocessing
 from pipeline.progress import Progress, silent
@@ -120,7 +120,9 @@ def _packaged(
     packaged = PACKAGED[name]
     if published != "default":
         raise BackboneError(
-            f"{name} has no weights called {published}.", expected="default, none, or a file"
+            f"{name} has no weights called {published}.",
+            expected="default, none, or a file",
+            todo="leave WEIGHTS out for the usual ones",
         )
     network: nn.Module = timm.create_model(packaged.arch)
     if fetch:
@@ -147,6 +149,7 @@ def _torchvision(
         raise BackboneError(
             f"torchvision has no weights of {name} called {published}.",
             expected=", ".join(["default", *names]),
+            todo="leave WEIGHTS out for the usual ones",
         )
     chosen = choices.DEFAULT if published == "default" else choices[published]
     if fetch:
@@ -182,7 +185,7 @@ def _timm(
     tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{arch}.*")]
     if published not in ("default", *tags) or (tag and tag not in tags):
         raise BackboneError(
-            f"timm has no weights of {arch} called {published if tag in tags else tag}.",
+            f"timm has no weights of {arch} called {published if published != 'default' else tag}.",
             expected=", ".join(["default", *nearest(published, tags)]) if tags else "none",
             todo="" if tags else "WEIGHTS=none starts it at random",
         )
@@ -231,10 +234,7 @@ def _fetch_url(url: str, folder: Path, *, offline: bool, progress: Progress) -> 
             f"The weights {target.name} are not here, and OFFLINE=1 forbids to fetch them.",
             todo=f"leave OFFLINE out, or put the file of {url} into {folder}",
         )
-    checksum = f"sha256:{prefix}" if prefix else None
-    return download(
-        url, target, checksum=checksum, pins=folder / "checksums.json", progress=progress
-    )
+    return download(url, target, checksum=prefix, pins=folder / "checksums.json", progress=progress)
 
 
 def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress) -> Path:
@@ -281,24 +281,37 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
 def _read_state(path: Path) -> dict[str, Tensor]:
     """Read a state dict without running code in it."""
     if not path.is_file():
-        raise BackboneError(f"There is no weights file {path}.", expected="safetensors or .pth")
+        raise BackboneError(
+            f"There is no weights file {path}.",
+            expected="a safetensors file or a state dict (.pth, .pt, .bin)",
+            todo="look at the path's spelling",
+        )
     try:
         if path.suffix == ".safetensors":
             state: Any = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
-        raise BackboneError(f"{path} is no safetensors file: {error}") from error
+        raise BackboneError(
+            f"{path} is no safetensors file: {error}",
+            expected="a whole safetensors file",
+            todo="fetch or save it again",
+        ) from error
     except Exception as error:  # torch raises many kinds, UnpicklingError for code in the file
         raise BackboneError(
-            f"{path} cannot be loaded as a state dict: {str(error).splitlines()[0]}",
+            f"{path} cannot be loaded as a state dict: {first_line(error)}",
             expected="tensors only; a file with code in it is not loaded",
+            todo="save only the tensors: torch.save(network.state_dict(), path)",
         ) from error
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BackboneError(f"{path} holds no state dict.", expected="a mapping of tensors")
+        raise BackboneError(
+            f"{path} holds no state dict.",
+            expected="a mapping of tensors",
+            todo="save only the tensors: torch.save(network.state_dict(), path)",
+        )
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 

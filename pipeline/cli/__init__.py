@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pipeline import __version__
-from pipeline.cli import compare, features, finetune, heads, predict
+from pipeline.cli import compare, evidence, features, finetune, heads, predict, report, runs
+from pipeline.cli.stage import Stage
 from pipeline.errors import PipelineError, SettingsError
-from pipeline.options import add_options, assigned
+from pipeline.options import add_options, assigned, meant, settings_from
 
 __all__ = ["STAGES", "main"]
 
-STAGES = {**features.STAGES, **heads.STAGES, **finetune.STAGES, **compare.STAGES, **predict.STAGES}
+STAGES = {
+    **features.STAGES,
+    **heads.STAGES,
+    **finetune.STAGES,
+    **compare.STAGES,
+    **evidence.STAGES,
+    **report.STAGES,
+    **predict.STAGES,
+    **runs.STAGES,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         parser = _parser()
         known = {name for stage in STAGES.values() for name in stage.names()}
-        if arguments and arguments[0] in STAGES:
-            stage = STAGES[arguments[0]]
+        if arguments and not arguments[0].startswith("-"):
+            stage = _stage(arguments[0])
             arguments[1:] = assigned(arguments[1:], stage.names(), known)
         options = parser.parse_args(arguments)
         if options.stage is None:
@@ -33,17 +44,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if getattr(options, "recipe", ""):  # its settings are defaults: what was given goes before
             options = _parser(_recipe(options)).parse_args(arguments)
+        for cls in STAGES[options.stage].takes:
+            settings_from(options, cls)  # so that a wrong value is told before any work
         STAGES[options.stage].run(options)
         sys.stdout.flush()
         return 0
     except PipelineError as error:
+        if isinstance(error, SettingsError) and not error.todo:
+            error.todo = f"python -m pipeline {arguments[0]} --help says what each setting takes"
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            "\nInterrupted. What was finished is kept; the same command goes on from there.",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as error:
+        kept = "Interrupted. What was finished is kept; the same command goes on from there."
+        print(f"\n{error if error.args else kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -54,7 +67,25 @@ class _Parser(argparse.ArgumentParser):
     """Answers mistakes as everything else does: in a sentence, exit code 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise SettingsError(message[:1].upper() + message[1:] + ".", todo=f"{self.prog} --help")
+        message, todo = message[:1].upper() + message[1:], f"{self.prog} --help"
+        kind, colon, rest = message.partition("Unrecognized arguments: ")
+        if colon and not kind:
+            first = rest.split()[0]
+            message = f"{first} is no option"
+            todo = meant(first, {name for stage in STAGES.values() for name in stage.names()})
+        raise SettingsError(f"{message}.", todo=todo)
+
+
+def _stage(name: str) -> Stage:
+    """Find a stage by its name, or answer with the one most like it."""
+    if name not in STAGES:
+        near = difflib.get_close_matches(name, STAGES, n=1)
+        raise SettingsError(
+            f"There is no stage {name}.",
+            expected=", ".join(STAGES),
+            todo=f"did you mean {near[0]}?" if near else "python -m pipeline --help",
+        )
+    return STAGES[name]
 
 
 def _recipe(options: argparse.Namespace) -> dict[str, Any]:
@@ -74,12 +105,13 @@ def _recipe(options: argparse.Namespace) -> dict[str, Any]:
 def _parser(recipe: dict[str, Any] | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m pipeline",
+        allow_abbrev=False,
         description="How good is a linear classifier on a frozen network's features?",
         epilog="Settings may also be written as make has them: DATA=hotdog for --data hotdog.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     stages = parser.add_subparsers(dest="stage", metavar="stage")
     for name, stage in STAGES.items():
-        one = stages.add_parser(name, help=stage.help, description=stage.help)
+        one = stages.add_parser(name, help=stage.help, description=stage.help, allow_abbrev=False)
         add_options(one, stage.takes, **stage.defaults | (recipe or {}))
     return parser

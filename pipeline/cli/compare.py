@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, note, waiting
+from pipeline.cli.stage import (
+    STAGE_ONE,
+    Stage,
+    command,
+    extracted,
+    manifest_of,
+    note,
+    waiting,
+)
+from pipeline.errors import BackboneError, CacheError, DownloadError
 from pipeline.options import settings_from
 from pipeline.progress import terminal
 from pipeline.settings import (
+    AdviseSettings,
     CodesSettings,
     CompareSettings,
+    CurveSettings,
     DataSettings,
     FitSettings,
     MachineSettings,
     PlaceSettings,
 )
 
-__all__ = ["STAGES"]
+__all__ = ["STAGES", "advised", "job_of"]
 
 _MOST_WARNINGS = 12
 
 
-def _job(
-    options: argparse.Namespace, fit: FitSettings, models: tuple[str, ...], *, splits: int = 1
+def job_of(
+    options: argparse.Namespace,
+    fit: FitSettings,
+    asked: Sequence[CodesSettings],
+    *,
+    optional: Sequence[CodesSettings] = (),
+    splits: int = 1,
 ) -> tuple[Any, list[Any]]:
-    """Bring the codes of every network up to date, and gather what the runs share."""
+    """Bring the codes of every network up to date, and gather what the runs share.
+
+    One of the `optional` networks that cannot be had is left out, and said so.
+    """
     from pipeline.comparison.runs import Job, Network
 
     networks: list[Network] = []
     seen: list[str] = []
-    for model in dict.fromkeys(models or (options.model,)):
-        asked = argparse.Namespace(**vars(options) | {"model": model})
-        manifest, codes, warnings = extracted(asked)
-        networks.append(Network(settings_from(asked, CodesSettings), codes))
+    for one in [*asked, *optional]:
+        try:
+            manifest, codes, warnings = extracted(argparse.Namespace(**vars(options) | vars(one)))
+        except (BackboneError, DownloadError, CacheError) as error:
+            if one in asked:
+                raise
+            note(f"{one.model} is left out: {error.found}")
+            continue
+        networks.append(Network(one, codes))
         seen += warnings
     job = Job(
         manifest=manifest,
@@ -63,7 +90,9 @@ def _compare(options: argparse.Namespace) -> None:
     from pipeline.comparison.words import LEGEND, comparison_table
 
     settings = settings_from(options, CompareSettings)
-    job, networks = _job(options, settings, settings.models, splits=settings.splits)
+    usual: CodesSettings = settings_from(options, CodesSettings)
+    asked = [replace(usual, model=one) for one in dict.fromkeys(settings.models or (usual.model,))]
+    job, networks = job_of(options, settings, asked, splits=settings.splits)
     record = compare(job, networks, settings)
     print(comparison_table(record))
     print(f"{LEGEND}\n")
@@ -78,10 +107,64 @@ def _compare(options: argparse.Namespace) -> None:
     _warn(record["warnings"])
 
 
+def _curve(options: argparse.Namespace) -> None:
+    from pipeline.comparison.curve import curve
+    from pipeline.comparison.curve_words import curve_table
+
+    settings = settings_from(options, CurveSettings)
+    job, (network,) = job_of(options, settings, [settings_from(options, CodesSettings)])
+    record = curve(job, network, settings)
+    print(f"{curve_table(record)}\n")
+    for sentence in record["sentences"]:
+        print(sentence)
+    stem = job.folder / record["name"]
+    new = f"{record['n_new']} fits made now" if record["n_new"] else "was there already"
+    print(f"\n{stem}.json ({new})\n{stem}.svg")
+    _warn(record["warnings"])
+
+
+def advised(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Make the advice on a data set, or take what is there; give the job and the record."""
+    from pipeline.comparison.advise import advise
+    from pipeline.comparison.cached import cached_networks, named_networks
+
+    settings = settings_from(options, AdviseSettings)
+    usual: CodesSettings = settings_from(options, CodesSettings)
+    asked, others = named_networks(settings.models, usual), []
+    if not asked:
+        folder = Path(options.cache) / manifest_of(options).name
+        asked, others = [usual], cached_networks(folder, usual)
+    job, networks = job_of(options, settings, asked, optional=others)
+    return job, advise(job, networks, settings)
+
+
+def _advise(options: argparse.Namespace) -> None:
+    from pipeline.comparison.advise_words import options_table, ranking_table
+
+    job, record = advised(options)
+    for sentence in record["sentences"]:
+        print(sentence)
+    print(f"\n{options_table(record)}\n\n{ranking_table(record)}")
+    again = " (was there already)" if record.get("reused") else ""
+    print(f"\n{job.folder / record['name']}.json{again}")
+    _warn(record["warnings"])
+
+
 STAGES = {
     "compare": Stage(
         _compare,
         "every method on the same splits, and what can be said of them",
         (*STAGE_ONE, CompareSettings),
+    ),
+    "curve": Stage(
+        _curve,
+        "accuracy against labelled images a class, and where one method overtakes another",
+        (*STAGE_ONE, CurveSettings),
+    ),
+    "advise": Stage(
+        _advise,
+        "which strategy, layers and network suit a data set, and why; nothing is fine-tuned",
+        (*STAGE_ONE, AdviseSettings),
+        {"layers": ("all",)},
     ),
 }

@@ -30,6 +30,7 @@ def _predict(options: argparse.Namespace) -> None:
     from pipeline.predict.output import Table
 
     settings: PredictSettings = settings_from(options, PredictSettings)
+    _check_out(settings)
     with gathered(settings.images, progress=terminal) as inputs:
         classifier = Classifier.load(
             settings.run,
@@ -107,22 +108,49 @@ def _neighbours(classifier: Classifier, settings: PredictSettings) -> Neighbours
     return neighbours
 
 
+def _check_out(settings: PredictSettings) -> None:
+    """Refuse an OUT that would replace what is read: images, a list of them, a run's files."""
+    from pipeline.datasets.listing import is_archive, is_image
+
+    if not settings.out:
+        return
+    out = Path(settings.out)
+    if out.is_dir():
+        raise SettingsError(f"OUT={out} is a folder.", expected="a file's name")
+    read = [Path(given) for given in (settings.images, settings.run) if given]
+    if (
+        is_image(out.name)
+        or is_archive(out.name)
+        or out.name.endswith((".predictions.csv", ".model.json", ".safetensors"))
+        or out.with_name(f"{out.stem}.model.json").exists()
+        or (out.exists() and any(one.exists() and out.samefile(one) for one in read))
+    ):
+        raise SettingsError(
+            f"OUT={out} is, or is called like, something that is read here.",
+            expected="the name of a new .csv or .jsonl",
+        )
+
+
 @contextmanager
 def _opened(out: str) -> Iterator[IO[bytes]]:
-    """Open a file, which appears whole or not at all, or standard output."""
+    """Open a file, which appears whole or not at all; or standard output, a pipe, a device."""
+    path = Path(out).resolve()  # of a link, what it points to
     if not out:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-        return
-    if Path(out).is_dir():
-        raise SettingsError(f"OUT={out} is a folder.", expected="a file's name")
-    try:
-        with replacing(Path(out)) as stream:
+    elif path.exists() and not path.is_file():
+        with path.open("wb") as stream:
             yield stream
-    except CacheError as error:  # of writing: nothing else in the block raises it
-        raise SettingsError(
-            error.found, expected="room, and a folder this user may write to", todo="another OUT="
-        ) from error
+    else:
+        try:
+            with replacing(path) as stream:
+                yield stream
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(f"Interrupted. {out} was not written.") from None
+        except CacheError as error:  # of writing: nothing else in the block raises it
+            raise SettingsError(
+                error.found, expected="room, and a folder that can be written", todo="another OUT="
+            ) from error
 
 
 def _sum_up(

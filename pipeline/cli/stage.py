@@ -124,7 +124,7 @@ def extracted(options: argparse.Namespace) -> tuple[Any, Any, tuple[str, ...]]:
             f"{done.start_s:.1f} s to start; {done.n_kept} were there."
         )
     else:
-        note(f"All {done.n_kept} images were there; nothing to run.")
+        note(f"All {len(done.codes)} images were there; nothing to run.")
     warnings = [*manifest.warnings, *header_findings(manifest, cache=Path(options.cache))]
     rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
     rejects += [f"{path}: {reason}" for path, reason in done.rejects.items()]

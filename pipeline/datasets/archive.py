@@ -77,6 +77,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
         raise DataError(
             f"The archive {archive} cannot be read ({error.strerror}).",
             expected="a file this user may read",
+            todo="mend its permissions",
         ) from error
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)

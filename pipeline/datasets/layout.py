@@ -69,6 +69,7 @@ def read_layout(path: Path) -> Listing:
         raise DataError(
             f"{path} is a file of a kind that holds no data set.",
             expected="a folder, a .zip or .tar archive, a .csv, or a .txt list file",
+            todo="point DATA= at the folder that holds the class folders",
         )
     listing = listing.in_order()
     listing.check(path)
@@ -112,6 +113,7 @@ def _look(folder: str) -> _Level:
         raise DataError(
             f"The folder {folder} cannot be read ({error.strerror}).",
             expected="a folder this user may read",
+            todo="mend its permissions",
         ) from error
     level.folders = dict(sorted(level.folders.items()))
     return level

@@ -163,6 +163,7 @@ class Listing:
                 f"{source}: {int(np.sum(self.split == UNSPLIT)):,} of {len(self.paths):,} images "
                 "have no split, the others have one.",
                 expected="a split for every image, or for none",
+                todo="fill in the split of every image, or of none",
             )
         if present == {UNSPLIT}:
             return
@@ -170,6 +171,7 @@ class Listing:
             raise DataError(
                 f"{source} has no training images, only {' and '.join(_names(present))}.",
                 expected="a split named train beside it",
+                todo="add a train split, or take the splits away: the set is then cut by SEED",
             )
         known = set(labels[self.split == TRAIN].tolist())
         for split in sorted(present - {TRAIN}):

@@ -50,6 +50,7 @@ def list_files_in(folder: Path) -> dict[int, Path]:
             raise DataError(
                 f"{found[split].name} and {path.name} in {folder} both mean {SPLITS[split]}.",
                 expected="one list file a split",
+                todo="join them, or rename one",
             )
         found[split] = path
     return found
@@ -82,6 +83,7 @@ def _lines(path: Path, split: int) -> Iterator[_Row]:
             raise DataError(
                 f"{path}, line {number}, has no label: {stripped[:80]!r}.",
                 expected="one 'path label' a line; the label is what stands after the last space",
+                todo="mend that line",
             )
         yield _Row(parts[0], parts[1], split, f"{path.name}:{number}")
 
@@ -136,6 +138,7 @@ def read_table(path: Path) -> Listing:
                     f"{where} has {plural(len(cells), 'cell', 'cells')}.",
                     expected=f"{len(header)}, as in the first line; "
                     "a cell that holds the delimiter stands in double quotes",
+                    todo="mend that row",
                 )
             word = cells[split_at] if split_at is not None else ""
             rows.append(
@@ -149,7 +152,9 @@ def read_table(path: Path) -> Listing:
             )
     except csv.Error as error:
         raise DataError(
-            f"{path}, line {reader.line_num}: {error}.", expected="a CSV file"
+            f"{path}, line {reader.line_num}: {error}.",
+            expected="a CSV file",
+            todo="mend that line",
         ) from error
     names = tuple(header[column] or f"column{column + 1}" for column in kept)
     return _listing(rows, names, path, path.parent)
@@ -160,7 +165,11 @@ def _split_cell(word: str, where: str) -> int:
         return UNSPLIT
     split = split_of(word)
     if split is None:
-        raise DataError(f"{where}: the split {word!r} is not known.", expected=", ".join(SPLITS))
+        raise DataError(
+            f"{where}: the split {word!r} is not known.",
+            expected=", ".join(SPLITS),
+            todo="mend that row",
+        )
     return split
 
 
@@ -178,7 +187,11 @@ def _text(path: Path) -> str:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path} cannot be read ({error.strerror}).", expected="a readable file")
+    return DataError(
+        f"{path} cannot be read ({error.strerror}).",
+        expected="a readable file",
+        todo="mend its permissions",
+    )
 
 
 def _listing(rows: Sequence[_Row], columns: tuple[str, ...], source: Path, folder: Path) -> Listing:
@@ -188,6 +201,7 @@ def _listing(rows: Sequence[_Row], columns: tuple[str, ...], source: Path, folde
             f"{plural(len(empty), 'row has', 'rows have')} an empty path or label in {source}: "
             f"{few(empty)}.",
             expected="a path and a label in every row",
+            todo="fill in or remove those rows",
         )
     root = Path(os.path.realpath(folder))
     paths = [_relative(row.path, root) for row in rows]
@@ -246,9 +260,10 @@ def _once(
             kept_paths.append(path)
     if doubtful:
         raise DataError(
-            f"{plural(len(doubtful), 'row of', 'rows of')} {source} give a file a second label: "
+            f"{plural(len(doubtful), 'row', 'rows')} of {source} with a second label for a file: "
             f"{few(doubtful)}.",
             expected="one label a file",
+            todo="take the wrong rows out",
         )
     return kept_rows, kept_paths, len(rows) - len(kept_rows)
 

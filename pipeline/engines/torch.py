@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.backbones.network import Tapped
-from pipeline.errors import DeviceError
+from pipeline.errors import DeviceError, first_line
 from pipeline.preprocess import Preprocessing
 
 __all__ = ["TorchEngine"]
@@ -64,7 +64,7 @@ class TorchEngine:
             self._tapped = tapped.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:
             raise DeviceError(
-                f"The network cannot be put on {device}: {str(error).splitlines()[0]}",
+                f"The network cannot be put on {device}: {first_line(error)}",
                 todo="DEVICE=cpu runs it here",
             ) from error
 

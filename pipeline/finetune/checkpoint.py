@@ -92,8 +92,15 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def _network(
     path: Path, model: str, meta: Mapping[str, Any], tensors: dict[str, Tensor]
 ) -> nn.Module:
+    final, n_classes = str(meta["final"]), len(meta["classes"])
+    last = tensors.get(f"{final}.weight")
+    if last is None or last.shape[:1] != (n_classes,):  # before a layer of that size is made
+        raise refusal(path, f"it has no last layer {final} for {n_classes} classes")
     network, _, _ = build(find(model), "none", folder=path.parent, seed=0, offline=True)
-    new_head(network, str(meta["final"]), len(meta["classes"]), seed=0)
+    try:
+        new_head(network, final, n_classes, seed=0)
+    except AttributeError as error:
+        raise refusal(path, f"{model} has no layer {final}") from error
     own = network.state_dict()
     wrong = [n for n in own.keys() | tensors.keys() if _differ(own.get(n), tensors.get(n))]
     if wrong:

@@ -56,16 +56,15 @@ def read_description(path: Path) -> dict[str, Any]:
         if meta.get("schema") != SCHEMA or not meta.keys() >= _NEEDED:
             raise ValueError(f"its schema is {meta.get('schema')!r}")
         classes = meta["classes"]
-        if not all(isinstance(name, str) for name in classes) or len(set(classes)) < 2:
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError("its classes are no names")
-        fields = meta["preprocessing"]
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        fields.pop("version", None)
-        meta["preprocessing"] = Preprocessing(**fields)
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise ValueError("its classes are not at least two different names")
+        meta["preprocessing"] = Preprocessing.from_dict(meta["preprocessing"])
         if not 0 < float(meta["temperature_scale"]) < float("inf"):
             raise ValueError("its temperature is not positive")
         meta["tensors_sha256"] = str(meta["tensors_sha256"])
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise refusal(json_path, str(error)) from error
     return meta
 

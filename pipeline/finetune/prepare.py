@@ -218,7 +218,7 @@ def _to_device(network: nn.Module, device: str) -> None:
 def _trunk_views(setup: Setup, settings: FinetuneSettings) -> str:
     if settings.trunk_views != "auto":
         return settings.trunk_views
-    return "random:8" if setup.codes.views == "center" else setup.codes.views
+    return "random:4" if setup.codes.views == "center" else setup.codes.views
 
 
 def _cached(

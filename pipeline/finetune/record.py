@@ -37,6 +37,8 @@ class Outcome:
     ----------
     val_scores, test_scores : float64 (n, K)
         Before softmax; `test_scores` is None for an interrupted run.
+    fit_s : float
+        Seconds of all training: the probe, trials, every phase with its looks at val, the refit.
     scale : float
         Probabilities are ``softmax(scale * scores)``.
     """
@@ -51,6 +53,7 @@ class Outcome:
     epochs: Sequence[int]
     trials: Sequence[Mapping[str, Any]]
     head: Head | None
+    fit_s: float
     codes_s: float
     val_scores: NDArray[np.float64]
     test_scores: NDArray[np.float64] | None
@@ -135,7 +138,6 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.test_scores is not None:
         metrics["test"] = _measured(outcome, rows.test, outcome.test_scores)
     last = outcome.prepared[-1].task.plan
-    fit_s = sum(row.get("seconds", 0.0) for row in outcome.curve)
     codes_s = outcome.codes_s + sum(one.codes_s for one in outcome.prepared)
     warnings = [*manifest.warnings, *outcome.warnings, *rows.warnings, *_notes(outcome)]
     return build_record(
@@ -153,9 +155,9 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         metrics=metrics,
         times_s={
             "codes": codes_s,
-            "fit": fit_s,
+            "fit": outcome.fit_s,
             "predict": outcome.predict_s,
-            "total": max(time.perf_counter() - outcome.began, codes_s + fit_s),
+            "total": max(time.perf_counter() - outcome.began, codes_s + outcome.fit_s),
         },
         fingerprint=outcome.fingerprint,
         warnings=list(dict.fromkeys(warnings)),
@@ -244,8 +246,6 @@ def _notes(outcome: Outcome) -> list[str]:
     for one in outcome.prepared:
         if one.trunk == "cached" and asked:
             notes.append(f"TRUNK=cached: {one.trunk_views} views in place of AUGMENT.")
-    if outcome.settings.refit and not outcome.refit and outcome.test_scores is not None:
-        notes.append("REFIT has no effect: val is the data set's own, which no head trains on.")
     return notes
 
 

@@ -189,6 +189,8 @@ class _Run:
     epochs: list[int] = field(default_factory=list)
     head: Head | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
+    fit_s: float = 0.0
+    chosen: tuple[Best, dict[str, torch.Tensor]] | None = None  # kept while it is trained again
 
     def __post_init__(self) -> None:
         """Name the run and take its fingerprint."""
@@ -237,13 +239,16 @@ class _Run:
                 setup, network, self.phases[0], self._state_path, self.fingerprint
             )
             self.phases = [tuned_settings]
+            self.fit_s += sum(trial["seconds"] for trial in self.trials)
         best = self._phases(network, rows.train, rows.val, "phase")
         scale = _temperature(best, setup.manifest.labels[rows.val])
         refit = self.settings.refit and rows.val_from == "cut"
         if refit:
             setup.say(f"training again on train and val, to epoch {self.epochs[-1]}")
             self._release()
-            network.to("cpu").load_state_dict(start)
+            network.to("cpu")
+            self.chosen = best, {n: t.clone() for n, t in network.state_dict().items()}
+            network.load_state_dict(start)
             both = np.sort(np.concatenate([rows.train, rows.val]))
             self._start(network, both)
             self._phases(network, both, np.empty(0, np.int64), "refit", until=list(self.epochs))
@@ -286,6 +291,7 @@ class _Run:
             class_names=manifest.class_names,
             progress=setup.progress,
         )
+        self.fit_s += self.head.times_s["fit"]
         put_head(network, str(setup.card.final), self.head)
 
     def _phases(
@@ -322,6 +328,7 @@ class _Run:
             training.close()
             best = training.best
             assert best is not None
+            self.fit_s += training.seconds
             if until is None:
                 self.curve += training.curve
                 self.epochs.append(best.epoch)
@@ -350,6 +357,7 @@ class _Run:
             epochs=self.epochs,
             trials=self.trials,
             head=self.head,
+            fit_s=self.fit_s,
             codes_s=self.probed.codes.extraction_s if self.probed else 0.0,
             val_scores=best.scores.numpy(),
             test_scores=test_scores,
@@ -373,16 +381,22 @@ class _Run:
         training = self.training
         if training is None or training.best is None or not self.setup.world.first:
             return
-        if not len(training.best.scores):
-            return  # it was being trained again on train and val: nothing to measure it on
-        training.restore_best()
-        self._release()
-        self.curve, self.epochs = self.curve + training.curve, [*self.epochs, training.best.epoch]
-        scale = _temperature(training.best, self.setup.manifest.labels[self.setup.rows.val])
-        write_result(self._outcome(training.best, scale, None), training.task.network)
+        network = training.task.network
+        if self.chosen is not None:
+            best, weights = self.chosen
+            self._release()
+            network.to("cpu").load_state_dict(weights)
+        else:
+            best = training.best
+            training.restore_best()
+            self._release()
+            self.fit_s += training.seconds
+            self.curve, self.epochs = self.curve + training.curve, [*self.epochs, best.epoch]
+        scale = _temperature(best, self.setup.manifest.labels[self.setup.rows.val])
+        write_result(self._outcome(best, scale, None), network)
         self.setup.say(
-            f"interrupted: the best epoch so far ({training.best.epoch}) is kept as "
-            f"{self.name}.interrupted; the same command goes on after epoch {training.epoch}"
+            f"interrupted: the best epoch so far ({best.epoch}) is kept as "
+            f"{self.name}.interrupted; the same command goes on from the last whole epoch"
         )
 
 

@@ -104,7 +104,11 @@ class Best:
 
 
 class Training:
-    """The state of a training: weights, optimiser, average, curve, best epoch."""
+    """The state of a training: weights, optimiser, average, curve, best epoch.
+
+    A row of the curve has ``seconds``, of the epoch's steps, and ``val_seconds``, of its look at
+    val; of a training that was continued, those of the run that made it.
+    """
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -124,6 +128,11 @@ class Training:
             self._replica = nn.parallel.DistributedDataParallel(
                 task.model, device_ids=ids, broadcast_buffers=False
             )
+
+    @property
+    def seconds(self) -> float:
+        """What it took so far."""
+        return float(sum(row.get("seconds", 0) + row.get("val_seconds", 0) for row in self.curve))
 
     def close(self) -> None:
         """Let go of the gradient hooks of several processes; another training may follow."""
@@ -159,8 +168,10 @@ class Training:
         key: tuple[float, ...] = (float(self.epoch),)
         scores = torch.empty(0, task.n_classes, dtype=torch.float64)
         if len(task.val):
+            began = time.perf_counter()
             with self._averaged():
                 scores = score(task, task.val)
+            row |= {"val_seconds": time.perf_counter() - began}
             truth = torch.from_numpy(task.labels[task.val])
             loss = float(F.cross_entropy(scores, truth))
             accuracy = float((scores.argmax(1) == truth).double().mean())

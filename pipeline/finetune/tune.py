@@ -36,6 +36,7 @@ class _Trial:
     epochs: int = 0
     loss: float = math.inf
     accuracy: float = 0.0
+    seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -44,6 +45,7 @@ class _Trial:
             "epochs": self.epochs,
             "val_loss": self.loss if math.isfinite(self.loss) else None,
             "val_accuracy": self.accuracy,
+            "seconds": self.seconds,
         }
 
 
@@ -77,7 +79,7 @@ def tuned(
     Returns
     -------
     trials : list of dict
-        Every pair: lr, weight_decay, epochs it was given, val_loss, val_accuracy.
+        Every pair: lr, weight_decay, epochs it was given, val_loss, val_accuracy, seconds.
     settings : FinetuneSettings
         With the best pair.
 
@@ -131,5 +133,5 @@ def _advance(
     except TrainingError as error:
         setup.say(f"given up: {error.found}")
         trial.loss = math.inf
-    trial.epochs = training.epoch
+    trial.epochs, trial.seconds = training.epoch, training.seconds
     training.close()

@@ -39,7 +39,7 @@ class Inputs:
     ----------
     names : tuple of str
         What each is called in the output: its path as the user would write it; of an archive,
-        its path inside it.
+        its path inside it, without a folder that wraps everything.
     paths : tuple of str
         Where each lies.
     remarks : tuple of str
@@ -95,12 +95,15 @@ def _below(roots: list[str], asked: str) -> Inputs:
     """Take the images among `roots` and in all folders below, each once, in order."""
     found: dict[str, None] = {}
     passed: Counter[str] = Counter()
+    closed: list[str] = []
     for root in roots:
         if not os.path.isdir(root):  # noqa: PTH112
             _take(root, found, passed)
             continue
         seen = set()
-        for folder, folders, files in os.walk(root, followlinks=True):
+        for folder, folders, files in os.walk(
+            root, followlinks=True, onerror=lambda error: closed.append(str(error.filename))
+        ):
             status = os.stat(folder)  # noqa: PTH116
             here = (status.st_dev, status.st_ino)
             if here in seen:  # a link back up, or a second way to the same folder
@@ -114,7 +117,7 @@ def _below(roots: list[str], asked: str) -> Inputs:
     if not found:
         held = f", only {nature(passed)}" if passed else ""
         raise DataError(f"{asked} holds no image{held}.", expected=_EXPECTED)
-    remarks = []
+    remarks = [f"{name} cannot be opened and was passed over." for name in closed]
     if passed:
         n_passed = sum(passed.values())
         remarks.append(
@@ -146,7 +149,7 @@ def _found(name: str, folder: Path) -> str:
 def _lines(path: Path) -> list[str]:
     """Read a list of paths; a label behind a path, as training has it, is passed over."""
     names = []
-    for line in _text(path).splitlines():
+    for line in _text(path).split("\n"):
         name = line.strip()
         bare = name.rpartition(" ")[0].rstrip() or name
         whole_is_there, bare_is_there = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ __all__ = ["Images", "Item", "Loaded", "as_items", "load_item", "name_of"]
 Item: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Images: TypeAlias = Item | Iterable[Item]
 
+_MAX_BYTES = 1 << 30  # of a file: MAX_PIXELS of 16 bits and four channels are 800 MB
 _LOCKS = [threading.Lock() for _ in range(61)]  # PIL decodes an opened image at its first use
 
 
@@ -130,7 +132,14 @@ def _bytes_of(item: str | os.PathLike[str] | bytes) -> bytes:
     if isinstance(item, bytes):
         return item
     try:
-        return Path(item).read_bytes()
+        path = Path(item)
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe or a device might never end
+            folder = stat.S_ISDIR(status.st_mode)
+            raise ImageError("a folder, no file" if folder else "a device or a pipe, no file")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(f"absurdly large: {status.st_size:,} bytes")
+        return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise ImageError(f"cannot be read ({getattr(error, 'strerror', error)})") from error
 

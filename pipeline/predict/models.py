@@ -7,6 +7,7 @@ have the very weights that the head was fitted on.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from pipeline.backbones import load_card
 from pipeline.backbones.card import Card
 from pipeline.engines import Engine, open_engine
 from pipeline.engines.choice import pick_device
-from pipeline.errors import BackboneError, HeadError, SettingsError
+from pipeline.errors import BackboneError, HeadError, SettingsError, TrainingError
 from pipeline.extract import as_stored
 from pipeline.files import sha256_file
 from pipeline.finetune.description import read_description, refusal
@@ -113,7 +114,19 @@ class NetworkModel:
         return as_stored(block, "float32")
 
     def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Average scores (n, V, K) over the views, and take the softmax."""
+        """Average scores (n, V, K) over the views, and take the softmax.
+
+        Raises
+        ------
+        TrainingError
+            The network has another number of scores than classes.
+        """
+        if blocks[0].shape[2:] != (len(self.classes),):
+            raise TrainingError(
+                f"The network gives scores of shape {blocks[0].shape[2:]}.",
+                expected=f"one for each of {len(self.classes)} classes",
+                todo="fetch both files of the run again",
+            )
         scores = self.temperature_scale * blocks[0].astype(np.float64).mean(axis=1)  # (n, K)
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
@@ -241,14 +254,13 @@ def _head_model(
     progress: Progress,
 ) -> HeadModel:
     head, meta = load_head(run.stem)
-    asked = _asked(run, meta)
-    config = meta["codes"]
+    trained = _trained_on(run, meta)
+    asked, config = trained.asked, trained.config
     if weights:
         asked = replace(asked, weights=weights)
-    found = re.fullmatch(r"random start, seed (\d+)", str(config.get("weights")))
     source: dict[str, Any] = {
         "cache": cache,
-        "seed": int(found.group(1)) if found else 0,
+        "seed": trained.seed,
         "offline": offline,
         "progress": progress,
     }
@@ -261,8 +273,8 @@ def _head_model(
             expected="the very same weights: with others its predictions would mean nothing",
             todo="WEIGHTS=<file> if they lie elsewhere; else train the head again with these",
         )
-    preprocessing, views = _reading(run, config)
-    layers = card.resolve(tuple(config["layers"]))
+    preprocessing, views = trained.preprocessing, trained.views
+    layers = card.resolve(trained.layers)
     key = codes_key(run.data, card, layers, preprocessing, views, asked, cache=cache)
     if key.fingerprint != meta["codes_fingerprint"]:
         other = [name for name in ("backbone", "preprocessing", "views", "layers", "pool")
@@ -284,44 +296,49 @@ def _head_model(
     return HeadModel(head, key, preprocessing, views, engine, asked.dtype, notes)
 
 
-def _asked(run: Run, meta: dict[str, Any]) -> CodesSettings:
-    """Read the settings of the codes out of a head's description."""
+@dataclass(frozen=True)
+class _Trained:
+    """What a head's description says of the codes that it was trained on."""
+
+    config: dict[str, Any]
+    asked: CodesSettings
+    layers: tuple[str, ...]
+    preprocessing: Preprocessing
+    views: Views
+    seed: int  # of a random start
+
+
+def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
+    """Read what the codes are out of a head's description, which may be a stranger's."""
     try:
         config = meta["codes"]
-        asked = {k: tuple(v) if isinstance(v, list) else v for k, v in config["asked"].items()}
-        settings: CodesSettings = from_mapping(CodesSettings, asked)
-        for name in ("model", "weights", "pool", "fit", "views", "precision", "dtype"):
-            if not isinstance(getattr(settings, name), str):
-                raise ValueError(f"its {name} is no word")
-        if not isinstance(meta["codes_fingerprint"], str) or not isinstance(settings.size, int):
-            raise ValueError("its fingerprint is no word, or its size no number")
-        if not all(isinstance(layer, str) for layer in config["layers"]) or not config["layers"]:
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["asked"].items()}
+        asked: CodesSettings = from_mapping(CodesSettings, values)
+        for field in dataclasses.fields(CodesSettings):
+            if type(getattr(asked, field.name)) is not type(field.default):
+                raise ValueError(f"its {field.name} is of another type")
+        layers = tuple(config["layers"])
+        if not layers or not all(isinstance(layer, str) for layer in (*layers, *asked.layers)):
             raise ValueError("its layers are no names")
-        if not isinstance(config["weights_digest"], str):
-            raise ValueError("its weights have no digest")
-    except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as error:
-        raise _refusal(run, error) from error
-    return settings
-
-
-def _reading(run: Run, config: dict[str, Any]) -> tuple[Preprocessing, Views]:
-    """Read how images were read out of a head's description."""
-    try:
-        fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v
-            for k, v in config["preprocessing"].items()
-            if k != "version"
-        }
+        for digest in (meta["codes_fingerprint"], config["weights_digest"]):
+            if not isinstance(digest, str):
+                raise ValueError("a digest is no word")
+        Path(asked.weights).is_file()  # raises where no system could have a file of that name
+        start = re.fullmatch(r"random start, seed (\d{1,18})", str(config.get("weights")))
         kind, count, seed = config["views"]
-        views = Views.parse(f"random:{count}" if kind == "random" else kind, int(seed))
-        return Preprocessing(**fields), views
-    except (KeyError, TypeError, AttributeError, ValueError, SettingsError) as error:
-        raise _refusal(run, error) from error
-
-
-def _refusal(run: Run, error: Exception) -> HeadError:
-    return HeadError(
-        f"{run.file('.model.json')} does not say what its codes are ({error}).",
-        expected="a head that make svm, softmax or heads wrote",
-        todo="train the head again",
-    )
+        return _Trained(
+            config=config,
+            asked=asked,
+            layers=layers,
+            preprocessing=Preprocessing.from_dict(config["preprocessing"]),
+            views=Views.parse(f"random:{count}" if kind == "random" else str(kind), int(seed)),
+            seed=int(start.group(1)) if start else 0,
+        )
+    except (
+        KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError, SettingsError,
+    ) as error:  # fmt: skip
+        raise HeadError(
+            f"{run.file('.model.json')} does not say what its codes are ({error}).",
+            expected="a head that make svm, softmax or heads wrote",
+            todo="train the head again",
+        ) from error

@@ -175,7 +175,7 @@ def _training_rows(run: Run, codes: Codes) -> NDArray[np.int64]:
         tested = set()
     if tested:
         training = np.array([path not in tested for path in codes.paths])
-    if run.record and "val" in run.record["splits"]:  # it chose the settings, and trained nothing
+    if "val" in (run.splits or ()):  # it chose the settings, and trained nothing
         training &= codes.split != b"val"
     rows = np.flatnonzero(training)
     rows = rows[np.argsort(codes.split[rows] == b"test", kind="stable")]  # paths in train first
@@ -185,9 +185,9 @@ def _training_rows(run: Run, codes: Codes) -> NDArray[np.int64]:
 
 def _remark(run: Run, codes: Codes, rows: NDArray[np.int64]) -> str:
     """Say so where the cache no longer holds the images that the run was trained on."""
-    if run.record is None:
+    count = (run.splits or {}).get("train")
+    if count is None:
         return ""
-    count = int(sum(run.record["splits"]["train"].values()))
     have = int(np.isin(codes.sha256, codes.sha256[rows]).sum())
     if len(rows) <= count <= have:
         return ""

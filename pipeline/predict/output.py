@@ -19,6 +19,10 @@ __all__ = ["Table"]
 class Table:
     """What is written of each image.
 
+    A spreadsheet takes a CSV cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and
+    file and class names may be a stranger's. In CSV, such a path gets ``./`` in front, which is
+    the same file; such a class name a ``'``, unless it is a number. JSON has them as they are.
+
     Attributes
     ----------
     classes : tuple of str
@@ -99,31 +103,48 @@ class Table:
             names += [f"top{k}", f"top{k}_probability"]
         for k in range(1, self.n_nearest + 1):
             names += [f"nearest{k}", f"nearest{k}_class", f"nearest{k}_distance"]
-        return names + [f"class {one}" if one in names else one for one in self.classes]
+        return names + [f"class {one}" if one in names else _harmless(one) for one in self.classes]
 
     def _cells(self, row: dict[str, Any]) -> list[str]:
-        cells = [row["path"], row["predicted"] or "", row["status"], row["reason"]]
+        predicted = _harmless(row["predicted"] or "")
+        cells = [_harmless(row["path"], "./"), predicted, row["status"], row["reason"]]
         if self.limit is not None:
             flag = row.get("unlike")
-            cells += [_number(row.get("distance")), "" if flag is None else str(int(flag))]
+            cells += [_cell(row.get("distance")), "" if flag is None else str(int(flag))]
         for kind, keys, count in (
             ("top", ("class", "probability"), min(self.top, len(self.classes))),
             ("nearest", ("path", "class", "distance"), self.n_nearest),
         ):
             listed = row.get(kind, [])
-            for k in range(count):
-                one = listed[k] if k < len(listed) else {}
-                cells += [_number(one.get(key)) for key in keys]
+            for one in [*listed, *[{}] * (count - len(listed))]:
+                cells += [_harmless(_cell(one.get(k)), _MARKS.get(k, "")) for k in keys]
         probabilities = row.get("probabilities", {})
-        return cells + [_number(probabilities.get(name)) for name in self.classes]
+        return cells + [_cell(probabilities.get(name)) for name in self.classes]
 
     @staticmethod
     def _csv_line(cells: list[str]) -> bytes:
         stream = io.StringIO(newline="")
         csv.writer(stream).writerow(cells)
-        return stream.getvalue().encode("utf-8", "surrogateescape")
+        try:
+            return stream.getvalue().encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, as JSON may have it in a class's name
+            return stream.getvalue().encode("utf-8", "backslashreplace")
 
 
-def _number(value: Any) -> str:
+_MARKS = {"path": "./", "class": "'"}  # what goes before a text that looks like a formula
+
+
+def _harmless(text: str, mark: str = "'") -> str:
+    """Keep a spreadsheet from taking a name for a formula."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return mark + text
+    return text
+
+
+def _cell(value: Any) -> str:
     """Spell a value; a number with as many digits as bring it back."""
     return "" if value is None else value if isinstance(value, str) else repr(value)

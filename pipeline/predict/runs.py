@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.datasets.listing import few, plural
+from pipeline.datasets.names import safe_name
 from pipeline.errors import ResultError
 from pipeline.files import sha256_file
 from pipeline.results import read_record
@@ -41,8 +42,20 @@ class Run:
 
     @property
     def data(self) -> str:
-        """Name of the data set: in the record, or the folder's."""
-        return str(self.record["data"]) if self.record else self.stem.resolve().parent.name
+        """Name of the data set, a folder's in the cache: in the record, or the folder's."""
+        named = str(self.record["data"]) if self.record else self.stem.resolve().parent.name
+        return safe_name(named)  # a stranger's record must not lead elsewhere
+
+    @property
+    def splits(self) -> dict[str, int] | None:
+        """Images a split; None where there is no record, or it does not say."""
+        try:
+            return {
+                str(split): sum(int(n) for n in counts.values())
+                for split, counts in (self.record or {})["splits"].items()
+            }
+        except (KeyError, AttributeError, TypeError, ValueError, OverflowError):
+            return None
 
     def file(self, suffix: str) -> Path:
         """Path of one of its files."""
@@ -67,10 +80,10 @@ def find_run(run: str | os.PathLike[str], results: Path) -> Run:
         written with.
     """
     text = os.fspath(run)
-    if not text:
-        raise _unknown(text, results)
     path = Path(text)
-    stem = path.with_name(_bare(path.name)) if path.name else path
+    if path.name in ("", ".."):
+        raise _unknown(text, results)
+    stem = path.with_name(_bare(path.name))
     if path.is_file() or _beside(stem, ".model.json").is_file():
         return _opened(stem)
     there = {found.relative_to(results).as_posix(): found for found in _stems(results)}
@@ -89,7 +102,7 @@ def find_run(run: str | os.PathLike[str], results: Path) -> Run:
 
 
 def _bare(name: str) -> str:
-    return next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s)), name)
+    return next((name.removesuffix(s) for s in _SUFFIXES if name.endswith(s) and name != s), name)
 
 
 def _beside(stem: Path, suffix: str) -> Path:
@@ -134,10 +147,10 @@ def _opened(stem: Path) -> Run:
     if path.is_file():
         record = read_record(path)
         if record["kind"] == "summary":
+            runs = record["runs"] if isinstance(record.get("runs"), list) else []
             raise ResultError(
-                f"{path} sums up {len(record['runs'])} runs and has no model of its own.",
-                expected="one of them",
-                todo=f"RUN={record['runs'][0]}",
+                f"{path} sums up several runs and has no model of its own.",
+                expected=f"one of them: {few([str(one) for one in runs])}",
             )
         run = Run(stem, record)
     for suffix in (".model.json", ".safetensors"):
@@ -148,11 +161,12 @@ def _opened(stem: Path) -> Run:
                 expected="a model beside the result: .model.json and .safetensors",
                 todo="run the method again, or copy the file too",
             )
-        digest = (run.record or {}).get("files", {}).get(file.name)
+        files = (run.record or {}).get("files")
+        digest = files.get(file.name) if isinstance(files, dict) else None
         if digest is not None and sha256_file(file) != digest:
             raise ResultError(
                 f"{file} is not the one that {path.name} was written with.",
-                expected=f"SHA-256 {digest[:12]}…",
+                expected=f"SHA-256 {str(digest)[:12]}…",
                 todo="run the method again, or copy all files of the run together",
             )
     return run

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.cache import CacheFile, Known, read_part
-from pipeline.codes import open_codes
+from pipeline.codes import open_codes, row_digests
 from pipeline.datasets import Manifest
 from pipeline.keys import Key
 
 __all__ = ["CodeStore"]
 
-_MOST_PARTS = 16
+_FEW_PARTS, _MOST_PARTS = 8, 64
 
 
 class CodeStore:
@@ -39,11 +39,7 @@ class CodeStore:
         self._file = CacheFile(key)
 
     def get(
-        self,
-        sha256: Sequence[str],
-        make: Callable[[list[int], CacheFile], None],
-        *,
-        on_wait: Callable[[str], None] = lambda holder: None,
+        self, sha256: Sequence[str], make: Callable[[list[int], CacheFile], None]
     ) -> list[NDArray[Any]]:
         """Give the codes of images, making those that are not there.
 
@@ -54,8 +50,6 @@ class CodeStore:
         make : callable
             Is given the places of the images without a row, each digest once, and adds their rows
             to the file as parts. What it raises is raised; the parts it added are kept.
-        on_wait : callable
-            Told who holds the file when another process does.
 
         Returns
         -------
@@ -66,17 +60,19 @@ class CodeStore:
         if self._key.path.exists():  # published files never change: no lock to read one
             codes = open_codes(self._key.path)
             if codes.fingerprint == self._key.fingerprint:
-                at = _find(np.asarray(codes.sha256), wanted)
-                if (at >= 0).all() and not np.isin(codes.damaged_rows(), at).any():
-                    return [np.asarray(codes[layer][at]) for layer in codes.layers]
-        with self._file.locked(on_wait):
+                at = _find(codes.sha256, wanted)
+                if (at >= 0).all():
+                    blocks = [np.asarray(codes[layer][at]) for layer in codes.layers]
+                    if (row_digests(blocks) == codes.row_digest[at]).all():
+                        return blocks
+        with self._file.locked(lambda holder: None):
             known = self._file.known()
             _, first = np.unique(wanted, return_index=True)
             missing = np.sort(first[~np.isin(wanted[first], known.sha256())])
             if len(missing):
                 make(missing.tolist(), self._file)
                 known = self._file.known()
-            if sum(source.is_part for source in known.sources) > _MOST_PARTS:
+            if _is_worth_publishing(known):
                 self._file.publish(_manifest(known), known)
                 known = self._file.known()
             return self._read(known, wanted)
@@ -97,6 +93,14 @@ class CodeStore:
             left &= ~take
         assert not left.any(), "make() did not make what it was asked for"
         return blocks
+
+
+def _is_worth_publishing(known: Known) -> bool:
+    """Whether to write the whole file anew: what it costs must stay in proportion to its gain."""
+    n_parts = sum(source.is_part for source in known.sources)
+    n_new = sum(len(source.sha256) for source in known.sources if source.is_part)
+    n_all = sum(len(source.sha256) for source in known.sources)
+    return n_parts > _MOST_PARTS or (n_parts > _FEW_PARTS and n_new > n_all / 8)
 
 
 def _rows_of(path: Path, is_part: bool, n_layers: int) -> list[NDArray[Any]]:

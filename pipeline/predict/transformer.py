@@ -39,6 +39,7 @@ from pipeline.stream import Batch, Stream
 __all__ = ["CodesTransformer"]
 
 _FOLDER = "transformer"  # in the cache
+_DIMS: dict[str, list[int]] = {}  # fingerprint of the codes to the numbers of each layer
 
 
 class CodesTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -217,15 +218,23 @@ class _Source:
         def make(missing: list[int], file: CacheFile) -> None:
             self._make(items, digests, missing, file)
 
-        blocks = CodeStore(self._key).get(digests, make)
-        views = (len(items), self._views.count, -1)
-        return np.concatenate([mean_view(block.reshape(views)) for block in blocks], axis=1)
+        shape = (len(items), self._views.count, -1)
+        blocks = [block.reshape(shape) for block in CodeStore(self._key).get(digests, make)]
+        _DIMS[self._key.fingerprint] = [block.shape[2] for block in blocks]
+        return np.concatenate([mean_view(block) for block in blocks], axis=1)
 
     def dims(self) -> list[int]:
-        """Numbers that each layer gives an image, by running one black image."""
-        size = self._preprocessing.size
-        black = np.zeros((1, size, size, 3), np.uint8)
-        return [int(np.prod(block.shape[1:])) for block in self._engine().run(black)]
+        """Numbers that each layer gives an image: known from its codes, or by running a black one.
+
+        They are kept for the life of the process, since naming the columns needs them each time.
+        """
+        known = _DIMS.get(self._key.fingerprint)
+        if known is None:
+            size = self._preprocessing.size
+            black = np.zeros((1, size, size, 3), np.uint8)
+            known = [int(np.prod(block.shape[1:])) for block in self._engine().run(black)]
+            _DIMS[self._key.fingerprint] = known
+        return known
 
     def _engine(self) -> Any:
         return open_engine(

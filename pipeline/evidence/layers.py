@@ -1,0 +1,184 @@
+"""How good a linear probe of each layer is: where in the network the classes come apart.
+
+Cross-validated on train alone, with the same folds for all layers; test is never looked at, so
+the choice of a layer may rest on these figures.
+"""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codes import Codes
+from pipeline.datasets import SPLITS, Manifest
+from pipeline.evidence.record import Request
+from pipeline.progress import Progress, silent
+from pipeline.settings import DataSettings, LayersSettings
+
+__all__ = ["probe_layers"]
+
+VERSION = 1
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+
+def probe_layers(
+    manifest: Manifest,
+    codes: Codes,
+    data: DataSettings,
+    settings: LayersSettings,
+    *,
+    results: Path,
+    command: str = "",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Measure a linear probe of every layer of the codes, or take the record that is there.
+
+    Parameters
+    ----------
+    manifest, codes
+        The images, and a file of codes that is current for them: with ``LAYERS=all`` those of
+        all stages of the network, first to last.
+    data : DataSettings
+        Its seed cuts the folds.
+    settings : LayersSettings
+        Which head, and how many folds.
+    results : Path
+        The results folder; the record goes to ``results/<data>/layers-*.json``.
+
+    Returns
+    -------
+    dict
+        ``layers``, in the order of the codes: each with ``layer``, ``code_dim``, ``depth`` (0
+        for the first, 1 for the last), ``accuracy`` (held out, 0 to 1), ``sd`` (over the
+        folds), ``log_loss``, ``C`` (chosen on the same held-out images, as all figures are, so
+        that they flatter every layer alike); ``best`` (its name), ``n_train``, ``folds``,
+        ``method``; ``reused`` where it was there.
+
+    Raises
+    ------
+    HeadError
+        A class has fewer than two different training images.
+    """
+    request = Request.of("layers", VERSION, manifest, codes, data, settings, results)
+    known = request.known()
+    if known is not None:
+        return known
+    rows = request.rows
+    # What stage two trains on: val too, unless the data set brings its own.
+    train = rows.split == TRAIN if manifest.val_from == "data" else rows.split != TEST
+    layers, folds, warnings = _probed(
+        codes,
+        train,
+        rows.labels[train],
+        rows.groups[train],
+        settings,
+        names=manifest.class_names,
+        seed=data.seed,
+        progress=progress,
+    )
+    best = max(layers, key=lambda one: (one["accuracy"], one["depth"]))
+    body = {
+        "method": settings.probe,
+        "views": str(codes.config["asked"]["views"]),
+        "size": int(codes.config["size"]),
+        "n_train": int(train.sum()),
+        "folds": folds,
+        "layers": layers,
+        "best": best["layer"],
+        "warnings": warnings,
+    }
+    return request.write(body | {"sentences": _sentences(body)}, command=command)
+
+
+def _probed(
+    codes: Codes,
+    train: NDArray[np.bool_],
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    settings: LayersSettings,
+    *,
+    names: tuple[str, ...],
+    seed: int,
+    progress: Progress,
+) -> tuple[list[dict[str, Any]], int, list[str]]:
+    """Search every layer's C on the same folds: figures, number of folds, warnings."""
+    import joblib
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from pipeline.heads.examples import mean_view
+    from pipeline.heads.folds import cut_folds
+    from pipeline.heads.grids import axes_of
+    from pipeline.heads.search import Problem, search
+
+    folds, notes = cut_folds(labels, groups, folds=settings.folds, seed=seed, class_names=names)
+    n_train = max(len(kept) for kept, _ in folds)
+
+    def one_layer(layer: str) -> tuple[dict[str, Any], list[str]]:
+        block = mean_view(codes.matrix([layer])[train])[:, None]  # (n, 1, D)
+        problem = Problem(
+            method=settings.probe,
+            codes=block,
+            labels=labels,
+            held_codes=block,
+            held_labels=labels,
+            folds=folds,
+            n_classes=len(names),
+            balanced=False,
+            views="mean",
+        )
+        axes = axes_of(settings.probe, n_train=n_train, code_dim=block.shape[2])
+        found = search(problem, axes, jobs=1, progress=silent)
+        point = next(p for p in found.curve if p["C"] == found.best["C"])
+        figures = {
+            "layer": layer,
+            "code_dim": int(block.shape[2]),
+            "accuracy": float(found.hits.mean()),
+            "sd": float(np.std(point["accuracy_per_fold"], ddof=1)),
+            "log_loss": found.log_loss,
+            "C": float(found.best["C"]),
+        }
+        return figures, [f"{layer}: {text}" for text in found.warnings]
+
+    codes.damaged_rows()  # looked for once, before the threads ask
+    last = max(1, len(codes.layers) - 1)
+    layers: list[dict[str, Any]] = []
+    # A thread a layer: they share the memory map, and no solver holds the interpreter.
+    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore", ConvergenceWarning)  # the search reports it
+        tasks = (joblib.delayed(one_layer)(layer) for layer in codes.layers)
+        jobs = settings.jobs or joblib.cpu_count()
+        with progress("layers", len(codes.layers), "layers") as meter:
+            for figures, texts in joblib.Parallel(jobs, prefer="threads", return_as="generator")(
+                tasks
+            ):
+                layers.append(figures | {"depth": len(layers) / last})
+                notes += texts
+                meter.advance()
+    return layers, len(folds), notes
+
+
+def _sentences(body: dict[str, Any]) -> list[str]:
+    layers = body["layers"]
+    best = next(one for one in layers if one["layer"] == body["best"])
+    how = f"{body['folds']}-fold cross-validation on {body['n_train']:,} training images"
+    said = [
+        f"Of {len(layers)} layers, a linear probe ({body['method']}) of {best['layer']} is the "
+        f"most accurate: {100 * best['accuracy']:.1f} % ({how})."
+        if len(layers) > 1
+        else f"A linear probe ({body['method']}) of {best['layer']} reaches "
+        f"{100 * best['accuracy']:.1f} % ({how})."
+    ]
+    if len(layers) > 1:
+        first, last = layers[0], layers[-1]
+        gain = 100 * (last["accuracy"] - first["accuracy"])
+        said.append(
+            f"From the first layer ({first['layer']}, {100 * first['accuracy']:.1f} %) to the last "
+            f"({last['layer']}, {100 * last['accuracy']:.1f} %) it "
+            f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.1f} points."
+        )
+    return said

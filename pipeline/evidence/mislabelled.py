@@ -1,0 +1,284 @@
+"""Images that are likely mislabelled, most suspicious first.
+
+Every labelled image, those of test too, is judged by a softmax head that never saw it: folds
+over all images, copies of equal bytes in one fold, ``C`` chosen on the held-out images, one
+temperature. Byte-identical images under different labels come first: there at least one label
+is certainly wrong. The others follow by the margin of confident learning. How many flipped
+labels this finds is measured in ``benchmarks/mislabelled.md``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings as python_warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.codes import Codes
+from pipeline.datasets import SPLITS, Manifest
+from pipeline.datasets.listing import few, plural
+from pipeline.evidence.confident import (
+    class_thresholds,
+    confident_classes,
+    label_margin,
+    other_class,
+)
+from pipeline.evidence.record import Request
+from pipeline.progress import Progress, silent
+from pipeline.settings import DataSettings, LabelsSettings
+
+__all__ = ["HeldOut", "find_mislabelled", "held_out_probabilities"]
+
+VERSION = 1
+METHOD = "softmax"
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """What a head that never saw an image says of it.
+
+    Attributes
+    ----------
+    probabilities : float64 (N, K)
+        Calibrated by one temperature.
+    C : float
+        Chosen on the same held-out images.
+    folds : int
+        How many there were.
+    warnings : tuple of str
+        Fewer folds than asked for; fits that did not converge.
+    """
+
+    probabilities: NDArray[np.float64]
+    C: float
+    folds: int
+    warnings: tuple[str, ...]
+
+
+def held_out_probabilities(
+    codes: NDArray[np.floating[Any]],
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    *,
+    class_names: tuple[str, ...],
+    folds: int,
+    seed: int,
+    jobs: int = 0,
+    progress: Progress = silent,
+) -> HeldOut:
+    """Give the probabilities of every image from a softmax head fitted without its fold.
+
+    Parameters
+    ----------
+    codes : float32 or float16 (N, V, D)
+        Of V views, which are averaged.
+    labels, groups : integer (N,)
+        Classes as given; equal groups for images of equal bytes.
+    class_names : tuple of str
+        K names.
+    folds, seed
+        Of the cross-validation.
+    jobs : int
+        Threads; 0: one a core.
+
+    Raises
+    ------
+    HeadError
+        A class has fewer than two different images.
+    """
+    import joblib
+    from scipy.special import softmax
+    from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    from pipeline.heads.calibrate import calibrate
+    from pipeline.heads.examples import mean_view
+    from pipeline.heads.folds import cut_folds
+    from pipeline.heads.grids import axes_of
+    from pipeline.heads.search import Problem, search
+
+    mean = mean_view(codes)[:, None]  # (N, 1, D)
+    cut, notes = cut_folds(labels, groups, folds=folds, seed=seed, class_names=class_names)
+    n_train = max(len(rows) for rows, _ in cut)
+    problem = Problem(
+        method=METHOD,
+        codes=mean,
+        labels=labels,
+        held_codes=mean,
+        held_labels=labels,
+        folds=cut,
+        n_classes=len(class_names),
+        balanced=False,
+        views="mean",
+    )
+    # One BLAS thread, as everywhere: the same numbers at any number of jobs.
+    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore", ConvergenceWarning)  # the search reports it
+        found = search(
+            problem,
+            axes_of(METHOD, n_train=n_train, code_dim=mean.shape[2]),
+            jobs=jobs or joblib.cpu_count(),
+            progress=progress,
+        )
+    scale = calibrate(found.scores, labels[found.rows], found.parts, optional=True).scale
+    probabilities = np.empty((len(labels), len(class_names)))
+    probabilities[found.rows] = softmax(scale * found.scores, axis=1)
+    return HeldOut(probabilities, float(found.best["C"]), len(cut), (*notes, *found.warnings))
+
+
+def find_mislabelled(
+    manifest: Manifest,
+    codes: Codes,
+    data: DataSettings,
+    settings: LabelsSettings,
+    *,
+    results: Path,
+    command: str = "",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """List the images whose label is most suspicious, or take the list that is there.
+
+    Parameters
+    ----------
+    manifest, codes
+        The images, and a file of codes that is current for them; several layers are used side
+        by side.
+    data : DataSettings
+        Its seed cuts the folds.
+    settings : LabelsSettings
+        Folds, and the share of the images that is listed.
+    results : Path
+        The results folder; the record goes to ``results/<data>/mislabelled-*.json``.
+
+    Returns
+    -------
+    dict
+        ``n_images``; ``n_certain`` (images with copies under another label); ``n_suspects``
+        (confidently of another class than their label); ``n_listed``; ``images``, each with
+        ``path``, ``split``, ``label``, ``suggested``, ``p_label``, ``p_suggested``, ``score``
+        (0 to 1, the lowest the most suspicious), ``certain``, ``suspect``, ``copies`` (paths of
+        the same bytes under another label); ``accuracy`` held out; ``C``, ``folds``;
+        ``thresholds`` (a class); ``reused`` where it was there.
+
+    Raises
+    ------
+    HeadError
+        A class has fewer than two different images.
+    """
+    request = Request.of(
+        "mislabelled", VERSION, manifest, codes, data, settings, results, extra=METHOD
+    )
+    known = request.known()
+    if known is not None:
+        return known
+    rows, names = request.rows, manifest.class_names
+    held = held_out_probabilities(
+        codes.matrix(),
+        rows.labels,
+        rows.groups,
+        class_names=names,
+        folds=settings.folds,
+        seed=data.seed,
+        jobs=settings.jobs,
+        progress=progress,
+    )
+    p, labels = held.probabilities, rows.labels
+    thresholds = class_thresholds(p, labels)
+    confident = confident_classes(p, thresholds)
+    suspect = (confident >= 0) & (confident != labels)
+    suggested = np.where(suspect, confident, other_class(p, labels))
+    score = label_margin(p, labels)
+    copies = _contradicting(labels, rows.groups)
+    certain = np.zeros(len(labels), dtype=bool)
+    certain[list(copies)] = True
+    for row, others in copies.items():  # of the classes that its copies bear, the most probable
+        suggested[row] = max((int(labels[other]) for other in others), key=lambda k: p[row, k])
+    order = np.lexsort((score, ~certain))
+    n_listed = min(len(order), max(math.ceil(settings.share * len(order)), int(certain.sum())))
+    images = [
+        {
+            "path": rows.paths[row],
+            "split": SPLITS[rows.split[row]],
+            "label": names[labels[row]],
+            "suggested": names[suggested[row]],
+            "p_label": float(p[row, labels[row]]),
+            "p_suggested": float(p[row, suggested[row]]),
+            "score": float(score[row]),
+            "certain": bool(certain[row]),
+            "suspect": bool(suspect[row]),
+            "copies": [rows.paths[other] for other in copies.get(row, ())],
+        }
+        for row in order[:n_listed].tolist()
+    ]
+    body = {
+        "method": METHOD,
+        "layers": list(codes.layers),
+        "views": str(codes.config["asked"]["views"]),
+        "size": int(codes.config["size"]),
+        "n_images": len(labels),
+        "n_certain": int(certain.sum()),
+        "n_suspects": int(suspect.sum()),
+        "n_listed": n_listed,
+        "accuracy": float(np.mean(p.argmax(axis=1) == labels)),
+        "C": held.C,
+        "folds": held.folds,
+        "thresholds": dict(zip(names, thresholds.tolist(), strict=True)),
+        "images": images,
+        "warnings": list(held.warnings),
+    }
+    pairs = Counter(
+        zip(labels[suspect].tolist(), suggested[suspect].tolist(), strict=True)
+    ).most_common(3)
+    said = [f"labelled {names[a]}, looks like {names[b]}: {n:,}" for (a, b), n in pairs]
+    body["sentences"] = _sentences(body, said)
+    return request.write(body, command=command)
+
+
+def _contradicting(
+    labels: NDArray[np.int32], groups: NDArray[np.int64]
+) -> dict[int, tuple[int, ...]]:
+    """Rows that have copies of the same bytes under another label, each with these copies."""
+    n_groups = int(groups.max()) + 1
+    lowest, highest = np.full(n_groups, labels.max() + 1), np.full(n_groups, -1)
+    np.minimum.at(lowest, groups, labels)
+    np.maximum.at(highest, groups, labels)
+    found: dict[int, tuple[int, ...]] = {}
+    for group in np.flatnonzero(lowest < highest).tolist():
+        members = np.flatnonzero(groups == group)
+        for row in members.tolist():
+            found[row] = tuple(members[labels[members] != labels[row]].tolist())
+    return found
+
+
+def _sentences(body: dict[str, Any], pairs: list[str]) -> list[str]:
+    """Say what was found; every word follows from the numbers."""
+    said = []
+    if body["n_certain"]:
+        first = body["images"][0]
+        said.append(
+            f"{plural(body['n_certain'], 'image has', 'images have')} byte-identical copies under "
+            "another label: at least one label of each such group is wrong "
+            f"({few([' = '.join([first['path'], *first['copies']])])})."
+        )
+    share = f"{body['n_suspects'] / body['n_images']:.1%}".replace("%", " %")
+    how = (
+        f"a softmax head that never saw them ({body['folds']}-fold cross-validation, accuracy "
+        f"{100 * body['accuracy']:.1f} %)"
+    )
+    if not body["n_suspects"]:
+        said.append(f"No label of {body['n_images']:,} images is contradicted by {how}.")
+        return said
+    said.append(
+        f"{body['n_suspects']:,} of {body['n_images']:,} labels ({share}) "
+        f"{'is' if body['n_suspects'] == 1 else 'are'} contradicted with "
+        f"confidence by {how}; {', '.join(pairs)}."
+    )
+    said.append(
+        "These are suspects, not errors: an image that is merely hard looks the same to the head."
+    )
+    return said

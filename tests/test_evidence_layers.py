@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import SMALL, StageOne
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from tuning import few_images
+
+from pipeline.cli import main
+from pipeline.evidence import evidence, probe_layers
+from pipeline.heads.folds import cut_folds
+from pipeline.settings import DataSettings, LayersSettings
+
+
+@pytest.fixture(scope="module")
+def folder(hotdog, backbones, tmp_path_factory):
+    """Give a folder with 80 photographs, a cache and results."""
+    folder = tmp_path_factory.mktemp("layers")
+    backbones.mkdir(exist_ok=True)
+    (folder / "cache").mkdir()
+    (folder / "cache" / "backbones").symlink_to(backbones)
+    few_images(hotdog, folder / "few", 30, 10)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder):
+    """Give manifest and codes of all layers of the photographs."""
+    stage_one = StageOne(folder / "cache")
+    manifest = stage_one.manifest(folder / "few")
+    return manifest, stage_one(manifest, layers=("all",)).codes
+
+
+@pytest.fixture(scope="module")
+def made(data, folder):
+    """Give the record of a softmax head for each layer."""
+    return probed(*data, folder / "results", jobs=1)
+
+
+def probed(manifest, codes, results, **settings):
+    return probe_layers(
+        manifest, codes, DataSettings(), LayersSettings(**settings), results=results
+    )
+
+
+def test_every_layer_is_probed_in_the_order_of_the_network(data, made):
+    _, codes = data
+    record = made
+    assert [one["layer"] for one in record["layers"]] == list(codes.layers)
+    assert [one["code_dim"] for one in record["layers"]] == [
+        codes[layer].shape[-1] for layer in codes.layers
+    ]
+    depths = [one["depth"] for one in record["layers"]]
+    assert (depths[0], depths[-1]) == (0, 1)
+    assert depths == sorted(depths)
+    top = max(one["accuracy"] for one in record["layers"])
+    best = next(one for one in record["layers"] if one["layer"] == record["best"])
+    assert best["accuracy"] == top
+    assert record["n_train"] == 60
+    assert record["best"] in record["sentences"][0]
+
+
+def test_figures_are_those_of_scikit_learn_on_the_same_folds(data, made):
+    manifest, codes = data
+    train = codes.split == b"train"
+    labels = codes.labels[train]
+    folds, _ = cut_folds(
+        labels, manifest.groups[train], folds=5, seed=0, class_names=manifest.class_names
+    )
+    compared = [one for one in made["layers"] if one["C"] <= 10]  # beyond, no solver gets far
+    assert len(compared) >= 2
+    for one in compared:
+        z = codes[one["layer"]][train].astype(np.float64)
+        per_fold = []
+        for rows, held in folds:
+            model = make_pipeline(
+                StandardScaler(), LogisticRegression(C=one["C"], tol=1e-6, max_iter=5000)
+            )
+            model.fit(z[rows], labels[rows])
+            per_fold.append(model.score(z[held], labels[held]))
+        assert one["accuracy"] == pytest.approx(np.mean(per_fold), abs=1 / 60 + 1e-9)  # an image
+        assert one["sd"] == pytest.approx(np.std(per_fold, ddof=1), abs=0.05)
+
+
+def test_the_test_split_does_not_enter_and_any_number_of_jobs_gives_the_same(data, made, tmp_path):
+    manifest, codes = data
+    labels = manifest.labels.copy()
+    test = manifest.split == 2
+    labels[test] = 1 - labels[test]
+    other = probed(replace(manifest, labels=labels), codes, tmp_path, jobs=2)
+    assert "reused" not in other
+    assert other["fingerprint"] != made["fingerprint"]
+    assert other["layers"] == made["layers"]
+
+
+def test_a_record_is_reused_and_another_head_has_its_own(data, made, folder):
+    manifest, codes = data
+    again = probed(manifest, codes, folder / "results", jobs=2)
+    assert again.pop("reused")
+    assert again == made
+    svm = probed(manifest, codes, folder / "results", probe="svm")
+    assert svm["method"] == "svm"
+    assert svm["name"] != made["name"]
+
+
+def test_the_command_marks_the_best_layer(made, folder, capsys):
+    named = [f"{k.upper()}={v}" for k, v in SMALL.items()]
+    places = [f"DATA={folder / 'few'}", f"CACHE={folder / 'cache'}"]
+    places.append(f"RESULTS={folder / 'results'}")
+    assert main(["layers", *named, *places]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("*")] == [made["best"]]
+    assert lines[-1].endswith("(was there already)")
+    assert main(["layers", *named, *places, "FOLDS=1"]) == 2
+
+
+def test_taking_what_is_there_loads_no_scikit_learn(made, folder):
+    code = (
+        "import sys; from pipeline.cli import main; code = main(sys.argv[1:]); "
+        "assert code == 0 and not {'sklearn', 'torch'} & set(sys.modules)"
+    )
+    named = [f"{k.upper()}={v}" for k, v in SMALL.items()]
+    places = [f"{name.upper()}={folder / name}" for name in ("cache", "results")]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "layers", f"DATA={folder / 'few'}", *named, *places],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(was there already)" in done.stdout
+
+
+def test_all_evidence_comes_at_once_and_what_is_too_small_is_said(data, made, folder):
+    manifest, codes = data
+    results = folder / "results"
+    found = evidence(manifest, codes, DataSettings(), results=results)
+    assert list(found) == ["mislabelled", "layers", "map"]
+    assert all(found[kind]["kind"] == kind for kind in found)
+    assert found["layers"]["fingerprint"] == made["fingerprint"]
+    again = evidence(manifest, codes, DataSettings(), results=results)
+    assert all(one["reused"] for one in again.values())
+    labels = np.zeros_like(manifest.labels)
+    labels[np.flatnonzero(manifest.split == 0)[0]] = 1
+    said = []
+    few = evidence(
+        replace(manifest, labels=labels), codes, DataSettings(), results=results, say=said.append
+    )
+    assert list(few) == ["map"]
+    assert len(said) == 2
