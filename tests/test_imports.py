@@ -1,0 +1,219 @@
+"""The order of the modules, held by walking their imports; and what quick commands do not load."""
+
+import ast
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import SMALL
+from pictures import write_set
+
+from pipeline.cli import main
+
+ROOT = Path(__file__).parents[1]
+
+# From left to right: a module or package of pipeline/ imports only what stands before it here.
+# Names that are not there yet have their place already.
+ORDER = """
+    errors files progress settings options provenance tables records metrics predictions results
+    images preprocess datasets hdf5 rows codes backbones keys engines stream cache extract
+    verify audit heads probe finetune evidence comparison predict runs advise report serve export
+    cli __main__
+""".split()  # fmt: skip
+COMMAND_LINE = ("cli", "options", "__main__")
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Give every module of the package, by its full name."""
+    found = {}
+    for path in (ROOT / "pipeline").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+    assert len(found) > 50
+    return found
+
+
+def unit(module: str) -> str:
+    """Give the module or package directly below pipeline."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@functools.cache
+def imported(module: str, *, typing: bool = True) -> frozenset[str]:
+    """Give what a module imports anywhere in it: our own modules by full name, others' by theirs.
+
+    With `typing` False, imports for the type checker alone are left out.
+    """
+    found = set()
+    waiting: list[ast.AST] = [modules()[module]]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing:
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules() else str(node.module))
+        waiting.extend(ast.iter_child_nodes(node))
+    return frozenset(found)
+
+
+def reached(unit_name: str) -> set[str]:
+    """Give the libraries that a unit loads, itself or through our other modules."""
+    waiting = [name for name in modules() if unit(name) == unit_name]
+    assert waiting, unit_name
+    seen, libraries = set(waiting), set()
+    while waiting:
+        for name in imported(waiting.pop(), typing=False):
+            if name not in modules():
+                libraries.add(name.partition(".")[0])
+            elif name not in seen:
+                seen.add(name)
+                waiting.append(name)
+    return libraries
+
+
+def test_every_module_has_a_place_in_the_order():
+    assert len(ORDER) == len(set(ORDER))
+    assert {unit(name) for name in modules()} - {""} <= set(ORDER), "give it a place in ORDER"
+
+
+def test_nothing_flows_back():
+    back = [
+        f"{name} imports {other}"
+        for name in modules()
+        for other in imported(name)
+        if unit(name) and unit(other) and other in modules() and unit(other) != unit(name)
+        if ORDER.index(unit(other)) > ORDER.index(unit(name))
+    ]
+    assert back == []
+
+
+def test_no_two_modules_import_each_other():
+    graph = {
+        name: {other for other in imported(name, typing=False) if other in modules()}
+        for name in modules()
+    }
+    while free := [name for name, others in graph.items() if not others & graph.keys()]:
+        for name in free:
+            del graph[name]
+    assert {name: sorted(others & graph.keys()) for name, others in graph.items()} == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "never"),
+    [
+        ("heads", {"torch", "torchvision", "timm", "h5py"}),
+        ("metrics", {"torch", "h5py", "sklearn", "scipy"}),
+        ("datasets", {"torch", "h5py", "sklearn", "PIL", "onnxruntime"}),
+        ("codes", {"torch", "sklearn", "PIL"}),
+        ("cache", {"sklearn", "onnxruntime"}),
+        ("results", {"torch", "h5py", "sklearn"}),
+        ("report", {"sklearn", "torch", "h5py"}),
+    ],
+)
+def test_what_a_stage_never_loads(name, never):
+    if name not in {unit(one) for one in modules()}:
+        pytest.skip(f"pipeline/{name} is not there yet")
+    assert not reached(name) & never
+
+
+def test_one_module_alone_touches_hdf5():
+    assert [name for name in modules() if "h5py" in imported(name)] == ["pipeline.hdf5"]
+    others = {"tables", "netCDF4", "zarr", "pandas"}
+    assert not [name for name in modules() if imported(name) & others]
+
+
+def spoken(tree: ast.Module) -> list[str]:
+    """List what in a module prints, asks, parses arguments or ends the process."""
+    calls = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    raised = [
+        ast.unparse(node.exc) for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.exc
+    ]
+    ends = ("print", "input", "exit", "quit", "sys.exit", "os._exit", "os.abort")
+    found = [call for call in calls if call in ends or call.startswith("sys.std")]
+    found += [one for one in raised if one.startswith("SystemExit")]
+    names = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    return found + [name for name in names if name in ("sys.argv", "sys.stdout")]
+
+
+def test_only_the_command_line_prints_parses_or_ends_the_process():
+    allowed = {"pipeline.progress": {"sys.stderr.fileno"}}  # to ask how wide the terminal is
+    found = {
+        name: sorted(set(spoken(tree)) - allowed.get(name, set()))
+        for name, tree in modules().items()
+        if unit(name) not in COMMAND_LINE
+    }
+    assert {name: words for name, words in found.items() if words} == {}
+    parsers = {"argparse", "getopt", "optparse", "click"}
+    assert {unit(name) for name in modules() if imported(name) & parsers} <= set(COMMAND_LINE)
+    assert any(spoken(tree) for name, tree in modules().items() if unit(name) == "cli")
+
+
+def test_nothing_loads_what_can_run_code():
+    """No pickles, and no joblib dumps of models; joblib is for parallel work."""
+    risky = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+    assert not [name for name in modules() if imported(name) & risky]
+    calls = [
+        (name, ast.unparse(node))
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("torch.load", "joblib.load", "joblib.dump", "eval", "exec")
+    ]
+    assert calls
+    assert [one for one in calls if "weights_only=True" not in one[1]] == []
+
+
+def loaded(*arguments: str) -> set[str]:
+    """Give the heavy libraries that one command has loaded at its end, in a process of its own."""
+    code = (
+        "import json, sys; from pipeline.cli import main; "
+        "code = main(sys.argv[1:]); "
+        "print(json.dumps([code, *sys.modules]), file=sys.stderr)"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    code_, *names = json.loads(child.stderr.splitlines()[-1])
+    assert code_ == 0, child.stderr
+    heavy = {"torch", "torchvision", "timm", "sklearn", "scipy", "onnx", "matplotlib", "pandas"}
+    return heavy & set(names)
+
+
+def test_quick_commands_load_nothing_heavy(cache, tmp_path, capsys):
+    data = write_set(tmp_path / "pets", 40)
+    settings = {**SMALL, "data": data, "cache": cache, "results": tmp_path / "results"}
+    asked = [f"{name.upper()}={value}" for name, value in settings.items()]
+    assert main(["svm", *asked]) == 0
+    assert loaded("features", *asked) == set()
+    assert loaded("data", *asked) == set()
+    assert loaded("verify", *asked) == set()
+    assert (
+        "(was there already)"
+        in subprocess.run(
+            [sys.executable, "-m", "pipeline", "svm", *asked],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    )
+    assert loaded("svm", *asked) == set()
+    (data / "cat" / "new.jpg").write_bytes((data / "dog" / "0001.jpg").read_bytes() + b"\0")
+    assert loaded("features", *asked) == set()  # the exported graph is there: no torch
+    run = next(path for path in (tmp_path / "results").rglob("*.json") if "model" not in path.name)
+    images = [f"IMAGES={data / 'cat'}", f"RUN={run}", f"CACHE={cache}"]
+    assert loaded("predict", *images) == set()

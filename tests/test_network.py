@@ -1,0 +1,343 @@
+"""What is found inside networks, and what is tapped from them, against plain PyTorch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SMALL
+from torch import nn
+from torch.nn import functional
+
+from pipeline.backbones.card import load_card, load_network
+from pipeline.backbones.catalog import PACKAGED, find, nearest
+from pipeline.backbones.network import Tapped, check_pool, survey
+from pipeline.engines import open_engine
+from pipeline.errors import BackboneError, SettingsError
+from pipeline.preprocess import Views, read_views
+from pipeline.settings import CodesSettings, MachineSettings
+
+NETWORKS = [  # of timm and torchvision: convolutions, a pointwise one as last layer, tokens
+    "test_efficientnet",
+    "test_resnet",
+    "test_convnext",
+    "test_vit",
+    "squeezenet1_1",
+    "shufflenet_v2_x0_5",
+    "resnet18",
+]
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory):
+    """Give networks with random weights and their cards, each made once."""
+    folder, made = tmp_path_factory.mktemp("networks"), {}
+
+    def get(model):
+        if model not in made:
+            settings = CodesSettings(model=model, weights="none")
+            made[model] = load_network(settings, cache=folder, seed=0, offline=True)
+        return made[model]
+
+    return get
+
+
+def watched(network: nn.Module, x: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+    """Run a network as anybody would, and keep what these modules gave."""
+    kept: dict[str, torch.Tensor] = {}
+    handles = [
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: kept.__setitem__(name, output)
+        )
+        for name in names
+    ]
+    with torch.no_grad():
+        network.eval()(x)
+    for handle in handles:
+        handle.remove()
+    return kept
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_stages_and_the_final_layer_of_any_network_are_found(seen, model):
+    card, network = seen(model)
+    assert card.final is not None
+    last = network.get_submodule(card.final)
+    n_scores = last.out_features if isinstance(last, nn.Linear) else last.out_channels
+    assert n_scores == 1000
+    assert 3 <= len(card.stages) <= 10
+    assert list(card.layers)[-1] == card.final
+    places = [list(card.layers).index(stage) for stage in card.stages]
+    assert places == sorted(places)
+    assert not network.training
+    sizes = [shape[-1] for stage in card.stages if len(shape := card.layers[stage]) == 3]
+    assert sizes == sorted(sizes, reverse=True)  # resolution only falls
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_all_layers_come_in_one_pass_and_are_what_plain_pytorch_gives(seen, model):
+    card, network = seen(model)
+    layers = card.resolve(("all",))
+    assert layers[-1] == "final"
+    assert set(layers[:-1]) == set(card.stages) - {card.pooled_is_final}
+    size = card.preprocessing.size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    runs = []
+    handle = network.register_forward_pre_hook(lambda *_: runs.append(1))
+    codes = dict(zip(layers, tapped(card, network, layers, "mean")(images), strict=True))
+    handle.remove()
+    assert len(runs) == 1
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+    outputs = watched(network, x, [*layers[:-1]])
+    for layer in layers[:-1]:
+        whole = outputs[layer]
+        if whole.ndim == 4 and whole.shape[1] == whole.shape[2] != whole.shape[3]:
+            whole = whole.permute(0, 3, 1, 2)
+        plain = whole.mean((2, 3)) if whole.ndim == 4 else whole.mean(1)
+        assert close(codes[layer], plain.numpy()), layer
+    # The final layer is what the last linear layer is given: put through it, it gives the scores.
+    last = network.get_submodule(card.final)
+    with torch.no_grad():
+        scores = network(x)
+        code = torch.from_numpy(codes["final"])
+        if isinstance(last, nn.Linear):
+            assert close(last(code).numpy(), scores.numpy())
+    assert codes["final"].shape == (3, getattr(last, "in_features", None) or last.in_channels)
+
+
+def plain_colours(card):
+    return card.preprocessing.mean, card.preprocessing.std
+
+
+def tapped(card, network, layers, pool, **options):
+    """Give a function from bytes to the codes of these layers; the network stays as it was."""
+    import copy
+
+    module = Tapped(
+        copy.deepcopy(network), layers, card.final, pool, card.preprocessing, **options
+    ).eval()
+
+    def run(images):
+        with torch.inference_mode():
+            return [output.numpy() for output in module(torch.from_numpy(images))]
+
+    return run
+
+
+def close(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-3) -> bool:
+    """Compare to a share of the largest value, which is how the engines' tolerance is stated."""
+    return a.shape == b.shape and float(np.abs(a - b).max()) <= tolerance * float(np.abs(b).max())
+
+
+@pytest.mark.parametrize("pool", ["max", "grid:2", "grid:3", "none"])
+def test_pooling_is_what_torch_pools(seen, pool):
+    card, network = seen("test_resnet")
+    layer = card.stages[-1]
+    size = 150  # maps of 5 x 5: bins of a grid overlap
+    images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
+    (codes,) = tapped(card, network, (layer,), pool)(images)
+    (whole,) = tapped(card, network, (layer,), "none", stop_early=False)(images)
+    whole = torch.from_numpy(whole)
+    expected = {
+        "max": lambda: whole.amax((2, 3)),
+        "grid:2": lambda: functional.adaptive_avg_pool2d(whole, 2).flatten(1),
+        "grid:3": lambda: functional.adaptive_avg_pool2d(whole, 3).flatten(1),
+        "none": lambda: whole,
+    }[pool]()
+    assert close(codes, expected.numpy(), 1e-6)
+
+
+@pytest.mark.parametrize("pool", ["", "median", "grid", "grid:1", "grid:9", "grid:x", "grid:-2"])
+def test_unknown_pooling_is_refused(pool):
+    with pytest.raises(SettingsError, match="POOL="):
+        check_pool(pool)
+
+
+def test_tokens_have_no_grid(seen):
+    card, network = seen("test_vit")
+    images = np.zeros((1, card.preprocessing.size, card.preprocessing.size, 3), np.uint8)
+    with pytest.raises(BackboneError, match="tokens"):
+        tapped(card, network, (card.stages[0],), "grid:2")(images)
+
+
+def test_looking_at_a_network_changes_nothing_in_it(seen):
+    _, network = seen("test_efficientnet")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    hooks = sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules())
+    network.train()
+    survey(network, 64)
+    assert network.training
+    network.eval()
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert hooks == sum(
+        len(m._forward_hooks) + len(m._forward_pre_hooks) for m in network.modules()
+    )
+
+
+def test_a_network_that_is_no_classifier_or_takes_no_such_size_is_answered(seen):
+    with pytest.raises(BackboneError, match="not one score a class"):
+        survey(nn.Conv2d(3, 5, 1), 8)
+    _, network = seen("squeezenet1_1")
+    with pytest.raises(BackboneError, match="8 x 8"):
+        survey(network, 8)
+    headless = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert survey(headless, 16).final is None  # its output itself is then the final layer
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("resnet81", "resnet18"),
+        ("efficientnet-lite0", "efficientnet_lite0"),
+        ("ResNet50", "resnet50"),
+        ("mobilnet_v3_large", "mobilenet_v3_large"),
+        ("timm/resnet5O", "resnet50"),
+    ],
+)
+def test_unknown_networks_answer_with_the_nearest(typed, meant):
+    with pytest.raises(BackboneError, match=f"no network called {typed}") as caught:
+        find(typed)
+    assert meant in caught.value.todo
+
+
+def test_a_library_may_be_named_where_both_have_the_network():
+    assert find("resnet18").library == "torchvision"
+    assert find("timm/resnet18").library == "timm"
+    assert find("torchvision/resnet18").name == "resnet18"
+    assert find("resnet18.a1_in1k").library == "timm"
+    assert {find(name).library for name in PACKAGED} == {"packaged"}
+    with pytest.raises(BackboneError):
+        find("torchvision/test_resnet")  # which timm alone has
+    with pytest.raises(BackboneError):
+        find("resnet18.no_such_weights")
+
+
+def test_unknown_layers_answer_with_the_stages_and_the_nearest(seen):
+    card, _ = seen("test_efficientnet")
+    with pytest.raises(BackboneError, match="no layer blocks9") as caught:
+        card.resolve(("blocks9",))
+    assert card.stages[0] in caught.value.expected
+    assert "blocks" in caught.value.todo
+    assert nearest("zzz", ["a", "b"]) == ["a", "b"]
+
+
+def test_layers_named_twice_come_once_in_the_order_asked_for(seen):
+    card, _ = seen("test_efficientnet")
+    some = card.stages[0]
+    assert card.resolve(("final", some, "final")) == ("final", some)
+    assert card.resolve((some, "all"))[0] == some
+    assert len(set(card.resolve((some, "all")))) == len(card.resolve((some, "all")))
+
+
+@pytest.mark.parametrize("model", ["test_resnet", "shufflenet_v2_x0_5"])
+def test_all_layers_of_networks_of_both_libraries_reach_the_cache(stage_one, tmp_path, model):
+    from pictures import write_set
+
+    done = stage_one(
+        write_set(tmp_path / "pets", 10), model=model, layers=("all",), size=64, engine="torch"
+    )
+    card = load_card(
+        CodesSettings(model=model, weights="none"), cache=stage_one.cache, seed=0, offline=True
+    )
+    assert done.codes.layers == card.resolve(("all",))
+    assert len(done.codes.layers) >= 3
+    for layer in done.codes.layers:
+        assert done.codes[layer].shape[0] == 10
+        assert np.ptp(done.codes[layer], axis=0).max() > 0  # images differ
+    assert done.codes.matrix().shape == (
+        10, 1, sum(done.codes[layer].shape[1] for layer in done.codes.layers),
+    )  # fmt: skip
+
+
+def test_the_lite0_weights_know_a_hot_dog(hotdog, tmp_path):
+    """The packaged state dict has other names than timm's network; this is what shows it fits."""
+    settings = CodesSettings()
+    card, network = load_network(settings, cache=tmp_path, seed=0, offline=True)
+    images = {
+        kind: sorted((hotdog / "test" / kind).iterdir())[::13] for kind in ("hotdog", "not-hotdog")
+    }
+    shares = {}
+    for kind, paths in images.items():
+        batch = np.concatenate([views_of(path, card.preprocessing) for path in paths])
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
+        x = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
+        with torch.inference_mode():
+            shares[kind] = float((network(x).argmax(1) == 934).float().mean())
+    assert shares["hotdog"] > 0.8
+    assert shares["not-hotdog"] < 0.1
+
+
+def views_of(path: Path, preprocessing) -> np.ndarray:
+    return read_views(path.read_bytes(), preprocessing, Views.parse("center", 0), "")
+
+
+def parity(images: list[Path], codes: CodesSettings, cache: Path) -> dict[str, float]:
+    """Give, a layer, the largest difference of ONNX codes from plain PyTorch over its largest."""
+    where = {"cache": cache, "seed": 0, "offline": True}
+    card, network = load_network(codes, **where)
+    preprocessing = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    layers = card.resolve(codes.layers)
+    pixels = np.concatenate([views_of(path, preprocessing) for path in images])
+    engine = open_engine(
+        card, layers, preprocessing, codes, MachineSettings(engine="onnx"), **where
+    )
+    outputs = [engine.run(pixels[i : i + 4]) for i in range(0, len(pixels), 4)]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
+    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    names = [card.final if layer == "final" else layer for layer in layers]
+    plain: dict[str, torch.Tensor] = {}
+    handle = network.get_submodule(card.final).register_forward_pre_hook(
+        lambda module, inputs: plain.__setitem__("final", inputs[0])
+    )
+    plain |= {k: v for k, v in watched(network, x, names).items() if k != card.final}
+    handle.remove()
+    differences = {}
+    for i, layer in enumerate(layers):
+        got, reference = np.concatenate([output[i] for output in outputs]), plain[layer]
+        if reference.ndim == 4:
+            kind, _, k = codes.pool.partition(":")
+            pooled = {
+                "mean": lambda x, k: x.mean((2, 3)),
+                "max": lambda x, k: x.amax((2, 3)),
+                "grid": lambda x, k: functional.adaptive_avg_pool2d(x, int(k)).flatten(1),
+            }[kind]
+            reference = pooled(reference, k)
+        expected = reference.numpy()
+        assert got.shape == expected.shape
+        differences[layer] = float(np.abs(got - expected).max() / np.abs(expected).max())
+    return differences
+
+
+def some_hotdogs(hotdog: Path, n: int) -> list[Path]:
+    paths = sorted((hotdog / "test").glob("*/*"))
+    return paths[:: len(paths) // n][:n]
+
+
+def test_onnx_codes_of_real_images_agree_with_plain_pytorch(hotdog, cache):
+    """EfficientNet-Lite0's own weights, every stage in one pass."""
+    differences = parity(some_hotdogs(hotdog, 16), CodesSettings(layers=("all",)), cache)
+    assert len(differences) >= 5
+    assert max(differences.values()) < 1e-3, differences
+
+
+@pytest.mark.parametrize("pool", ["max", "grid:2"])
+@pytest.mark.parametrize("model", ["test_efficientnet"])
+def test_onnx_codes_agree_under_every_pooling(hotdog, cache, model, pool):
+    codes = CodesSettings(**SMALL | {"model": model}, layers=("all",), pool=pool)
+    differences = parity(some_hotdogs(hotdog, 16), codes, cache)
+    assert max(differences.values()) < 1e-3, differences
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "pool"),
+    [("efficientnet_lite0", "max"), ("efficientnet_lite0", "grid:2"), ("resnet18", "mean"),
+     ("test_vit", "mean"), ("test_convnext", "max"), ("mobilenet_v3_large", "mean")],
+)  # fmt: skip
+def test_onnx_codes_agree_for_more_networks(hotdog, cache, model, pool):
+    weights = "default" if model in PACKAGED else "none"
+    codes = CodesSettings(model=model, weights=weights, layers=("all",), pool=pool)
+    differences = parity(some_hotdogs(hotdog, 16), codes, cache)
+    assert max(differences.values()) < 1e-3, differences
