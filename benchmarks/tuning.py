@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.datasets import load_manifest
 from pipeline.extract import extract
-from pipeline.finetune import finetune
+from pipeline.finetune import finetune, load_recipe
 from pipeline.options import assigned
 from pipeline.probe import probe
 from pipeline.settings import (
@@ -37,6 +37,9 @@ from pipeline.settings import (
 def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
     """Run one table of settings over its seeds; give its row."""
     settings = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    if "recipe" in settings:
+        settings = {**load_recipe(settings["recipe"]), **settings}
+        settings = {k: v for k, v in settings.items() if k not in ("about", "stage")}
     n_seeds, look = settings.pop("seeds", 3), settings.pop("test", False)
     columns: dict[str, list[float]] = {}
     for seed in range(n_seeds):

@@ -267,21 +267,22 @@ class FinetuneSettings:
     )
     fresh: tuple[str, ...] = setting((), "layers that start at random though the rest does not")
     bn: str = setting(
-        "frozen",
+        "auto",
         "BatchNorm: 'frozen' (statistics of the trained layers follow the data, frozen ones stay), "
-        "'eval' (all stay), 'update' (all follow)",
-        choices=("frozen", "eval", "update"),
+        "'eval' (all stay), 'update' (all follow); auto: eval with INIT=probe, whose head was "
+        "fitted with the statistics as they are, else frozen",
+        choices=("auto", "frozen", "eval", "update"),
     )
     epochs: int = setting(10, "passes over the training images")
     batch_size: int = setting(32, "training images a step, over all processes")
-    optimizer: str = setting("sgd", "optimiser", choices=("sgd", "adam", "adamw", "rmsprop"))
-    lr: float = setting(0.01, "learning rate")
+    optimizer: str = setting("adamw", "optimiser", choices=("sgd", "adam", "adamw", "rmsprop"))
+    lr: float = setting(1e-4, "learning rate; the default suits adamw")
     head_lr: float = setting(1.0, "the last layer's rate, as a multiple of lr")
     layer_decay: float = setting(1.0, "each stage's rate, as a multiple of the next one's")
     momentum: float = setting(0.9, "momentum (sgd, rmsprop)")
-    weight_decay: float = setting(1e-4, "weight decay")
+    weight_decay: float = setting(0.05, "weight decay; the default suits adamw")
     schedule: str = setting("cosine", "of the rate", choices=("constant", "step", "cosine"))
-    warmup: float = setting(0.0, "epochs in which the rate rises from 0")
+    warmup: float = setting(1.0, "epochs in which the rate rises from 0")
     step_epochs: int = setting(7, "epochs between falls of the rate (schedule step)")
     step_factor: float = setting(0.1, "factor of each fall (schedule step)")
     label_smoothing: float = setting(0.0, "share of each target spread over all classes")
@@ -313,9 +314,9 @@ class FinetuneSettings:
     normalise: str = setting("", "'mean,std' of the input in place of the weights' own")
     val_fraction: float = setting(0.2, "share of train held out where the data set has no val")
     choose: str = setting(
-        "accuracy",
-        "the epoch whose weights are kept, by val: best 'accuracy' (of equals, the lower loss), "
-        "lowest 'loss', or the 'last'",
+        "loss",
+        "the epoch whose weights are kept, by val: lowest 'loss' (with a temperature), best "
+        "'accuracy' (of equals, the lower loss), or the 'last'",
         choices=("accuracy", "loss", "last"),
     )
     patience: int = setting(0, "stop after this many epochs without a better one; 0: never")

@@ -115,6 +115,19 @@ def test_frozen_layers_and_their_buffers_stay_bit_identical(tuning: Tuning, trun
     assert record["phases"][0]["trunk"] == trunk
 
 
+@pytest.mark.parametrize(("init", "moves"), [("probe", False), ("pretrained", True)])
+def test_batch_norm_keeps_what_the_probe_was_fitted_with(
+    tuning: Tuning, init: str, moves: bool
+) -> None:
+    settings: dict[str, Any] = {"init": init, "bn": "auto", "choose": "last", "epochs": 1}
+    after = _weights(tuning, tuning(**settings))
+    before = _weights(tuning, tuning(**settings | {"epochs": 0}))
+    means = [name for name in after if name.startswith("layer4.") and "running_mean" in name]
+    assert len(means) == 5
+    assert all(torch.equal(after[name], before[name]) is not moves for name in means)
+    assert not torch.equal(after["fc.weight"], before["fc.weight"])
+
+
 def test_batch_norm_of_the_trunk_moves_when_asked_to(tuning: Tuning) -> None:
     record = tuning(bn="update", choose="last", epochs=1)
     _, network = load_network(
@@ -481,6 +494,31 @@ def test_refit_trains_on_train_and_val_for_the_chosen_epochs(tuning: Tuning) -> 
     assert _losses(refit) == _losses(plain)  # the curve is that of the choice
     assert not _same(_weights(tuning, plain), _weights(tuning, refit))
     assert "val" not in refit["metrics"]
+    images = {}
+    for record in (plain, refit):
+        codes = load_file(tuning.results / f"{record['run']}.train.safetensors")
+        paths = bytes(codes["paths"].numpy()).decode().split("\0")
+        splits = record["splits"]
+        used = ("train", "val") if record is refit else ("train",)
+        assert len(set(paths)) == sum(sum(splits[split].values()) for split in used)
+        assert codes["codes"].shape == (len(paths), 512)
+        names = [("hotdog", "not-hotdog")[label] for label in codes["labels"].tolist()]
+        assert names == [path.split("/")[1] for path in paths]
+        images[record["run"]] = set(paths)
+    assert images[plain["run"]] < images[refit["run"]]
+
+
+@pytest.mark.parametrize(
+    ("choose", "key"), [("loss", "val_calibrated_loss"), ("accuracy", "val_accuracy")]
+)
+def test_the_kept_epoch_is_the_best_by_val(tuning: Tuning, choose: str, key: str) -> None:
+    record = tuning(choose=choose, epochs=5, lr=3e-3)
+    values = [row[key] for row in record["curve"]]
+    best = min(values) if choose == "loss" else max(values)
+    assert values[record["chosen"]["epoch"]] == best == record["chosen"]["score"][key]
+    # The weights are those of that epoch: val, measured anew from the kept network, agrees.
+    kept = record["curve"][record["chosen"]["epoch"]]["val_accuracy"]
+    assert record["metrics"]["val"]["accuracy"] == pytest.approx(kept)
 
 
 def test_two_phases_train_one_after_the_other(tuning: Tuning) -> None:

@@ -21,7 +21,7 @@ PUBLISHED = (
 
 
 def test_every_published_run_has_its_recipe() -> None:
-    assert recipe_names() == sorted(PUBLISHED)
+    assert set(PUBLISHED) <= set(recipe_names())
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

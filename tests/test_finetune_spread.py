@@ -52,6 +52,13 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
     )
     for name, tensor in first.items():
         assert (tensor - second[name]).abs().max() <= 1e-4 * max(1.0, float(tensor.abs().max()))
+    kept = [
+        load_file(tmp_path / name / images.name / f"{record['run']}.train.safetensors")
+        for name, record in (("one", one), ("two", two))
+    ]
+    assert kept[0].keys() == kept[1].keys() == {"codes", "labels", "paths"}
+    for name, tensor in kept[0].items():
+        assert (tensor.double() - kept[1][name].double()).abs().max() <= 1e-3
     # What the test would not see if nothing had been trained:
     assert one["curve"][-1]["train_loss"] < one["curve"][1]["train_loss"]
 
@@ -64,5 +71,12 @@ def test_only_the_first_process_speaks_and_writes(
     stem = record["run"]
     assert names == sorted(
         f"{stem}{suffix}"
-        for suffix in (".json", ".model.json", ".safetensors", ".predictions.csv", ".curve.svg")
+        for suffix in (
+            ".json",
+            ".model.json",
+            ".safetensors",
+            ".train.safetensors",
+            ".predictions.csv",
+            ".curve.svg",
+        )
     )

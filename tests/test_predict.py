@@ -54,6 +54,15 @@ def tuned(shop: Workshop) -> Path:
     return tuning.results / f"{record['run']}.json"
 
 
+@pytest.fixture(scope="module")
+def late(shop: Workshop) -> Classifier:
+    """Give EfficientNet-Lite0 at 128 px with its last stage fine-tuned."""
+    tuning = Tuning(shop.images, PlaceSettings(cache=str(shop.cache), results=str(shop.results)))
+    record = tuning(**REAL | {"size": 128, "unfreeze": "blocks.6", "lr": 1e-4, "epochs": 1})
+    machine = MachineSettings(engine="torch", device="cpu")
+    return shop.load(tuning.results / f"{record['run']}.json", machine=machine)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_predictions_of_the_test_images_equal_the_stored_ones(
     shop: Workshop, real: dict[str, Path], method: str
@@ -110,7 +119,7 @@ def test_the_saved_files_are_enough(
         np.testing.assert_allclose(found, shop.stored(run).probabilities, rtol=0, atol=1e-4)
         assert classifier.run == run.stem
         assert classifier.classes == ("hotdog", "not-hotdog")
-        with pytest.raises(CacheError):
+        with pytest.raises(CacheError, match="no file|is missing"):
             classifier.neighbours()
 
 
@@ -246,6 +255,66 @@ def test_other_kinds_of_images_are_farther_than_the_training_images(
     ]
     assert min(far) > neighbours.limit
     assert np.median(near) < neighbours.limit
+
+
+def test_a_fine_tuned_network_s_training_images_are_their_own_nearest(
+    shop: Workshop, tuned: Path
+) -> None:
+    record = json.loads(tuned.read_text())
+    n_train = sum(record["splits"]["train"].values())
+    for engine in ("onnx", "torch"):
+        classifier = shop.load(tuned, machine=MachineSettings(engine=engine, device="cpu"))
+        neighbours = classifier.neighbours()
+        assert len(neighbours.paths) == len(set(neighbours.paths)) == n_train < 24  # val is not
+        paths = [shop.images / path for path in neighbours.paths]
+        for path, one in zip(
+            paths, classifier.classify(paths, neighbours=neighbours, n_nearest=2), strict=True
+        ):
+            assert one.nearest[0].path == path.relative_to(shop.images).as_posix()
+            assert one.nearest[0].label == path.parent.name
+            # Trained on a trunk kept as float16, and kept as float16 itself.
+            assert one.nearest[0].distance < 2e-3 < 0.05 < one.nearest[1].distance
+        found = [one.probabilities for one in classifier.classify(shop.test_images())]
+        np.testing.assert_allclose(found, classifier.predict_proba(shop.test_images()), atol=1e-12)
+
+
+def test_images_of_another_kind_are_unlike_a_fine_tuned_network_s(
+    shop: Workshop, late: Classifier, ants_bees: Path
+) -> None:
+    neighbours = late.neighbours(0.8)  # of 19 images: 99 % would be all of them
+
+    def flagged(images: list[Path]) -> float:
+        outcomes = late.classify(images, neighbours=neighbours)
+        return float(np.mean([one.nearest[0].distance > neighbours.limit for one in outcomes]))
+
+    insects = sorted(ants_bees.rglob("*.jpg"))[::30]
+    assert len(insects) > 10
+    assert flagged(insects) > 0.7
+    assert flagged(shop.test_images()) < 0.3
+
+
+def test_the_nearest_training_images_of_a_fine_tuned_network_are_listed(
+    shop: Workshop, tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train = shop.load(tuned).neighbours().paths
+    out = tmp_path / "out.jsonl"
+    assert shop.predict(shop.images / "test", tuned, out=out, nearest=2) == 0
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(found) == 12
+    for row in found:
+        assert type(row["unlike"]) is bool
+        assert row["distance"] == row["nearest"][0]["distance"] <= row["nearest"][1]["distance"]
+        for near in row["nearest"]:
+            assert near["path"] in train
+            assert near["class"] == Path(near["path"]).parent.name
+    for suffix in (".json", ".model.json", ".safetensors"):  # as of a run of an older version
+        shutil.copy(tuned.with_name(tuned.stem + suffix), tmp_path)
+    capsys.readouterr()
+    assert shop.predict(shop.images / "test", tmp_path / tuned.name, out=out) == 0
+    assert "train.safetensors is missing" in capsys.readouterr().err
+    assert "unlike" not in json.loads(out.read_text().splitlines()[0])
+    assert shop.predict(shop.images / "test", tmp_path / tuned.name, out=out, nearest=1) == 2
+    assert "NEAREST=1 needs" in capsys.readouterr().err
 
 
 def test_a_run_on_a_random_split_has_its_own_training_images(shop: Workshop) -> None:

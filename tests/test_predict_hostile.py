@@ -16,7 +16,7 @@ from predicting import Workshop
 from safetensors.numpy import load_file, save
 from tuning import Tuning
 
-from pipeline.errors import HeadError, ImageError, PipelineError, TrainingError
+from pipeline.errors import CacheError, HeadError, ImageError, PipelineError, TrainingError
 from pipeline.files import sha256_file
 from pipeline.predict import Classifier
 from pipeline.settings import MachineSettings, PlaceSettings
@@ -166,6 +166,81 @@ def test_other_arrays_are_refused(
             machine=MachineSettings(engine="torch", device="cpu"),
             offline=True,
         )
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "pickle", "empty", "cut", "code_dim", "no rows", "infinite", "dtype", "axes", "label",
+        "fewer labels", "fewer paths", "an array more", "an array less", "another network",
+        "schema", "no metadata",
+    ],
+)  # fmt: skip
+def test_other_training_codes_are_refused(
+    shop: Workshop, network: Path, tmp_path: Path, what: str
+) -> None:
+    for suffix in (".model.json", ".safetensors"):
+        shutil.copy(network.with_name(network.stem + suffix), tmp_path)
+    source = network.with_name(f"{network.stem}.train.safetensors")
+    arrays = load_file(source)
+    about = {"schema": "1", "network": sha256_file(network.with_suffix(".safetensors"))}
+    target = tmp_path / source.name
+    target.write_bytes(save(arrays, about))
+    classifier = Classifier.load(tmp_path / network.name, cache=shop.cache, offline=True)
+    assert classifier.neighbours().units.shape == arrays["codes"].shape  # all is well so far
+    codes = arrays["codes"]
+    if what == "code_dim":
+        arrays["codes"] = codes[:, :-1].copy()
+    elif what == "no rows":
+        arrays = {name: array[:0].copy() for name, array in arrays.items()}
+    elif what == "infinite":
+        codes[0, 0] = np.nan
+    elif what == "dtype":
+        arrays["codes"] = codes.astype(np.float64)
+    elif what == "axes":
+        arrays["codes"] = codes[None].copy()
+    elif what == "label":
+        arrays["labels"][-1] = 2
+    elif what == "fewer labels":
+        arrays["labels"] = arrays["labels"][1:].copy()
+    elif what == "fewer paths":
+        arrays["paths"] = arrays["paths"][-5:].copy()
+    elif what == "an array more":
+        arrays["../more"] = codes
+    elif what == "an array less":
+        del arrays["labels"]
+    elif what == "another network":
+        about["network"] = "0" * 64
+    elif what == "schema":
+        about["schema"] = "2"
+    elif what == "no metadata":
+        about = {}
+    data = save(arrays, about)
+    if what == "pickle":
+        data = pickle.dumps(arrays)
+    elif what == "empty":
+        data = b""
+    elif what == "cut":
+        data = data[:-1]
+    target.write_bytes(data)
+    with pytest.raises(CacheError, match=r"train\.safetensors cannot be used"):
+        classifier.neighbours()
+    image = shop.test_images()[0]
+    assert np.isfinite(classifier.predict_proba(image)).all()  # it predicts all the same
+
+
+def test_training_codes_of_another_run_are_refused_by_the_record(
+    shop: Workshop, network: Path, tmp_path: Path
+) -> None:
+    for suffix in (".json", ".model.json", ".safetensors", ".train.safetensors"):
+        shutil.copy(network.with_name(network.stem + suffix), tmp_path)
+    path = tmp_path / f"{network.stem}.train.safetensors"
+    classifier = shop.load(path)  # any file of the run names it
+    assert classifier.run == network.stem
+    classifier.neighbours()
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(CacheError, match="not the one that the run was written with"):
+        classifier.neighbours()
 
 
 def test_a_data_set_s_name_leads_nowhere_else(shop: Workshop, head: Path, tmp_path: Path) -> None:

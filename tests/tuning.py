@@ -32,6 +32,11 @@ USUAL: dict[str, Any] = {
     "batch_size": 8,
     "lr": 1e-3,
     "refit": False,
+    "optimizer": "sgd",
+    "weight_decay": 1e-4,
+    "warmup": 0.0,
+    "bn": "frozen",
+    "choose": "accuracy",
 }
 
 

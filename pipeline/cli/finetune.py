@@ -56,7 +56,7 @@ def _what_it_added(record: dict[str, Any]) -> str:
     if None in values:
         return f"{text}."
     start = "the probe it began with" if "probe" in chosen else "the start"
-    return f"{text}: {values[1]:.4f}, against {values[0]:.4f} of {start}."
+    return f"{text}: accuracy {values[1]:.4f} there, against {values[0]:.4f} of {start}."
 
 
 STAGES = {

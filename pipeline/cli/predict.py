@@ -96,9 +96,9 @@ def _neighbours(classifier: Classifier, settings: PredictSettings) -> Neighbours
     except CacheError as error:
         if settings.nearest:
             raise CacheError(
-                f"NEAREST={settings.nearest} needs the cached codes of the run's training images. "
+                f"NEAREST={settings.nearest} needs the codes of the run's training images. "
                 + error.found,
-                expected="the cache that the run was made with",
+                expected=error.expected or "the cache that the run was made with",
                 todo=error.todo or "leave NEAREST out",
             ) from error
         note(f"note: no distances to the training images: {error.found}")

@@ -8,6 +8,7 @@ built by its library from its name, and the tensors must fit it exactly.
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from pipeline.finetune.description import SCHEMA, checkpoint_paths, read_descrip
 from pipeline.finetune.start import new_head
 from pipeline.preprocess import Preprocessing
 
-__all__ = ["load_checkpoint", "predict_proba", "save_checkpoint"]
+__all__ = ["load_checkpoint", "name_codes", "predict_proba", "save_checkpoint"]
 
 
 def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> tuple[Path, Path]:
@@ -116,6 +117,18 @@ def _network(
 
 def _differ(a: Tensor | None, b: Tensor | None) -> bool:
     return a is None or b is None or a.shape != b.shape or a.dtype != b.dtype
+
+
+def name_codes(network: nn.Module, final: str) -> nn.Module:
+    """Give what goes into the last layer a name, ``<final>.codes``, by which it can be tapped.
+
+    The network, changed in place, computes what it did: between codes and scores some have more
+    than the last layer (SqueezeNet averages behind it), so prediction takes both from it.
+    """
+    last = network.get_submodule(final)
+    named = nn.Sequential(OrderedDict(codes=nn.Identity(), scores=last))
+    network.set_submodule(final, named.train(network.training))
+    return network
 
 
 @torch.inference_mode()

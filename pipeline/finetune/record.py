@@ -21,6 +21,7 @@ from pipeline.files import digest_of, write_atomic
 from pipeline.finetune.checkpoint import save_checkpoint
 from pipeline.finetune.prepare import Prepared, Setup
 from pipeline.finetune.recipe import load_recipe, recipe_names
+from pipeline.finetune.training_codes import TrainingCodes, save_training_codes
 from pipeline.heads import Head
 from pipeline.metrics import measure
 from pipeline.results import Predictions, build_record, run_name, write_run
@@ -37,6 +38,8 @@ class Outcome:
     ----------
     val_scores, test_scores : float64 (n, K)
         Before softmax; `test_scores` is None for an interrupted run.
+    training_codes : TrainingCodes or None
+        Of the images that were trained on; None for an interrupted run.
     fit_s : float
         Seconds of all training: the probe, trials, every phase with its looks at val, the refit.
     scale : float
@@ -57,6 +60,7 @@ class Outcome:
     codes_s: float
     val_scores: NDArray[np.float64]
     test_scores: NDArray[np.float64] | None
+    training_codes: TrainingCodes | None
     scale: float
     refit: bool
     predict_s: float
@@ -85,7 +89,7 @@ def _method(settings: FinetuneSettings) -> str:
 
 
 def write_result(outcome: Outcome, network: nn.Module) -> Path:
-    """Write network, curve, predictions and, last, the record; give the record's path."""
+    """Write network, training codes, curve, predictions, and the record last; give its path."""
     setup, rows = outcome.setup, outcome.setup.rows
     folder = Path(setup.places.results) / setup.manifest.name
     used = rows.val if outcome.test_scores is None else rows.test
@@ -100,7 +104,10 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
     record = _record(outcome)
 
     def save_model(stem: Path) -> list[Path]:
-        files = list(save_checkpoint(stem, network, _meta(outcome, network)))
+        weights, description = save_checkpoint(stem, network, _meta(outcome, network))
+        files = [weights, description]
+        if outcome.training_codes is not None:
+            files.append(save_training_codes(stem, outcome.training_codes, weights))
         picture = stem.with_name(stem.name + ".curve.svg")
         draw_curve(picture, outcome.curve, title=f"{record['data']}: {record['run']}")
         return [*files, picture]
@@ -194,7 +201,12 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
     settings, last = outcome.settings, outcome.phases[-1]
     kept = [row for row in outcome.curve if row["phase"] == len(outcome.epochs) - 1]
     best = next(row for row in kept if row["epoch"] == outcome.epochs[-1])
-    by = {"accuracy": "accuracy, of equals the lower loss", "loss": "loss", "last": "not chosen"}
+    by = {
+        "accuracy": "accuracy, of equals the lower loss",
+        "loss": "least calibrated log-loss",
+        "last": "being the last",
+    }
+    figures = ("val_accuracy", "val_loss", "val_calibrated_loss")
     chosen: dict[str, Any] = {
         "epoch": outcome.epochs[-1],
         "epochs": list(outcome.epochs),
@@ -202,7 +214,7 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
         "on": "val of the data set"
         if outcome.setup.rows.val_from == "data"
         else f"val cut from train ({settings.val_fraction:g})",
-        "score": {k: best.get(k) for k in ("val_accuracy", "val_loss")},
+        "score": {k: best[k] for k in figures if k in best},
         "refit": outcome.refit,
         "lr": last.lr,
         "weight_decay": last.weight_decay,

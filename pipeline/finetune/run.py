@@ -31,7 +31,8 @@ from pipeline.finetune.rows import rows_of
 from pipeline.finetune.spread import World, joined
 from pipeline.finetune.start import new_head, put_head, renew
 from pipeline.finetune.state import fit_kept
-from pipeline.finetune.train import Best, Training, score
+from pipeline.finetune.train import Best, Training, codes_of, score
+from pipeline.finetune.training_codes import TrainingCodes
 from pipeline.finetune.tune import tuned
 from pipeline.heads import Examples, Head, fit_head
 from pipeline.heads.calibrate import fit_scale
@@ -256,11 +257,14 @@ class _Run:
         began = time.perf_counter()
         test_scores = score(self.training.task, rows.test).numpy()  # (n, K)
         predict_s = time.perf_counter() - began
+        training_codes = self._training_codes()
         self._release()
         if setup.world.first:
-            write_result(
-                self._outcome(best, scale, test_scores, predict_s=predict_s, refit=refit), network
-            )
+            outcome = self._outcome(
+                best, scale, test_scores,
+                training_codes=training_codes, predict_s=predict_s, refit=refit,
+            )  # fmt: skip
+            write_result(outcome, network)
             for path in self.folder.glob(f".{self.name}.*.state"):
                 path.unlink()
         setup.world.wait()
@@ -337,12 +341,23 @@ class _Run:
         assert best is not None
         return best
 
+    def _training_codes(self) -> TrainingCodes:
+        """Take the codes of what was trained on last, one row for each image's bytes."""
+        assert self.training is not None
+        task, manifest = self.training.task, self.setup.manifest
+        _, first = np.unique(manifest.sha256[task.train], return_index=True)
+        rows = task.train[np.sort(first)]
+        codes = codes_of(task, rows, str(self.setup.card.final)).numpy()  # (M, D)
+        paths = tuple(manifest.paths[i] for i in rows.tolist())
+        return TrainingCodes(codes, paths, manifest.labels[rows])
+
     def _outcome(
         self,
         best: Best,
         scale: float,
         test_scores: NDArray[np.float64] | None,
         *,
+        training_codes: TrainingCodes | None = None,
         predict_s: float = 0.0,
         refit: bool = False,
     ) -> Outcome:
@@ -361,6 +376,7 @@ class _Run:
             codes_s=self.probed.codes.extraction_s if self.probed else 0.0,
             val_scores=best.scores.numpy(),
             test_scores=test_scores,
+            training_codes=training_codes,
             scale=scale,
             refit=refit,
             predict_s=predict_s,

@@ -27,10 +27,11 @@ from pipeline.finetune.late import Late, Whole
 from pipeline.finetune.norms import global_norms
 from pipeline.finetune.optim import Average, factor, optimizer_of, set_rates
 from pipeline.finetune.spread import ALONE, World
+from pipeline.heads.calibrate import fit_scale
 from pipeline.progress import Progress, silent
 from pipeline.settings import FinetuneSettings
 
-__all__ = ["Best", "Task", "Training", "fit", "largest_fitting", "score"]
+__all__ = ["Best", "Task", "Training", "codes_of", "fit", "largest_fitting", "score"]
 
 _EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
 
@@ -176,6 +177,11 @@ class Training:
             loss = float(F.cross_entropy(scores, truth))
             accuracy = float((scores.argmax(1) == truth).double().mean())
             row |= {"val_loss": loss if math.isfinite(loss) else None, "val_accuracy": accuracy}
+            if task.settings.choose == "loss" and math.isfinite(loss):
+                # As it will be used, with a temperature: one that is sure too early is not worse.
+                scale = fit_scale(scores.numpy(), task.labels[task.val])
+                loss = float(F.cross_entropy(scale * scores, truth))
+                row |= {"val_calibrated_loss": loss}
             by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "last": key}
             key = by[task.settings.choose]
         self.curve.append(row)
@@ -191,23 +197,63 @@ def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:
     return found | {n: b for n, b in network.named_buffers() if n in kept}
 
 
-@torch.no_grad()
 def score(task: Task, rows: NDArray[np.int64]) -> Tensor:
     """Score rows, in eval mode, the mean over the evaluation views: (n, K) float64 on the CPU."""
+    return _evaluated(task, rows, task.model, task.n_classes, torch.float64)
+
+
+def codes_of(task: Task, rows: NDArray[np.int64], final: str) -> Tensor:
+    """Give what goes into the last layer, of rows as :func:`score` evaluates them.
+
+    Parameters
+    ----------
+    final : str
+        Name of the last layer.
+
+    Returns
+    -------
+    float32 (n, D), on the CPU
+        Means over the evaluation views, and over the positions of a map.
+    """
+    last = task.network.get_submodule(final)
+    assert isinstance(last, nn.Linear | nn.Conv2d)
+    seen: list[Tensor] = []
+
+    def run(x: Tensor) -> Tensor:
+        task.model(x)
+        into = seen.pop()
+        return into.flatten(2).mean(2) if into.ndim == 4 else into
+
+    handle = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    try:
+        return _evaluated(task, rows, run, last.weight.shape[1], torch.float32)
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def _evaluated(
+    task: Task,
+    rows: NDArray[np.int64],
+    run: Callable[[Tensor], Tensor],
+    width: int,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Put rows through `run` in eval mode, shared by the processes: means over views (n, width)."""
     task.network.eval()
     world = task.world
     mine = np.arange(len(rows))[world.rank :: world.size]
-    scores = torch.zeros(len(rows), task.n_classes, dtype=torch.float64)
+    found = torch.zeros(len(rows), width, dtype=dtype)
     start = 0
     for x in task.source.evaluation(rows[mine], _EVALUATION_ROWS):
         x = x.to(task.device, non_blocking=True)
         flat = task.source.prepare(x.flatten(0, 1))  # (B V, ...)
         with _autocast(task):
-            out = torch.cat([task.model(part) for part in torch.split(flat, _EVALUATION_ROWS)])
-        mean = out.double().view(*x.shape[:2], -1).mean(1)  # (B, K)
-        scores[torch.from_numpy(mine[start : start + len(x)])] = mean.cpu()
+            out = torch.cat([run(part) for part in torch.split(flat, _EVALUATION_ROWS)])
+        mean = out.double().view(*x.shape[:2], -1).mean(1)  # (B, width)
+        found[torch.from_numpy(mine[start : start + len(x)])] = mean.to("cpu", dtype)
         start += len(x)
-    return world.sum(scores.to(task.device)).cpu() if world.size > 1 else scores
+    return world.sum(found.to(task.device)).cpu() if world.size > 1 else found
 
 
 def _autocast(task: Task) -> Any:
@@ -268,7 +314,7 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
     totals = torch.zeros(3, dtype=torch.float64)  # loss, its denominator, right answers
     label = f"epoch {number + 1} of {settings.epochs}"
     rate = settings.lr * factor(settings, number + 0.5, settings.epochs)
-    training_mode(task.network, task.plan, settings.bn)
+    training_mode(task.network, task.plan, _norms(settings))
     devices = [task.device] if task.device.startswith("cuda") else []
     with (
         torch.random.fork_rng(devices=devices),
@@ -300,6 +346,13 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
         "train_accuracy": float(totals[2] / sum(len(rows) for rows, _ in draws)),
         "lr": rate,
     }
+
+
+def _norms(settings: FinetuneSettings) -> str:
+    """Say what BatchNorm does: batches' own statistics would undo the fit of a probe at once."""
+    if settings.bn != "auto":
+        return settings.bn
+    return "eval" if settings.init == "probe" else "frozen"
 
 
 def _step(

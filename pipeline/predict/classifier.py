@@ -171,7 +171,7 @@ class Classifier:
         return called
 
     def neighbours(self, share: float = 0.99) -> Neighbours:
-        """Take the training images from the run's cached codes.
+        """Take the training images: from the cache, or a fine-tuned run's own file of codes.
 
         Parameters
         ----------
@@ -257,7 +257,8 @@ def _scored(
         return
     columns = zip(*(batch.blocks for batch in batches if batch.items), strict=True)
     blocks: list[NDArray[Any]] = [np.concatenate(column) for column in columns]  # (n, V, ...)
-    nearest = neighbours.nearest(blocks, n_nearest) if neighbours else [[] for _ in items]
+    codes = model.codes(blocks)
+    nearest = neighbours.nearest(codes, n_nearest) if neighbours else [[] for _ in items]
     # BLAS sums the last rows of an odd number in another order, and the same image would differ in
     # its 14th digit with its place in the list.
     missing = -len(items) % 16

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from pipeline.backbones import load_card
 from pipeline.backbones.card import Card
@@ -74,6 +75,10 @@ class HeadModel:
         """Round codes as the cache did."""
         return as_stored(block, self.dtype)
 
+    def codes(self, blocks: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Pick the codes out of what the engine gave: all of it."""
+        return blocks
+
     def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
         """Score codes (n, V, D) side by side over the layers."""
         n, v = blocks[0].shape[:2]
@@ -97,7 +102,12 @@ class NetworkModel:
     classes : tuple of str
         K class names.
     preprocessing, views, engine, notes
-        As :class:`HeadModel`; the engine gives scores (B, K).
+        As :class:`HeadModel`; the engine gives codes (B, D), the input of the last layer, and
+        scores (B, K).
+    code_dim : int
+        D.
+    weights_digest : str
+        SHA-256 of the weights' file.
     temperature_scale : float
         Probabilities are ``softmax(temperature_scale * scores)``.
     """
@@ -106,28 +116,35 @@ class NetworkModel:
     preprocessing: Preprocessing
     views: Views
     engine: Engine
+    code_dim: int
+    weights_digest: str
     temperature_scale: float
     notes: tuple[str, ...] = ()
 
     def store(self, block: NDArray[np.float32]) -> NDArray[Any]:
-        """Keep scores as they are, if they are finite."""
+        """Keep codes and scores as they are, if they are finite."""
         return as_stored(block, "float32")
 
+    def codes(self, blocks: list[NDArray[Any]]) -> list[NDArray[Any]]:
+        """Pick the codes (n, V, D) out of what the engine gave."""
+        return blocks[:1]
+
     def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Average scores (n, V, K) over the views, and take the softmax.
+        """Average scores (n, V, K), the second block, over the views, and take the softmax.
 
         Raises
         ------
         TrainingError
             The network has another number of scores than classes.
         """
-        if blocks[0].shape[2:] != (len(self.classes),):
+        given = blocks[1]
+        if given.shape[2:] != (len(self.classes),):
             raise TrainingError(
-                f"The network gives scores of shape {blocks[0].shape[2:]}.",
+                f"The network gives scores of shape {given.shape[2:]}.",
                 expected=f"one for each of {len(self.classes)} classes",
                 todo="fetch both files of the run again",
             )
-        scores = self.temperature_scale * blocks[0].astype(np.float64).mean(axis=1)  # (n, K)
+        scores = self.temperature_scale * given.astype(np.float64).mean(axis=1)  # (n, K)
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return found
@@ -199,7 +216,7 @@ def _network_model(
     file = run.file(".safetensors")
     if sha256_file(file) != meta["tensors_sha256"]:
         raise refusal(file, "it is not the file that the description was written with")
-    model, preprocessing = str(meta["model"]), meta["preprocessing"]
+    model, final, preprocessing = str(meta["model"]), str(meta["final"]), meta["preprocessing"]
     try:
         views = Views.parse(str(meta["views"]), int(meta.get("seed", 0)))
     except (SettingsError, TypeError, ValueError) as error:
@@ -220,13 +237,13 @@ def _network_model(
     )
 
     def build() -> Any:
-        from pipeline.finetune import load_checkpoint
+        from pipeline.finetune.checkpoint import load_checkpoint, name_codes
 
-        return load_checkpoint(run.stem)[0]
+        return name_codes(load_checkpoint(run.stem)[0], final)
 
     engine = open_engine(
         card,
-        ("final",),
+        (f"{final}.codes", "final"),  # into the last layer, and what the network gives
         preprocessing,
         CodesSettings(model=model),
         machine,
@@ -240,8 +257,19 @@ def _network_model(
         preprocessing=preprocessing,
         views=views,
         engine=engine,
+        code_dim=_code_dim(file, final),
+        weights_digest=meta["tensors_sha256"],
         temperature_scale=float(meta["temperature_scale"]),
     )
+
+
+def _code_dim(weights: Path, final: str) -> int:
+    """Look up how many numbers the last layer takes."""
+    try:
+        with safe_open(weights, framework="np") as tensors:
+            return int(tensors.get_slice(f"{final}.weight").get_shape()[1])
+    except (OSError, SafetensorError, IndexError) as error:
+        raise refusal(weights, f"it has no last layer {final} ({error})") from error
 
 
 def _head_model(

@@ -5,6 +5,9 @@ of the mean square of theirs) to the nearest training image, as in Sun et al. 20
 (arXiv 2204.06507). Measured here: with EfficientNet-Lite0, at the limit that 1 % of the training
 images exceed, it flags 91 to 100 % of the images of other data sets and at most 2 % of the test
 images of its own; without bringing codes to length 1 it would flag 6 to 18 % of the former.
+
+A head's training codes are in the cache; a fine-tuned network's, the input of its last layer, lie
+beside it in ``<run>.train.safetensors``.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ from numpy.typing import NDArray
 
 from pipeline.codes import Codes, open_codes
 from pipeline.errors import CacheError, ResultError
+from pipeline.files import sha256_file
+from pipeline.finetune.training_codes import load_training_codes, training_codes_path
 from pipeline.heads.examples import mean_view
-from pipeline.predict.models import HeadModel, Model
+from pipeline.predict.models import HeadModel, Model, NetworkModel
 from pipeline.predict.runs import Run
 from pipeline.results import read_predictions
 
@@ -116,7 +121,7 @@ def unit_codes(blocks: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
 
 
 def training_neighbours(run: Run, model: Model, *, share: float = 0.99) -> Neighbours:
-    """Take a run's training images from its cached codes.
+    """Take a run's training images: from its cached codes, or its own file of them.
 
     Parameters
     ----------
@@ -128,13 +133,38 @@ def training_neighbours(run: Run, model: Model, *, share: float = 0.99) -> Neigh
     Raises
     ------
     CacheError
-        There are no cached codes of this run's network here, or they are damaged; or its network
-        is a fine-tuned one, of which none are cached.
+        There are no codes of this run's training images here, or they are damaged, or of other
+        images or another network.
     """
-    if not isinstance(model, HeadModel):
+    if isinstance(model, NetworkModel):
+        return _beside_network(run, model, share)
+    return _in_cache(run, model, share)
+
+
+def _beside_network(run: Run, model: NetworkModel, share: float) -> Neighbours:
+    """Take what a fine-tuning left beside its network."""
+    path = training_codes_path(run.stem)
+    files = (run.record or {}).get("files")
+    digest = files.get(path.name) if isinstance(files, dict) else None
+    if digest is not None and path.is_file() and sha256_file(path) != digest:
         raise CacheError(
-            "The codes of a fine-tuned network are not cached.", expected="a head's run"
+            f"{path} is not the one that the run was written with.",
+            expected=f"SHA-256 {str(digest)[:12]}…",
+            todo="fetch all files of the run again; or remove its .json and fine-tune again",
         )
+    found = load_training_codes(
+        run.stem,
+        network=model.weights_digest,
+        code_dim=model.code_dim,
+        n_classes=len(model.classes),
+    )
+    units = unit_codes([found.codes[:, None]])
+    labels = tuple(model.classes[i] for i in found.labels.tolist())
+    return Neighbours(units, found.paths, labels, limit=_limit(units, share), share=share)
+
+
+def _in_cache(run: Run, model: HeadModel, share: float) -> Neighbours:
+    """Take the codes that a head was trained on."""
     path = model.key.path
     codes = open_codes(path)
     if codes.fingerprint != model.key.fingerprint:

@@ -16,7 +16,7 @@ from pipeline.results import read_record
 
 __all__ = ["Run", "find_run"]
 
-_SUFFIXES = (".model.json", ".predictions.csv", ".json", ".safetensors")
+_SUFFIXES = (".model.json", ".predictions.csv", ".json", ".train.safetensors", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Run:
     ----------
     stem : Path
         Folder and name without a suffix: ``<stem>.safetensors`` and ``<stem>.model.json`` are
-        the model.
+        the model; ``<stem>.train.safetensors`` has the training codes of a fine-tuned one.
     record : dict or None
         Its result; None where only the model's two files are there.
     """
