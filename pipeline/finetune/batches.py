@@ -202,7 +202,7 @@ class _Reader(Dataset[Tensor]):
             pixels = decode(data, min_side=self._preprocessing.size)
             if pixels.shape[2] == 1:
                 pixels = np.repeat(pixels, 3, axis=2)
-            image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+            image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
             return self._augmentation(image, number)
         digest = self._sha256[row].decode()
         views = read_views(data, self._preprocessing, self._views, digest)  # (V, S, S, 3)

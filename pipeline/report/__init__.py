@@ -1,0 +1,82 @@
+"""A report to read and pass on: one self-contained HTML file, and the same in Markdown.
+
+Stands right of everything that measures: it reads result records and predictions, and the images
+for small pictures, and imports neither scikit-learn nor torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.datasets import Manifest
+from pipeline.files import write_atomic
+from pipeline.progress import Progress, silent
+from pipeline.report.gather import gather
+from pipeline.settings import ReportSettings
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    manifest: Manifest,
+    comparison: str,
+    settings: ReportSettings,
+    *,
+    results: Path,
+    cache: Path,
+    known: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> tuple[Path, Path]:
+    """Write the report on a comparison from the records beside it.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The data set's images, for their pictures.
+    comparison : str
+        Name of the comparison's record, ``compare-...``.
+    settings : ReportSettings
+        How many pictures.
+    results, cache : Path
+        Records lie in ``<results>/<data>/``, and there the report goes; small pictures are
+        remembered in the cache.
+    known : mapping, optional
+        Records by kind that are known to be current; the others are looked for.
+    workers : int
+        Threads that make pictures; 0: one a core.
+    progress : Progress
+        Counts pictures.
+
+    Returns
+    -------
+    html, markdown : Path
+        ``report-....html`` and ``report-....md``.
+
+    Raises
+    ------
+    ResultError
+        A record is damaged, or the comparison's runs are no longer what it compared.
+    """
+    # Drawing takes most of a second to import, so a mistake is told before.
+    folder = results / manifest.name
+    evidence = gather(folder, comparison, manifest, known)
+    from pipeline.report.markdown import as_markdown
+    from pipeline.report.page import as_html
+    from pipeline.report.pictures import make_thumbnails
+    from pipeline.report.sections import compose, wanted_pictures
+
+    report = compose(evidence, settings)
+    large, small = wanted_pictures(report)
+    shown = set(list(dict.fromkeys([*large, *small]))[: settings.pictures])
+    large, small = ([path for path in paths if path in shown] for paths in (large, small))
+    pictures = make_thumbnails(
+        manifest, large, small, cache=cache, workers=workers, progress=progress
+    )
+    stem = folder / comparison.replace("compare", "report", 1)
+    html, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "md"))
+    write_atomic(html, as_html(report, pictures, large).encode("utf-8", "replace"))
+    write_atomic(markdown, as_markdown(report).encode("utf-8", "replace"))
+    return html, markdown

@@ -1,0 +1,187 @@
+"""Small pictures of images: each once, by the digest of its bytes, and remembered in the cache."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.datasets import Manifest
+from pipeline.errors import CacheError, ImageError
+from pipeline.files import replacing
+from pipeline.images import decode
+from pipeline.progress import Progress, silent
+
+__all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "make_thumbnails"]
+
+LARGE_PX = 176  # the longer side of a picture that is looked at
+_SMALL_PX = (112, 96, 80, 64, 56, 48)  # of one that comes up under the pointer, by preference
+BUDGET_BYTES = 7_500_000  # all small ones together; base64 adds a third
+_QUALITIES = (60, 45, 30)
+_LEAST_BYTES = 600  # below this a picture shows nothing
+_CHUNK = 32
+_VERSION = 1
+_KEY = np.dtype([("sha256", "S64"), ("side", "<i4"), ("most", "<i4")])
+_ROW = np.dtype([("key", _KEY), ("width", "<i2"), ("height", "<i2"), ("start", "<i8"),
+                 ("length", "<i4")])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture.
+
+    Attributes
+    ----------
+    key : str
+        Names it in a page: the beginning of the digest of the image's bytes.
+    width, height : int
+        In pixels.
+    data : bytes
+        A WebP file.
+    """
+
+    key: str
+    width: int
+    height: int
+    data: bytes
+
+
+def make_thumbnails(
+    manifest: Manifest,
+    large: Sequence[str],
+    small: Sequence[str],
+    *,
+    cache: Path,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> dict[str, Thumbnail]:
+    """Make small pictures of some of a manifest's images.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Where the images are, and the digests of their bytes.
+    large : sequence of str
+        Paths of images that are looked at: ``LARGE_PX`` on the longer side.
+    small : sequence of str
+        Paths of images that come up under the pointer; the more there are, the smaller, so that
+        all together stay under ``BUDGET_BYTES``.
+    cache : Path
+        Pictures are remembered in ``<cache>/<name>/pictures.npz``, those of the last call only;
+        a damaged file is ignored, one that cannot be written is no error.
+    workers : int
+        Threads; 0: one a core.
+    progress : Progress
+        Counts images.
+
+    Returns
+    -------
+    dict of str to Thumbnail
+        By path; images of equal bytes share one. Images that the manifest lacks, that went away
+        or that cannot be decoded are left out.
+    """
+    rows = {path: row for row, path in enumerate(manifest.paths)}
+    wanted: dict[bytes, tuple[int, int, int]] = {}  # digest -> (row, side, most bytes)
+    known_small = dict.fromkeys(path for path in small if path in rows)
+    most = BUDGET_BYTES // max(1, len(known_small))
+    for path in known_small:
+        wanted[bytes(manifest.sha256[rows[path]])] = (rows[path], _small_side(most), most)
+    for path in dict.fromkeys(path for path in large if path in rows):
+        wanted[bytes(manifest.sha256[rows[path]])] = (rows[path], LARGE_PX, 0)
+    memory = cache / manifest.name / "pictures.npz"
+    kept = _recall(memory)
+    todo = [(sha, *how) for sha, how in wanted.items() if (sha, *how[1:]) not in kept]
+
+    def make(chunk: Sequence[tuple[bytes, int, int, int]]) -> list[Thumbnail | None]:
+        return [_make(manifest, *one) for one in chunk]
+
+    if todo:
+        chunks = [todo[at : at + _CHUNK] for at in range(0, len(todo), _CHUNK)]
+        with (
+            ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool,
+            progress("pictures", len(todo), "images") as meter,
+        ):
+            for chunk, made in zip(chunks, pool.map(make, chunks), strict=True):
+                for (sha, _, side, most_), one in zip(chunk, made, strict=True):
+                    if one is not None:
+                        kept[(sha, side, most_)] = one
+                meter.advance(len(chunk))
+        used = {(sha, *how[1:]) for sha, how in wanted.items()}
+        _remember(memory, {key: one for key, one in kept.items() if key in used})
+    by_digest = {sha: kept.get((sha, *how[1:])) for sha, how in wanted.items()}
+    out = {}
+    for path in (*large, *known_small):
+        one = by_digest.get(bytes(manifest.sha256[rows[path]])) if path in rows else None
+        if one is not None:
+            out[path] = one
+    return out
+
+
+def _small_side(most_bytes: int) -> int:
+    """Give the longer side that fits so many bytes: about a quarter of a byte a pixel."""
+    return next((side for side in _SMALL_PX if side * side // 4 <= most_bytes), _SMALL_PX[-1])
+
+
+def _make(manifest: Manifest, sha: bytes, row: int, side: int, most: int) -> Thumbnail | None:
+    """Decode and shrink one image; lower the quality, then the size, until it fits `most` bytes."""
+    try:
+        data = (manifest.root / manifest.paths[row]).read_bytes()
+        pixels = decode(data, min_side=side // 2 + 8)
+    except (ImageError, OSError):
+        return None
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    sides = [side, *(less for less in _SMALL_PX if less < side)] if most else [side]
+    best: Thumbnail | None = None
+    for longer in sides:
+        scale = min(1.0, longer / max(image.size))
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        shrunk = image.resize(size, Image.Resampling.HAMMING).convert("RGB")
+        for quality in _QUALITIES:
+            stream = io.BytesIO()
+            shrunk.save(stream, "WEBP", quality=quality, method=2)
+            best = Thumbnail(f"p{sha[:16].decode()}", *size, stream.getvalue())
+            if not most or len(best.data) <= max(most, _LEAST_BYTES):
+                return best
+            if len(best.data) > 2 * most:  # no quality makes up for that
+                break
+    return best
+
+
+def _recall(path: Path) -> dict[tuple[bytes, int, int], Thumbnail]:
+    """Give the pictures of an earlier call, by digest, side and most bytes."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if int(file["version"]) != _VERSION:
+                return {}
+            rows, blob = file["rows"], file["blob"].tobytes()
+        found = {}
+        for key, width, height, start, length in rows.astype(_ROW, casting="equiv").tolist():
+            sha, side, most = key
+            data = blob[start : start + length]
+            found[(sha, side, most)] = Thumbnail(f"p{sha[:16].decode()}", width, height, data)
+        return found
+    except Exception:  # none, or damaged: made anew
+        return {}
+
+
+def _remember(path: Path, kept: Mapping[tuple[bytes, int, int], Thumbnail]) -> None:
+    rows: NDArray[Any] = np.zeros(len(kept), _ROW)
+    start = 0
+    for row, (key, one) in zip(rows, kept.items(), strict=True):
+        row["key"], row["width"], row["height"] = key, one.width, one.height
+        row["start"], row["length"] = start, len(one.data)
+        start += len(one.data)
+    blob = np.frombuffer(b"".join(one.data for one in kept.values()), np.uint8)
+    try:
+        with replacing(path) as stream:
+            np.savez(stream, version=np.int64(_VERSION), rows=rows, blob=blob)
+    except (CacheError, OSError):
+        return  # a read-only or full cache: made anew next time

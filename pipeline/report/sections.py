@@ -1,0 +1,80 @@
+"""The order of a report: the verdict first, then what it rests on, then what was run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipeline.report import classes, growth, imagery, methods
+from pipeline.report.blocks import Block, Folded, Gallery, Projection, Report
+from pipeline.report.gather import Evidence
+from pipeline.report.origin import origin
+from pipeline.report.svg import theme
+from pipeline.settings import ReportSettings
+
+__all__ = ["compose", "wanted_pictures"]
+
+
+def compose(evidence: Evidence, settings: ReportSettings) -> Report:
+    """Say and draw everything that the evidence gives.
+
+    Parameters
+    ----------
+    evidence : Evidence
+        From :func:`pipeline.report.gather.gather`.
+    settings : ReportSettings
+        How many pictures each gallery shows.
+    """
+    record = evidence.comparison
+    shown = settings.gallery
+    with theme():
+        sections = (
+            methods.comparison(evidence),
+            methods.cost(evidence),
+            methods.pairs(evidence),
+            growth.curves(evidence),
+            growth.advice(evidence),
+            classes.confusion(evidence),
+            classes.calibration(evidence),
+            classes.operating(evidence),
+            imagery.embedding(evidence),
+            imagery.worst_mistakes(evidence, shown=shown),
+            imagery.doubtful_labels(evidence, shown=shown),
+            imagery.copies(evidence, shown=shown),
+            growth.layers(evidence),
+            growth.training(evidence),
+            methods.scratch_gap(evidence),
+            origin(evidence),
+        )
+    splits = evidence.runs[0].record["splits"]
+    n_train = sum(sum(splits.get(key, {}).values()) for key in ("train", "val"))
+    n_classes = len(record["class_names"])
+    facts = (
+        ("classes", f"{n_classes:,}"),
+        ("images to train", f"{n_train:,}"),
+        ("images to test", f"{record['n_test']:,}"),
+        ("methods", f"{len(record['entries']):,}"),
+        ("network" if len(record["models"]) == 1 else "networks", ", ".join(record["models"])),
+        ("seed", str(record["seed"])),
+        ("date", str(record.get("provenance", {}).get("date", ""))[:10]),
+    )
+    sentences = [str(one) for one in record["sentences"]]
+    return Report(str(record["data"]), sentences[:2], sentences[2:], facts, sections)
+
+
+def wanted_pictures(report: Report) -> tuple[list[str], list[str]]:
+    """Give the paths of the images that are looked at, and of those under the pointer."""
+    large: list[str] = []
+    small: list[str] = []
+    for section in report.sections:
+        _collect(section.blocks, large, small)
+    return list(dict.fromkeys(large)), list(dict.fromkeys(small))
+
+
+def _collect(blocks: Sequence[Block], large: list[str], small: list[str]) -> None:
+    for block in blocks:
+        if isinstance(block, Gallery):
+            large += [path for picture in block.pictures for path in picture.paths]
+        elif isinstance(block, Projection):
+            small += block.paths
+        elif isinstance(block, Folded):
+            _collect(block.blocks, large, small)
