@@ -5,6 +5,7 @@ each has its own cache beside it.
 """
 
 import ctypes
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ SHARED = ROOT.parent / "shared" / "data"
 
 # A network of timm of a third of a million parameters, with batch normalisation, at 32 px.
 SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let Ctrl-C reach the processes that tests start; a shell's background jobs ignore it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

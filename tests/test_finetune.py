@@ -74,8 +74,8 @@ def test_the_result_can_be_recomputed_from_its_predictions(tuning: Tuning) -> No
     found = measure(predictions.labels, predictions.probabilities)
     assert found == record["metrics"]["test"]
     assert record["method"] == "finetune"
-    assert record["splits"]["train"] == {"hotdog": 10, "not-hotdog": 10}
-    assert record["splits"]["val"] == {"hotdog": 2, "not-hotdog": 2}
+    assert record["splits"]["train"] == {"hotdog": 10, "not-hotdog": 9}
+    assert record["splits"]["val"] == {"hotdog": 2, "not-hotdog": 3}
     assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
     assert all(row["seconds"] > 0 and row["lr"] > 0 for row in record["curve"][1:])
     assert record["peak_memory_bytes"] > 50e6
@@ -332,6 +332,33 @@ def test_control_c_leaves_the_best_network_so_far(tuning: Tuning, moment: str) -
     assert any(line.startswith("continued after epoch") for line in tuning.said)
     assert finished["interrupted"] is False
     assert not list(tuning.results.glob("*.interrupted.*"))
+
+
+@pytest.mark.parametrize("moment", ["before the refit", "in the refit", "after training"])
+def test_interrupted_once_the_epoch_is_chosen_it_keeps_that_epoch(
+    tuning: Tuning, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    settings: dict[str, Any] = {"refit": moment != "after training", "choose": "last"}
+    if moment == "before the refit":
+        settings["say"] = lambda text: stop() if text.startswith("training again") else None
+    elif moment == "in the refit":
+        said: list[str] = []
+        settings["say"] = lambda text: (
+            stop() if any("training again" in one for one in said) else said.append(text)
+        )
+    else:
+        monkeypatch.setattr("pipeline.finetune.run.codes_of", stop)
+    with pytest.raises(KeyboardInterrupt):
+        tuning(**settings)
+    (path,) = tuning.results.glob("*.interrupted.json")
+    record = read_record(path, verify=True)
+    assert [row["epoch"] for row in record["curve"]] == [0, 1, 2]
+    assert record["chosen"]["epochs"] == [2]
+    assert len(record["phases"]) == 1
+    assert "val" in record["metrics"]
 
 
 def test_a_checkpoint_predicts_with_no_other_file(tuning: Tuning, tmp_path: Path) -> None:

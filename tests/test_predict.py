@@ -119,7 +119,7 @@ def test_the_saved_files_are_enough(
         np.testing.assert_allclose(found, shop.stored(run).probabilities, rtol=0, atol=1e-4)
         assert classifier.run == run.stem
         assert classifier.classes == ("hotdog", "not-hotdog")
-        with pytest.raises(CacheError, match="no file|is missing"):
+        with pytest.raises(CacheError, match=r"no file|is missing"):
             classifier.neighbours()
 
 

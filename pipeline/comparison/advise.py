@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_IMAGES", "SCHEMA", "advise"]
 
 SCHEMA = 1
-VERSION = 1  # of how the figures are made; part of the fingerprint
+VERSION = 2  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 
@@ -287,7 +287,7 @@ def _scored(job: Job, network: Network, sample: Sample, settings: AdviseSettings
     known = familiarity(source) if source is not None else None
     probe = held_out(
         block, sample.labels, sample.folds, method="softmax", n_classes=sample.n_classes,
-        jobs=settings.jobs, progress=job.progress,
+        jobs=settings.jobs, balanced=settings.class_weight == "balanced", progress=job.progress,
     )  # fmt: skip
     card = load_card(
         network.asked, cache=Path(job.places.cache), seed=job.data.seed, offline=job.data.offline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.comparison.cases import ALIKE, LARGE
+from pipeline.comparison.cases import ALIKE, LARGE, WORTH
 from pipeline.comparison.words import listed
 from pipeline.tables import aligned
 
@@ -60,9 +60,10 @@ def _gain(record: Mapping[str, Any]) -> str:
         accuracy = 100 * one["accuracy"]
         return f"Expected accuracy: about {accuracy:.1f} % (cross-validated on train). {cost}."
     gain = f"{one['gain_points']:+.1f} points over {base['method']} on the last layer"
-    if one["method"] == "finetune":
-        return f"Expected: {gain} (seen on sets of this case: {low:+.1f} to {high:+.1f}). {cost}."
-    return f"Expected: {gain} (95 % interval {low:+.1f} to {high:+.1f}, cross-validated). {cost}."
+    ends = f"{low:+.1f} to {high:+.1f}"
+    if one["method"] != "finetune":
+        ends = f"95 % interval {ends}"
+    return f"Expected: {gain} ({ends}; {one['gain_from']}). {cost}."
 
 
 def _size(record: Mapping[str, Any]) -> str:
@@ -100,8 +101,20 @@ def _likeness(record: Mapping[str, Any]) -> str:
 
 
 def _rule(record: Mapping[str, Any]) -> str:
-    case = record["case"]
-    return f"That is case {case}, {record['case_name']}: the rule of thumb is {RULES[case]}."
+    """Name the case and its rule of thumb, and why the advice departs from it where it does."""
+    case, one = record["case"], record["strategy"]
+    text = f"That is case {case}, {record['case_name']}: the rule of thumb is {RULES[case]}."
+    trained = one["method"] == "finetune"
+    if case in (2, 4) and not trained:
+        text += (
+            f" It is not followed here: training is not expected to add the {WORTH:g} point that "
+            "would make it worth its cost."
+        )
+    elif case == 3 and one["strategy"] == "last layer":
+        text += " It is not followed here: no other option is surely better than the last layer."
+    elif case == 1 and one["strategy"] != "last layer":
+        text += " It is not followed here: another option is surely better."
+    return text
 
 
 def _linear(record: Mapping[str, Any]) -> list[str]:
@@ -129,7 +142,7 @@ def _training(record: Mapping[str, Any]) -> list[str]:
         part = "the late layers" if one["unfreeze"] == "last" else "the whole network"
         said.append(
             f"Training {part} would be expected to change it by {one['gain_points']:+.1f} points "
-            f"({low:+.1f} to {high:+.1f} on sets of this case) for {_duration(one['cost_s'])} "
+            f"({low:+.1f} to {high:+.1f}; {one['gain_from']}) for {_duration(one['cost_s'])} "
             f"({one['cost_from']})."
         )
     return said

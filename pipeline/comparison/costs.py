@@ -16,7 +16,7 @@ __all__ = ["Rate", "training_rate", "training_seconds"]
 # engine), where nothing was trained here yet: EfficientNet-Lite0 on two cores, 150 images a second
 # through ONNX Runtime, 97 trained from the cached trunk, 12.5 through the whole network.
 LATE, WHOLE = 1.5, 12.0
-TRUNK_VIEWS = 8  # of each training image, by default
+TRUNK_VIEWS = 4  # of each training image where stage three chooses them
 LEAST_S = 1.0  # shorter trainings say nothing of the rate
 
 
@@ -73,6 +73,11 @@ def training_seconds(
     """
     trunk = 0.0
     if settings.unfreeze != "all":
-        trunk = (TRUNK_VIEWS * n_train + n_images) * network.seconds_per_image
-    fit = settings.epochs * (1 - settings.val_fraction) * n_train * rate.seconds
+        n_views = int(network.codes.config["n_views"])
+        of_train = (
+            TRUNK_VIEWS * n_train if n_views == 1 else 0
+        )  # else the views of VIEWS serve both
+        trunk = (of_train + n_views * n_images) * network.seconds_per_image / n_views
+    passes = settings.epochs * (1 - settings.val_fraction) + settings.refit * settings.epochs
+    fit = passes * n_train * rate.seconds  # again on train and val together, where refitted
     return {"trunk": trunk, "fit": fit, "total": trunk + fit}

@@ -56,6 +56,7 @@ def held_out(
     method: str,
     n_classes: int,
     jobs: int,
+    balanced: bool = False,
     progress: Progress = silent,
 ) -> HeldOut:
     """Choose C by cross-validation and say how good that is.
@@ -71,6 +72,8 @@ def held_out(
         ``svm``, ``softmax`` or ``ridge``.
     n_classes, jobs : int
         K; threads, 0 for one a core.
+    balanced : bool
+        Train and choose with all classes weighing alike.
     """
     began = time.perf_counter()
     block = mean_view(codes)[:, None]  # (N, 1, D)
@@ -82,7 +85,7 @@ def held_out(
         held_labels=labels,
         folds=list(folds),
         n_classes=n_classes,
-        balanced=False,
+        balanced=balanced,
         views="mean",
     )
     n_train = max(len(rows) for rows, _ in folds)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.comparison.cases import Case
+from pipeline.comparison.cases import WORTH, Case
 from pipeline.comparison.costs import training_rate, training_seconds
 from pipeline.comparison.runs import Job, Network
 from pipeline.settings import (
@@ -34,7 +34,6 @@ __all__ = ["Option", "choose", "linear_options", "training_options"]
 
 SURE = 1.64  # standard errors by which another linear option must beat the last layer's: 5 %
 LATE_LAYERS = 3
-WORTH = 1.0  # points that training must be expected to add, to be worth its cost
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,8 @@ class Option:
         Of the gain: 95 % for linear options, the range seen on benchmark sets for others.
     error_points : float
         Standard error of the gain; 0 where it was not measured here.
+    gain_from : str
+        Where the gain is known from.
     cost_s : float
         Seconds from nothing cached: codes or trunk, and fit.
     cost_from : str
@@ -78,6 +79,7 @@ class Option:
     gain_points: float
     interval: list[float]
     error_points: float
+    gain_from: str
     cost_s: float
     cost_from: str
 
@@ -106,6 +108,7 @@ def linear_options(
                 one = held_out(
                     codes, sample.labels, sample.folds, method=method,
                     n_classes=sample.n_classes, jobs=settings.jobs,
+                    balanced=settings.class_weight == "balanced",
                 )  # fmt: skip
                 found.append((name, some, method, one))
                 meter.advance()
@@ -127,6 +130,7 @@ def linear_options(
                 gain_points=100 * gain,
                 interval=[100 * end for end in ends],
                 error_points=100 * (ends[1] - ends[0]) / (2 * 1.96),
+                gain_from="cross-validated on train",
                 cost_s=network.codes.extraction_s + scale * one.seconds,
                 cost_from="measured: codes, and the fits of the cross-validation",
             )
@@ -150,13 +154,13 @@ def training_options(
     job: Job, network: Network, sample: Sample, case: Case, baseline: Option
 ) -> list[Option]:
     """Give what training the late layers, or the whole network, is expected to gain and cost."""
-    from pipeline.comparison.cases import SHARE_MENDED
+    from pipeline.comparison.cases import SEEN, SHARE_MENDED
 
     assert baseline.accuracy is not None
     wrong = 100 * (1 - baseline.accuracy)
     options = []
     for name, unfreeze in (("fine-tune late layers", "last"), ("fine-tune all", "all")):
-        low, middle, high = SHARE_MENDED[unfreeze][case.number]
+        low, middle, high = SHARE_MENDED[case.number]
         settings = replace(FinetuneSettings(), unfreeze=unfreeze)
         rate = training_rate(job, network, unfreeze)
         cost = training_seconds(
@@ -175,6 +179,9 @@ def training_options(
                 gain_points=wrong * middle,
                 interval=[wrong * low, wrong * high],
                 error_points=0.0,
+                gain_from=SEEN[case.number]
+                if unfreeze == "last"
+                else "not measured: taken as that of the late layers",
                 cost_s=cost["total"],
                 cost_from=f"estimated from {measured}",
             )

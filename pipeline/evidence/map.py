@@ -122,10 +122,11 @@ def stratified(labels: NDArray[np.integer], n: int, seed: int) -> NDArray[np.int
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]  # shuffled within each class
     counts = np.bincount(labels)
+    quota = counts * n / len(labels)
+    take = np.floor(quota).astype(np.int64)
+    take[np.argsort(take - quota, kind="stable")[: n - take.sum()]] += 1  # largest remainders
     begins = np.repeat(np.cumsum(counts) - counts, counts)
-    place = (np.arange(len(labels)) - begins + 0.5) / np.repeat(counts, counts)  # in (0, 1)
-    taken = order[np.argsort(place, kind="stable")[:n]]
-    drawn: NDArray[np.int64] = np.sort(taken)
+    drawn: NDArray[np.int64] = np.sort(order[np.arange(len(labels)) - begins < take[labels[order]]])
     return drawn
 
 

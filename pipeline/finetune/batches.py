@@ -209,7 +209,7 @@ class _Reader(Dataset[Tensor]):
         if not self.one:
             return torch.from_numpy(np.ascontiguousarray(views.transpose(0, 3, 1, 2)))
         which = 0 if self._augmentation is not None else number % len(views)
-        image = torch.from_numpy(np.ascontiguousarray(views[which])).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(views[which])).permute(2, 0, 1)
         image = image.contiguous()
         return image if self._augmentation is None else self._augmentation(image, number)
 

@@ -185,13 +185,15 @@ class _Run:
     name: str = ""
     fingerprint: str = ""
     training: Training | None = None
+    noted: Training | None = None  # the last one that is in curve, epochs and fit_s
     prepared: list[Prepared] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     epochs: list[int] = field(default_factory=list)
     head: Head | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
     fit_s: float = 0.0
-    chosen: tuple[Best, dict[str, torch.Tensor]] | None = None  # kept while it is trained again
+    # Kept while it is trained again: the choice, its weights, how it was trained.
+    chosen: tuple[Best, dict[str, torch.Tensor], list[Prepared]] | None = None
 
     def __post_init__(self) -> None:
         """Name the run and take its fingerprint."""
@@ -248,7 +250,8 @@ class _Run:
             setup.say(f"training again on train and val, to epoch {self.epochs[-1]}")
             self._release()
             network.to("cpu")
-            self.chosen = best, {n: t.clone() for n, t in network.state_dict().items()}
+            weights = {n: t.clone() for n, t in network.state_dict().items()}
+            self.chosen = best, weights, self.prepared
             network.load_state_dict(start)
             both = np.sort(np.concatenate([rows.train, rows.val]))
             self._start(network, both)
@@ -336,6 +339,7 @@ class _Run:
             if until is None:
                 self.curve += training.curve
                 self.epochs.append(best.epoch)
+            self.noted = training
             plan = prepared.task.plan
             touched |= set(plan.trained) | (set(plan.frozen) if settings.bn == "update" else set())
         assert best is not None
@@ -395,13 +399,18 @@ class _Run:
     def interrupted(self) -> None:
         """Leave the best network so far, with its figures on val, under a name of its own."""
         training = self.training
-        if training is None or training.best is None or not self.setup.world.first:
+        if training is None or not self.setup.world.first:
             return
         network = training.task.network
         if self.chosen is not None:
-            best, weights = self.chosen
+            best, weights, self.prepared = self.chosen
             self._release()
             network.to("cpu").load_state_dict(weights)
+        elif training.best is None:
+            return
+        elif training is self.noted:  # between phases, or at the look at test: all is in place
+            best = training.best
+            self._release()
         else:
             best = training.best
             training.restore_best()

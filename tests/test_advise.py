@@ -1,0 +1,192 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SMALL, StageOne
+from tuning import few_images
+
+from pipeline.comparison.advise import advise
+from pipeline.comparison.advise_words import options_table, ranking_table
+from pipeline.comparison.cached import cached_networks, named_networks
+from pipeline.comparison.cases import place
+from pipeline.comparison.likeness import familiarity, source_probabilities
+from pipeline.comparison.options import Option, choose
+from pipeline.comparison.ranking import agreement, order
+from pipeline.comparison.runs import Job, Network
+from pipeline.datasets import Manifest
+from pipeline.errors import SettingsError
+from pipeline.settings import (
+    AdviseSettings,
+    CodesSettings,
+    DataSettings,
+    MachineSettings,
+    PlaceSettings,
+    from_mapping,
+)
+
+TEST = 2
+QUICK = AdviseSettings(folds=3, jobs=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "confidence", "case"), [(120, 0.7, 1), (900, 0.7, 2), (120, 0.2, 3), (900, 0.2, 4)]
+)
+def test_four_cases_by_size_and_confidence(size: int, confidence: float, case: int) -> None:
+    assert place(images_a_class=size, confidence=confidence, log_me={}).number == case
+
+
+def test_without_a_classifier_of_its_own_the_layers_decide() -> None:
+    late = place(images_a_class=50, confidence=None, log_me={"a": -0.6, "b": -0.5})
+    early = place(images_a_class=50, confidence=None, log_me={"a": -0.5, "b": -0.6})
+    assert (late.number, early.number, late.by) == (1, 3, "layers")
+
+
+def option(strategy: str, gain: float, error: float = 0.0, method: str = "svm") -> Option:
+    return Option(
+        strategy=strategy, method=method, model="m", layers=[], unfreeze="", command=strategy,
+        accuracy=0.9, gain_points=gain, interval=[gain, gain], error_points=error, gain_from="",
+        cost_s=1.0, cost_from="",
+    )  # fmt: skip
+
+
+def test_another_linear_option_is_chosen_only_if_surely_better() -> None:
+    base, unsure, sure = option("a", 0), option("b", 2, error=1.5), option("c", 1, error=0.4)
+    assert choose([base, unsure]) is base
+    assert choose([base, unsure, sure]) is sure
+
+
+def test_training_is_chosen_only_if_worth_it() -> None:
+    base, tune = option("a", 0), option("t", 1.5, method="finetune")
+    assert choose([base, tune]) is tune
+    assert choose([base, option("c", 1, error=0.4), tune]).strategy == "c"
+
+
+def test_networks_are_named_with_their_weights() -> None:
+    usual = CodesSettings(layers=("all",), views="flip")
+    first, second = named_networks(("resnet18:none", "resnet18"), usual)
+    assert (first.model, first.weights, first.views) == ("resnet18", "none", "flip")
+    assert second.weights == "default"
+    with pytest.raises(SettingsError):
+        named_networks(("resnet18:",), usual)
+
+
+def test_agreement_is_kendalls_tau() -> None:
+    def network(score: float, measured: float) -> dict[str, Any]:
+        scores = {"log_me": score, "h_score": -score, "leep": None, "probe": score}
+        return scores | {"measured": {"svm": measured}}
+
+    entries = [network(0.1, 0.7), network(0.2, 0.8), network(0.3, 0.9)]
+    found = {one["score"]: one for one in agreement(entries)}
+    assert found["log_me"]["kendall"] == pytest.approx(1.0)
+    assert found["h_score"]["weighted"] == pytest.approx(-1.0)
+    assert "leep" not in found
+    swapped = [network(0.1, 0.7), network(0.2, 0.9), network(0.3, 0.8)]
+    assert agreement(swapped)[0]["kendall"] == pytest.approx(1 / 3)
+    assert [one["log_me"] for one in order(entries)] == [0.3, 0.2, 0.1]
+
+
+@pytest.fixture
+def some(hotdog: Path, tmp_path: Path) -> Path:
+    return few_images(hotdog, tmp_path / "few", n_train=16, n_test=6)
+
+
+def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Job, Network]:
+    done = stage_one(data, layers=("all",), **settings)
+    manifest = data if isinstance(data, Manifest) else stage_one.manifest(data)
+    job = Job(
+        manifest=manifest,
+        data=DataSettings(data="few", offline=True),
+        machine=MachineSettings(device="cpu"),
+        places=PlaceSettings(
+            cache=str(stage_one.cache), results=str(stage_one.cache.parent / "results")
+        ),
+        fit=QUICK,
+    )
+    values = SMALL | settings | {"layers": ("all",)}
+    return job, Network(from_mapping(CodesSettings, values), done.codes)
+
+
+def test_advice_is_given_with_reasons_kept_and_found_again(stage_one: StageOne, some: Path) -> None:
+    job, network = asked(stage_one, some)
+    record = advise(job, [network], QUICK)
+    assert record["case"] in (1, 3)
+    assert record["strategy"]["command"] in record["sentences"][0]
+    assert record["strategy"]["command"].startswith("make ")
+    assert "MODEL=test_efficientnet WEIGHTS=none SIZE=32" in record["strategy"]["command"]
+    assert [one["layer"] for one in record["layers"]] == list(network.codes.layers)
+    assert record["evidence"]["confidence"] is None  # a random start knows no classes
+    assert options_table(record).count("*") == 1
+    assert "test_efficientnet (random start)" in ranking_table(record)
+    assert advise(job, [network], QUICK)["reused"]
+
+
+def test_advice_does_not_depend_on_the_labels_of_test(stage_one: StageOne, some: Path) -> None:
+    manifest = stage_one.manifest(some)
+    labels = manifest.labels.copy()
+    test = np.flatnonzero(manifest.split == TEST)
+    labels[test] = 1 - labels[test]
+    found = []
+    for one in (manifest, replace(manifest, labels=labels)):
+        job, network = asked(stage_one, one)
+        record = advise(job, [network], QUICK)
+        (job.folder / f"{record['name']}.json").unlink()
+        ranked = {k: v for k, v in record["ranking"][0].items() if k != "seconds_per_image"}
+        kept = [
+            {k: v for k, v in option.items() if not k.startswith("cost")}
+            for option in record["options"]
+        ]
+        found.append((record["case"], record["strategy"]["command"], ranked, kept))
+    assert found[0] == found[1]
+
+
+def test_cached_networks_are_those_with_codes_of_the_same_kind(
+    stage_one: StageOne, some: Path
+) -> None:
+    _, network = asked(stage_one, some)
+    stage_one(some, layers=("final",))
+    stage_one(some, layers=("all",), views="flip")
+    folder = network.codes.path.parent
+    usual = CodesSettings(layers=("all",), size=32)
+    (found,) = cached_networks(folder, usual)
+    assert (found.model, found.weights, found.layers) == ("test_efficientnet", "none", ("all",))
+    assert cached_networks(folder, found) == []
+    assert cached_networks(folder, CodesSettings()) == []  # of another size
+
+
+def test_the_networks_own_probabilities_follow_from_its_codes(
+    stage_one: StageOne, some: Path
+) -> None:
+    import torch
+
+    from pipeline.backbones.card import load_network
+    from pipeline.preprocess import Views, read_views
+
+    few = stage_one.manifest(some)
+    asked_ = CodesSettings(size=64)
+    done = stage_one(few, model="efficientnet_lite0", weights="default", size=64, engine="torch")
+    job, _ = asked(stage_one, some)
+    network = Network(asked_, done.codes)
+    source = source_probabilities(job, network, done.codes.matrix()[:, 0])
+    assert source is not None
+    card, own = load_network(asked_, cache=stage_one.cache, seed=0, offline=True)
+    preprocessing = card.preprocessing.adapted(size=64, fit="default")
+    data = (few.root / few.paths[3]).read_bytes()
+    view = read_views(data, preprocessing, Views("center", 1), few.sha256[3].decode())[0]
+    x = torch.from_numpy(view.astype(np.float32)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = own((x - 0.5) / 0.5).softmax(dim=1).numpy()[0]
+    assert source[3] == pytest.approx(expected, abs=1e-4)
+    known = familiarity(source)
+    assert known.n_source == 1000
+    assert known.confidence == pytest.approx(source.max(axis=1).mean())
+    assert 0 < known.entropy < 1
+    again = source_probabilities(job, network, done.codes.matrix()[:, 0])  # from the cache
+    assert again == pytest.approx(source, abs=0)
+
+
+def test_of_surely_better_options_the_one_of_fewest_layers_within_an_error_is_chosen() -> None:
+    base, late, all_ = option("a", 0), option("late", 2.9, 1.4), option("all", 3.6, 1.7)
+    assert choose([base, late, all_]) is late
+    assert choose([base, option("late", 1.5, 0.5), all_]) is all_

@@ -1,0 +1,319 @@
+import json
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import StageOne
+from numpy.typing import NDArray
+from tuning import few_images
+
+import pipeline.comparison.curve as curve_module
+from pipeline.codes import open_codes
+from pipeline.comparison.crossing import Curve, crossing, crossing_of, interval_of_means
+from pipeline.comparison.curve import curve
+from pipeline.comparison.curve_words import curve_table, sentences
+from pipeline.comparison.draws import Pool, drawn, pool_of, sizes_of
+from pipeline.comparison.pieces import Piece, Pieces
+from pipeline.comparison.runs import Job, Network
+from pipeline.datasets import Manifest
+from pipeline.errors import DataError, SettingsError
+from pipeline.settings import (
+    CodesSettings,
+    CurveSettings,
+    DataSettings,
+    FinetuneSettings,
+    MachineSettings,
+    PlaceSettings,
+    from_mapping,
+)
+
+TEST = 2
+
+
+def pool(n_images: int = 60, *, copies: int = 0, strata: bool = False) -> Pool:
+    """Three classes of images; the first `copies` have a byte-identical second row."""
+    names = np.array([f"{i:064x}".encode() for i in range(n_images)], "S64")
+    sha256 = np.concatenate([names, names[:copies]])
+    labels = (np.arange(len(sha256)) % n_images % 3).astype(np.int32)
+    column = (np.arange(len(sha256)) % n_images % 4 == 0).astype(np.int32)
+    return pool_of(np.arange(len(sha256)), sha256, labels, column if strata else None)
+
+
+def test_smaller_draws_lie_within_larger_ones() -> None:
+    images = pool(copies=7)
+    for number in range(4):
+        draw = drawn(images, number, seed=0)
+        rows = [set(draw.rows(images, size).tolist()) for size in (2, 5, 10, 20)]
+        assert all(a < b for a, b in pairwise(rows))
+        assert rows[-1] == set(range(67))
+
+
+def test_draws_differ_from_one_another_and_repeat_by_seed() -> None:
+    images = pool()
+    first, again = (drawn(images, 0, seed=3).rows(images, 5) for _ in range(2))
+    assert (first == again).all()
+    assert (first != drawn(images, 1, seed=3).rows(images, 5)).any()
+    assert (first != drawn(images, 0, seed=4).rows(images, 5)).any()
+
+
+def test_a_draw_has_as_many_different_images_of_each_class_and_all_their_copies() -> None:
+    images = pool(copies=20)
+    rows = drawn(images, 0, seed=0).rows(images, 8)
+    groups = images.group[rows]
+    assert np.bincount(images.labels[np.unique(groups)]).tolist() == [8, 8, 8]
+    assert np.isin(np.flatnonzero(np.isin(images.group, groups)), rows).all()
+
+
+def test_draws_keep_the_shares_of_strata() -> None:
+    images = pool(240, strata=True)
+    for number in range(3):
+        rows = drawn(images, number, seed=0).rows(images, 40)
+        for k in range(3):
+            inside = images.strata[images.group[rows]][images.labels[images.group[rows]] == k]
+            assert abs(int(inside.sum()) - 10) <= 1
+
+
+def test_draws_do_not_depend_on_the_order_of_rows() -> None:
+    images = pool(copies=5)
+    order = np.random.default_rng(0).permutation(65)
+    sha256 = images.sha256[images.group][order]
+    moved = pool_of(np.arange(65), sha256, images.labels[images.group][order], None)
+    a = drawn(images, 2, seed=0).rows(images, 6)
+    b = drawn(moved, 2, seed=0).rows(moved, 6)
+    assert sorted(order[b].tolist()) == a.tolist()
+
+
+def test_sizes_run_in_the_usual_series_up_to_all() -> None:
+    names = ("a", "b")
+    assert sizes_of(("auto",), np.array([1000, 990]), names) == [
+        5, 10, 20, 50, 100, 200, 500, 1000,
+    ]  # fmt: skip
+    assert sizes_of(("auto",), np.array([121, 124]), names) == [5, 10, 20, 50, 100, 124]
+    assert sizes_of(("auto",), np.array([4, 4]), names) == [4]
+    assert sizes_of(("7", "3", "all", "900"), np.array([40, 50]), names) == [3, 7, 50]
+    for wrong in (("1",), ("some",), ("-3",), ()):
+        with pytest.raises(SettingsError):
+            sizes_of(wrong, np.array([40, 50]), names)
+    with pytest.raises(DataError, match="class b has 1 different"):
+        sizes_of(("auto",), np.array([40, 1]), names)
+
+
+def test_a_crossing_is_interpolated_on_the_logarithm_and_the_last_one_counts() -> None:
+    sizes = np.array([10.0, 100.0, 1000.0])
+    assert crossing_of(np.array([0.1, -0.1, -0.2]), sizes) == (pytest.approx(10**1.5), -1)
+    assert crossing_of(np.array([-0.1, 0.1, -0.1]), sizes) == (pytest.approx(10**2.5), -1)
+    assert crossing_of(np.array([-0.1, 0.0, 0.1]), sizes) == (pytest.approx(100.0), 1)
+    assert crossing_of(np.array([0.1, 0.0, 0.1]), sizes) is None
+    assert crossing_of(np.zeros(3), sizes) is None
+
+
+def hits(accuracies: list[float], *, n_draws: int = 10, n_test: int = 500, seed: int = 0) -> Curve:
+    random = np.random.default_rng(seed)
+    chance = random.random((n_draws, 1, n_test))
+    return Curve(chance < np.array(accuracies)[None, :, None])
+
+
+def test_a_clear_crossing_is_found_within_its_interval_and_said() -> None:
+    sizes = [5, 20, 80, 320]
+    first, second = hits([0.7, 0.75, 0.8, 0.82]), hits([0.55, 0.68, 0.84, 0.93])
+    found = crossing(first, second, sizes, names=("svm", "finetune"))
+    assert found["clear"]
+    assert found["direction"] == "finetune"
+    assert found["ci95"][0] <= found["size"] <= found["ci95"][1]
+    assert 20 < found["size"] < 80
+    assert found["share"] > 0.95
+    text = sentences({"crossings": [found], "methods": {}})[0]
+    assert text.startswith("With fewer than about ")
+    assert "svm is better; from there finetune." in text
+
+
+def test_curves_that_do_not_cross_are_said_not_to() -> None:
+    found = crossing(hits([0.9, 0.95]), hits([0.6, 0.7]), [5, 50], names=("a", "b"))
+    assert found["size"] is None
+    assert found["ci95"] is None
+    text = sentences({"crossings": [found], "methods": {}})[0]
+    assert text.startswith("a and b do not cross between 5 and 50 images a class: a is better")
+
+
+def test_equal_curves_show_no_difference() -> None:
+    found = crossing(
+        hits([0.8, 0.9, 0.9]), hits([0.8, 0.9, 0.9], seed=1), [5, 20, 80], names=("a", "b")
+    )
+    assert not found["clear"]
+    assert "o difference" in sentences({"crossings": [found], "methods": {}})[0]
+
+
+def test_differences_of_equal_methods_are_called_sure_in_about_one_of_twenty() -> None:
+    wrong = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        a, b = (Curve(random.random((5, 4, 120)) < 0.8) for _ in range(2))
+        found = crossing(a, b, [5, 10, 20, 50], names=("a", "b"), seed=seed)
+        wrong += any(one["ci95"][0] > 0 or one["ci95"][1] < 0 for one in found["differences"])
+    assert wrong <= 5
+
+
+def test_with_one_draw_there_is_no_interval_of_the_mean() -> None:
+    assert interval_of_means(hits([0.8], n_draws=1)) is None
+
+
+def piece(key: str, right: NDArray[np.bool_]) -> Piece:
+    return Piece(key=key, hits=Piece.bits(right), n_test=len(right), n_train=4, fit_s=0.1)
+
+
+def test_pieces_survive_a_torn_line(tmp_path: Path) -> None:
+    path = tmp_path / "some.pieces.jsonl"
+    right = np.arange(11) % 3 == 0
+    kept = Pieces(path)
+    kept.add(piece("a", right))
+    kept.add(piece("b", ~right))
+    path.write_bytes(path.read_bytes()[:-9])  # killed while writing
+    again = Pieces(path)
+    assert again.missing(["a", "b"]) == ["b"]
+    assert (again["a"].right() == right).all()
+    again.add(piece("b", ~right))
+    assert Pieces(path).missing(["a", "b"]) == []
+
+
+@pytest.fixture
+def some(hotdog: Path, tmp_path: Path) -> Path:
+    return few_images(hotdog, tmp_path / "few", n_train=24, n_test=10)
+
+
+def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Job, Network]:
+    done = stage_one(data)
+    manifest = data if isinstance(data, Manifest) else stage_one.manifest(data)
+    places = PlaceSettings(
+        cache=str(stage_one.cache), results=str(stage_one.cache.parent / "results")
+    )
+    job = Job(
+        manifest=manifest,
+        data=DataSettings(offline=True),
+        machine=MachineSettings(device="cpu"),
+        places=places,
+        fit=settings.get("fit", CurveSettings(jobs=1)),
+    )
+    codes = from_mapping(CodesSettings, done.codes.config["asked"] | {"layers": ("final",)})
+    return job, Network(codes, done.codes)
+
+
+QUICK = CurveSettings(methods=("centroid", "ridge"), sizes=("4", "10", "all"), draws=2, jobs=1)
+
+
+def test_a_curve_is_measured_kept_and_found_again(stage_one: StageOne, some: Path) -> None:
+    job, network = asked(stage_one, some)
+    record = curve(job, network, QUICK)
+    assert record["n_new"] == 12
+    assert record["sizes"] == [4, 10, 24]
+    assert record["n_train_total"] == [8, 20, 48]
+    ridge = record["methods"]["ridge"]
+    assert np.mean(ridge["values"], axis=1) == pytest.approx(ridge["mean"])
+    assert np.std(ridge["values"], axis=1, ddof=1) == pytest.approx(ridge["sd"])
+    assert all(low <= mean <= high for (low, high), mean in zip(
+        ridge["ci95"], ridge["mean"], strict=True
+    ))  # fmt: skip
+    assert curve_table(record).count("\n") == 3
+    stem = job.folder / record["name"]
+    assert b"<svg" in stem.with_name(stem.name + ".svg").read_bytes()
+    again = curve(job, network, QUICK)
+    assert again["reused"]
+    assert {**again, "reused": 0, "n_new": 0} == {**record, "reused": 0, "n_new": 0}
+
+
+def test_a_larger_curve_adds_to_what_is_there(stage_one: StageOne, some: Path) -> None:
+    job, network = asked(stage_one, some)
+    first = curve(job, network, QUICK)
+    more = curve(job, network, replace(QUICK, draws=3, sizes=("4", "7", "10", "all")))
+    assert more["n_new"] == 2 * (3 * 4 - 2 * 3)
+    for name, one in first["methods"].items():
+        kept = [more["methods"][name]["values"][at][:2] for at in (0, 2, 3)]
+        assert kept == one["values"]
+
+
+def test_a_killed_curve_goes_on(
+    stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, network = asked(stage_one, some)
+    real, made = curve_module._fit_one, []
+
+    def until_killed(*arguments: Any) -> Piece:
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(1)
+        return real(*arguments)
+
+    monkeypatch.setattr(curve_module, "_fit_one", until_killed)
+    with pytest.raises(KeyboardInterrupt):
+        curve(job, network, QUICK)
+    monkeypatch.setattr(curve_module, "_fit_one", real)
+    assert curve(job, network, QUICK)["n_new"] == 12 - 5
+
+
+def test_nothing_is_chosen_on_test(stage_one: StageOne, some: Path) -> None:
+    manifest = stage_one.manifest(some)
+    job, network = asked(stage_one, manifest)
+    methods = replace(QUICK, methods=("ridge", "knn"))
+    first = curve(job, network, methods)
+    labels = manifest.labels.copy()
+    test = np.flatnonzero(manifest.split == TEST)
+    labels[test] = 1 - labels[test]
+    other = replace(manifest, labels=labels)
+    job, network = asked(stage_one, other)
+    second = curve(job, network, methods)
+    assert second["n_new"] == 12
+    for name in methods.methods:
+        a, b = first["methods"][name], second["methods"][name]
+        assert a["chosen"] == b["chosen"]
+        assert np.add(a["values"], b["values"]) == pytest.approx(1.0)
+
+
+def test_leaked_test_images_are_not_measured_on(stage_one: StageOne, some: Path) -> None:
+    source = next((some / "train" / "hotdog").iterdir())
+    (some / "test" / "hotdog" / source.name).write_bytes(source.read_bytes())
+    job, network = asked(stage_one, some)
+    assert curve(job, network, QUICK)["n_test"] == 20
+    kept = replace(job, data=replace(job.data, leaks="keep"))
+    assert curve(kept, network, QUICK)["n_test"] == 21
+
+
+def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
+    stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.extract as extract_module
+
+    real, ran = extract_module._run, []
+
+    def counted(file: Any, one: Any, missing: NDArray[np.int64], progress: Any) -> None:
+        key = file.key.config
+        ran.extend((str(key["layers"]), key["n_views"], one.digest(row)) for row in missing)
+        real(file, one, missing, progress)
+
+    quick = {"unfreeze": "last", "epochs": 1, "trunk_views": "random:2", "batch_size": 8}
+    training = from_mapping(FinetuneSettings, quick)
+    monkeypatch.setattr(extract_module, "_run", counted)
+    monkeypatch.setattr(curve_module, "training_of", lambda method: training)
+    job, network = asked(stage_one, some)
+    settings = replace(
+        QUICK, methods=("ridge", "finetune"), sizes=("5", "8"), draws=2, trained_draws=1
+    )
+    record = curve(job, network, settings)
+    assert len(ran) == len(set(ran)) > 0
+    assert [len(one["values"][0]) for one in record["methods"].values()] == [2, 1]
+    assert record["methods"]["finetune"]["sd"] is None
+    assert record["crossings"][0]["n_draws"] == 1
+    assert not (job.folder / "curve").exists()
+    assert len(open_codes(network.codes.path)) == len(network.codes)
+    assert curve(job, network, settings)["reused"]
+    more = curve(job, network, replace(settings, sizes=("8",), trained_draws=2))
+    assert more["n_new"] == 1
+    assert len(ran) == len(set(ran))  # the second draw ran only the images new to it
+
+
+def test_a_record_is_plain_json(stage_one: StageOne, some: Path) -> None:
+    job, network = asked(stage_one, some)
+    record = curve(job, network, QUICK)
+    text = (job.folder / f"{record['name']}.json").read_text()
+    assert {**json.loads(text), "n_new": 12} == record
