@@ -29,7 +29,7 @@ def _svm(data_root: Path, cache: Path) -> dict[str, Any]:
     manifest = load_manifest(data, places)
     codes = extract(manifest, data, CodesSettings(), MachineSettings(), places).codes
     train = codes.split == b"train"
-    return dict(bench_svm(codes.matrix()[train, 0], codes.labels[train]))
+    return dict(bench_svm(codes.matrix()[train], codes.labels[train]))
 
 
 def main() -> None:

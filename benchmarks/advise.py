@@ -1,7 +1,7 @@
 """How good the advice is: on each set, what it recommends against every strategy tried, on test.
 
 Hypothesis: the strategy that ``make advise`` recommends is within one point of the best one tried
-on eight kinds of sets, small and large, like photographs and unlike. The best of several is the
+on kinds of sets small and large, like photographs and unlike. The best of several is the
 best partly by chance, so the regret is given with the interval of its paired difference.
 
 ::

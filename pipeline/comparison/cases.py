@@ -3,7 +3,7 @@
 The rule of thumb that the published recipes teach: small and alike, a linear head on the last
 layer; large and alike, fine-tune; small and unlike, an earlier layer or late layers trained; large
 and unlike, train all from the pretrained weights. Which of it holds here, and where its borders
-lie, was measured on eight kinds of sets: ``benchmarks/advise.md``.
+lie, was measured on six kinds of sets: ``benchmarks/advise.md``.
 """
 
 from __future__ import annotations
