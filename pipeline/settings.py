@@ -502,7 +502,7 @@ class ReportSettings:
     )
     evidence: tuple[str, ...] = setting(
         EVIDENCE,
-        f"what is brought up to date first ({', '.join(EVIDENCE)}), or 'none': report what is there",
+        f"what is brought up to date first ({', '.join(EVIDENCE)}); 'none': nothing is",
         affects="place",
         choices=(*EVIDENCE, "none"),
     )

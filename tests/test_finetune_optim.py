@@ -63,7 +63,7 @@ def test_rates_rise_and_fall_as_the_schedule_says() -> None:
     assert factor(cosine, 2.0, 10) == 1
     assert factor(cosine, 6.0, 10) == pytest.approx(0.5)
     assert factor(cosine, 10.0, 10) == pytest.approx(0, abs=1e-12)
-    step = FinetuneSettings(schedule="step", step_epochs=7, step_factor=0.1)
+    step = FinetuneSettings(schedule="step", step_epochs=7, step_factor=0.1, warmup=0.0)
     assert [factor(step, epoch, 25) for epoch in (0, 6.99, 7, 14)] == pytest.approx(
         [1, 1, 0.1, 0.01]
     )

@@ -15,7 +15,7 @@ from pipeline.results import read_record
 __all__ = ["entry_of", "network_bytes"]
 
 FLOAT_BYTES = 4
-_PICTURES = (".predictions.csv", ".svg", ".png")  # beside a run, but not needed to predict
+_PICTURES = (".predictions.csv", ".train.safetensors", ".svg", ".png")  # not needed to predict
 
 
 def entry_of(

@@ -250,8 +250,8 @@ def _evaluated(
         flat = task.source.prepare(x.flatten(0, 1))  # (B V, ...)
         with _autocast(task):
             out = torch.cat([run(part) for part in torch.split(flat, _EVALUATION_ROWS)])
-        mean = out.double().view(*x.shape[:2], -1).mean(1)  # (B, width)
-        found[torch.from_numpy(mine[start : start + len(x)])] = mean.to("cpu", dtype)
+        mean = out.cpu().double().view(*x.shape[:2], -1).mean(1)  # (B, width); mps has no float64
+        found[torch.from_numpy(mine[start : start + len(x)])] = mean.to(dtype)
         start += len(x)
     return world.sum(found.to(task.device)).cpu() if world.size > 1 else found
 
