@@ -34,7 +34,7 @@ from pipeline.settings import DataSettings, HeadSettings, as_dict
 
 __all__ = ["Rows", "probe", "redrawn", "rows_of"]
 
-VERSION = 1  # of what stage two makes of codes; part of every run's fingerprint
+VERSION = 2  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 

@@ -50,7 +50,7 @@ from pipeline.settings import (
 
 __all__ = ["finetune"]
 
-VERSION = 1  # of what this stage makes of its settings; part of every run's fingerprint
+VERSION = 2  # of what this stage makes of its settings; part of every run's fingerprint
 
 
 def finetune(

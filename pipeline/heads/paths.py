@@ -137,9 +137,11 @@ def _svm(part: Part, grid: Sequence[Candidate]) -> Result:
 def _softmax(part: Part, grid: Sequence[Candidate]) -> Result:
     model = LogisticRegression(warm_start=True, tol=1e-5, max_iter=MAX_ITERATIONS)
     scores, unsolved = [], []
+    # float64: in float32 L-BFGS sees no progress at a small C and stops far from the optimum.
+    z, held = part.z.astype(np.float64), part.held.astype(np.float64)
     for candidate in grid:
-        model.set_params(C=candidate["C"]).fit(part.z, part.labels, sample_weight=part.weights)
-        scores.append(two_columns(model.decision_function(part.held)))
+        model.set_params(C=candidate["C"]).fit(z, part.labels, sample_weight=part.weights)
+        scores.append(two_columns(model.decision_function(held)))
         if model.n_iter_.max() >= MAX_ITERATIONS:
             unsolved.append(f"C={candidate['C']:.1e}")
     return np.stack(scores), unsolved
