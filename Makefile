@@ -99,7 +99,7 @@ verify: $(READY) ## check the cache against the images and its own digests
 	@$(stage)
 
 test: $(READY) ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 check: $(READY) ## lint, format and types
 	$(PY) -m ruff check .

@@ -5,6 +5,7 @@ each has its own cache beside it.
 """
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Tests share the cores with each other: threads that wait must not spin. Read when torch loads.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from pipeline.datasets import Manifest, load_manifest
 from pipeline.extract import Extraction, extract

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,8 +18,8 @@ from pipeline.datasets import download as download_module
 from pipeline.datasets.download import download
 from pipeline.errors import DataError, DownloadError, NoSpaceError
 
-DATA = os.urandom(700_000)
-OTHER = os.urandom(700_000)
+DATA = random.Random(0).randbytes(700_000)
+OTHER = random.Random(1).randbytes(700_000)
 SHA256 = "sha256:" + hashlib.sha256(DATA).hexdigest()
 SHA1 = "sha1:" + hashlib.sha1(DATA).hexdigest()
 
