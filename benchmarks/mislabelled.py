@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline.datasets import load_manifest
 from pipeline.evidence.confident import class_thresholds, label_margin
-from pipeline.evidence.mislabelled import held_out_probabilities
 from pipeline.extract import extract
+from pipeline.heads.folds import cut_folds
+from pipeline.heads.held_out import held_out
 from pipeline.probe import rows_of
 from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
@@ -57,10 +58,11 @@ def measure(
     for seed in range(SEEDS):
         new, changed = flipped(labels, n_classes, share, seed)
         names = tuple(map(str, range(n_classes)))
-        p = held_out_probabilities(codes, new, groups, class_names=names, folds=5, seed=seed)
-        own = p.probabilities[np.arange(len(new)), new]
-        less = p.probabilities - class_thresholds(p.probabilities, new)
-        scores = (label_margin(p.probabilities, new), label_margin(less, new), own)
+        folds, _ = cut_folds(new, groups, folds=5, seed=seed, class_names=names)
+        p = held_out(codes, new, folds, method="softmax", n_classes=n_classes).probabilities()
+        own = p[np.arange(len(new)), new]
+        less = p - class_thresholds(p, new)
+        scores = (label_margin(p, new), label_margin(less, new), own)
         rows.append([found(score, changed) for score in scores])
     return np.array(rows)
 

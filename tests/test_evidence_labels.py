@@ -9,13 +9,15 @@ from predicting import REAL
 
 from pipeline.cli import main
 from pipeline.errors import HeadError
-from pipeline.evidence import find_mislabelled, mislabelled
+from pipeline.evidence import find_mislabelled
 from pipeline.evidence.confident import (
     class_thresholds,
     confident_classes,
     label_margin,
     other_class,
 )
+from pipeline.heads import held_out
+from pipeline.heads.folds import cut_folds
 from pipeline.settings import DataSettings, LabelsSettings
 
 SEEDS = (0, 1, 2)
@@ -123,11 +125,10 @@ def test_images_of_equal_bytes_never_judge_each_other():
     rng = np.random.default_rng(0)
     z = np.repeat(rng.standard_normal((100, 1, 300), dtype=np.float32), 2, axis=0)
     labels = np.repeat(rng.integers(0, 2, 100), 2).astype(np.int32)
-    settings = {"class_names": ("a", "b"), "folds": 5, "seed": 0, "jobs": 1}
 
     def accuracy(groups):
-        held = mislabelled.held_out_probabilities(z, labels, groups, **settings)
-        return np.mean(held.probabilities.argmax(axis=1) == labels)
+        folds, _ = cut_folds(labels, groups, folds=5, seed=0, class_names=("a", "b"))
+        return held_out.held_out(z, labels, folds, method="softmax", n_classes=2).accuracy
 
     assert accuracy(np.arange(200)) > 0.75  # noise, remembered from the copy
     assert accuracy(np.repeat(np.arange(100), 2)) < 0.65  # noise
@@ -144,10 +145,10 @@ def test_the_record_is_taken_where_nothing_changed_and_made_anew_where_something
     assert "reused" not in made
     assert path.is_file()
     calls = []
-    real = mislabelled.held_out_probabilities
+    real = held_out.held_out
     monkeypatch.setattr(
-        mislabelled,
-        "held_out_probabilities",
+        held_out,
+        "held_out",
         lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs),
     )
     again = listed(manifest, codes, tmp_path, jobs=1, top=3)

@@ -274,8 +274,8 @@ def _identity(job: Job, network: Network) -> dict[str, Any]:
 
 def _scored(job: Job, network: Network, sample: Sample, settings: AdviseSettings) -> dict[str, Any]:
     """Score one network by the codes of its last layer, without training it."""
-    from pipeline.comparison.held_out import held_out
     from pipeline.comparison.transfer import h_score, leep, log_me
+    from pipeline.heads.held_out import held_out
 
     codes = network.codes
     layer = "final" if "final" in codes.layers else codes.layers[-1]
@@ -319,9 +319,9 @@ def _layers(
 
     The probe's record is that of ``make layers``, where advice rests on the same images.
     """
-    from pipeline.comparison.held_out import held_out
     from pipeline.comparison.transfer import log_me
     from pipeline.evidence.layers import probe_layers
+    from pipeline.heads.held_out import held_out
 
     layers = network.codes.layers
     if len(sample.rows) == sample.n_train:

@@ -28,7 +28,7 @@ from pipeline.settings import (
 
 if TYPE_CHECKING:
     from pipeline.comparison.advise import Sample
-    from pipeline.comparison.held_out import HeldOut
+    from pipeline.heads.held_out import HeldOut
 
 __all__ = ["Option", "choose", "linear_options", "training_options"]
 
@@ -92,7 +92,7 @@ def linear_options(
     The first option is the baseline: of SVM and softmax on the last layer, the one of the lower
     log-loss.
     """
-    from pipeline.comparison.held_out import held_out, paired_gain
+    from pipeline.heads.held_out import held_out, paired_gain
 
     layers = list(network.codes.layers)
     groups: list[tuple[str, list[str]]] = [("last layer", layers[-1:])]

@@ -6,7 +6,6 @@ the choice of a layer may rest on these figures.
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,40 +106,23 @@ def _probed(
 ) -> tuple[list[dict[str, Any]], int, list[str]]:
     """Search every layer's C on the same folds: figures, number of folds, warnings."""
     import joblib
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    from pipeline.heads.examples import mean_view
     from pipeline.heads.folds import cut_folds
-    from pipeline.heads.grids import axes_of
-    from pipeline.heads.search import Problem, search
+    from pipeline.heads.held_out import held_out
+    from pipeline.heads.search import quiet_solvers
 
     folds, notes = cut_folds(labels, groups, folds=settings.folds, seed=seed, class_names=names)
-    n_train = max(len(kept) for kept, _ in folds)
 
     def one_layer(layer: str) -> tuple[dict[str, Any], list[str]]:
-        block = mean_view(codes.matrix([layer])[train])[:, None]  # (n, 1, D)
-        problem = Problem(
-            method=settings.probe,
-            codes=block,
-            labels=labels,
-            held_codes=block,
-            held_labels=labels,
-            folds=folds,
-            n_classes=len(names),
-            balanced=False,
-            views="mean",
-        )
-        axes = axes_of(settings.probe, n_train=n_train, code_dim=block.shape[2])
-        found = search(problem, axes, jobs=1, progress=silent)
-        point = next(p for p in found.curve if p["C"] == found.best["C"])
+        block = codes.matrix([layer])[train]  # (n, V, D)
+        found = held_out(block, labels, folds, method=settings.probe, n_classes=len(names), jobs=1)
         figures = {
             "layer": layer,
             "code_dim": int(block.shape[2]),
-            "accuracy": float(found.hits.mean()),
-            "sd": float(np.std(point["accuracy_per_fold"], ddof=1)),
+            "accuracy": found.accuracy,
+            "sd": found.sd,
             "log_loss": found.log_loss,
-            "C": float(found.best["C"]),
+            "C": found.C,
         }
         return figures, [f"{layer}: {text}" for text in found.warnings]
 
@@ -148,8 +130,7 @@ def _probed(
     last = max(1, len(codes.layers) - 1)
     layers: list[dict[str, Any]] = []
     # A thread a layer: they share the memory map, and no solver holds the interpreter.
-    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore", ConvergenceWarning)  # the search reports it
+    with quiet_solvers():
         tasks = (joblib.delayed(one_layer)(layer) for layer in codes.layers)
         jobs = settings.jobs or joblib.cpu_count()
         with progress("layers", len(codes.layers), "layers") as meter:

@@ -10,9 +10,7 @@ labels this finds is measured in ``benchmarks/mislabelled.md``.
 from __future__ import annotations
 
 import math
-import warnings as python_warnings
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,103 +30,10 @@ from pipeline.evidence.record import Request
 from pipeline.progress import Progress, silent
 from pipeline.settings import DataSettings, LabelsSettings
 
-__all__ = ["HeldOut", "find_mislabelled", "held_out_probabilities"]
+__all__ = ["find_mislabelled"]
 
 VERSION = 1
 METHOD = "softmax"
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """What a head that never saw an image says of it.
-
-    Attributes
-    ----------
-    probabilities : float64 (N, K)
-        Calibrated by one temperature.
-    C : float
-        Chosen on the same held-out images.
-    folds : int
-        How many there were.
-    warnings : tuple of str
-        Fewer folds than asked for; fits that did not converge.
-    """
-
-    probabilities: NDArray[np.float64]
-    C: float
-    folds: int
-    warnings: tuple[str, ...]
-
-
-def held_out_probabilities(
-    codes: NDArray[np.floating[Any]],
-    labels: NDArray[np.int32],
-    groups: NDArray[np.int64],
-    *,
-    class_names: tuple[str, ...],
-    folds: int,
-    seed: int,
-    jobs: int = 0,
-    progress: Progress = silent,
-) -> HeldOut:
-    """Give the probabilities of every image from a softmax head fitted without its fold.
-
-    Parameters
-    ----------
-    codes : float32 or float16 (N, V, D)
-        Of V views, which are averaged.
-    labels, groups : integer (N,)
-        Classes as given; equal groups for images of equal bytes.
-    class_names : tuple of str
-        K names.
-    folds, seed
-        Of the cross-validation.
-    jobs : int
-        Threads; 0: one a core.
-
-    Raises
-    ------
-    HeadError
-        A class has fewer than two different images.
-    """
-    import joblib
-    from scipy.special import softmax
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from pipeline.heads.calibrate import calibrate
-    from pipeline.heads.examples import mean_view
-    from pipeline.heads.folds import cut_folds
-    from pipeline.heads.grids import axes_of
-    from pipeline.heads.search import Problem, search
-
-    mean = mean_view(codes)[:, None]  # (N, 1, D)
-    cut, notes = cut_folds(labels, groups, folds=folds, seed=seed, class_names=class_names)
-    n_train = max(len(rows) for rows, _ in cut)
-    problem = Problem(
-        method=METHOD,
-        codes=mean,
-        labels=labels,
-        held_codes=mean,
-        held_labels=labels,
-        folds=cut,
-        n_classes=len(class_names),
-        balanced=False,
-        views="mean",
-    )
-    # One BLAS thread, as everywhere: the same numbers at any number of jobs.
-    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore", ConvergenceWarning)  # the search reports it
-        found = search(
-            problem,
-            axes_of(METHOD, n_train=n_train, code_dim=mean.shape[2]),
-            jobs=jobs or joblib.cpu_count(),
-            progress=progress,
-        )
-    scale = calibrate(found.scores, labels[found.rows], found.parts, optional=True).scale
-    probabilities = np.empty((len(labels), len(class_names)))
-    probabilities[found.rows] = softmax(scale * found.scores, axis=1)
-    return HeldOut(probabilities, float(found.best["C"]), len(cut), (*notes, *found.warnings))
 
 
 def find_mislabelled(
@@ -176,18 +81,19 @@ def find_mislabelled(
     known = request.known()
     if known is not None:
         return known
+    from pipeline.heads.folds import cut_folds
+    from pipeline.heads.held_out import held_out
+
     rows, names = request.rows, manifest.class_names
-    held = held_out_probabilities(
-        codes.matrix(),
-        rows.labels,
-        rows.groups,
-        class_names=names,
-        folds=settings.folds,
-        seed=data.seed,
-        jobs=settings.jobs,
-        progress=progress,
+    labels = rows.labels
+    folds, notes = cut_folds(
+        labels, rows.groups, folds=settings.folds, seed=data.seed, class_names=names
     )
-    p, labels = held.probabilities, rows.labels
+    held = held_out(
+        codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
+        progress=progress,
+    )  # fmt: skip
+    p = held.probabilities()
     thresholds = class_thresholds(p, labels)
     confident = confident_classes(p, thresholds)
     suspect = (confident >= 0) & (confident != labels)
@@ -224,12 +130,12 @@ def find_mislabelled(
         "n_certain": int(certain.sum()),
         "n_suspects": int(suspect.sum()),
         "n_listed": n_listed,
-        "accuracy": float(np.mean(p.argmax(axis=1) == labels)),
+        "accuracy": held.accuracy,
         "C": held.C,
-        "folds": held.folds,
+        "folds": len(folds),
         "thresholds": dict(zip(names, thresholds.tolist(), strict=True)),
         "images": images,
-        "warnings": list(held.warnings),
+        "warnings": [*notes, *held.warnings],
     }
     pairs = Counter(
         zip(labels[suspect].tolist(), suggested[suspect].tolist(), strict=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-import warnings as python_warnings
 from collections.abc import Sequence
 
 import joblib
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.errors import HeadError
 from pipeline.heads.calibrate import calibrate
@@ -18,7 +15,15 @@ from pipeline.heads.final import fit_final
 from pipeline.heads.folds import cut_folds
 from pipeline.heads.grids import around, axes_of
 from pipeline.heads.model import Head
-from pipeline.heads.search import Problem, Search, class_weights, pick, search, standardisation
+from pipeline.heads.search import (
+    Problem,
+    Search,
+    class_weights,
+    pick,
+    quiet_solvers,
+    search,
+    standardisation,
+)
 from pipeline.progress import Progress, silent
 from pipeline.settings import METHODS, HeadSettings
 
@@ -79,10 +84,7 @@ def fit_head(
     _check(method, train, val, n_classes, names)
     started = time.perf_counter()
     jobs = settings.jobs or joblib.cpu_count()
-    # One BLAS thread at any number of jobs: the jobs share the cores, and the numbers are the
-    # same to the bit. Non-convergence is read off the estimators and reported in the head.
-    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
-        python_warnings.simplefilter("ignore", ConvergenceWarning)
+    with quiet_solvers():
         found, views, notes = _choose(method, train, val, settings, names, seed, jobs, progress)
         held_labels = (val or train).labels[found.rows]
         calibration = calibrate(

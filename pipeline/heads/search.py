@@ -10,14 +10,18 @@ which underfits (``benchmarks/choose_c.md``).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import warnings as python_warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from pipeline.heads.calibrate import fit_scale, log_losses
 from pipeline.heads.examples import Codes
@@ -26,7 +30,15 @@ from pipeline.heads.grids import Axis, candidates, widened
 from pipeline.heads.paths import PATHS, Candidate, Part
 from pipeline.progress import Progress
 
-__all__ = ["Problem", "Search", "class_weights", "pick", "search", "standardisation"]
+__all__ = [
+    "Problem",
+    "Search",
+    "class_weights",
+    "pick",
+    "quiet_solvers",
+    "search",
+    "standardisation",
+]
 
 ROUNDS = 8
 EQUAL = 1e-9  # log-losses closer than this are equal: the stronger regularisation is kept
@@ -94,6 +106,17 @@ class Search:
     parts: NDArray[np.int64]
     curve: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def quiet_solvers() -> Iterator[None]:
+    """Fit with one BLAS thread, and leave it to the results to say what did not converge.
+
+    Jobs share the cores, and the numbers are the same to the bit at any number of them.
+    """
+    with threadpool_limits(1, user_api="blas"), python_warnings.catch_warnings():
+        python_warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def class_weights(labels: NDArray[np.int32], n_classes: int) -> NDArray[np.float64]:
