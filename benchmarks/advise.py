@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from benchmarks.degraded import digits, distorted, shuffled, subset, written
 from pipeline.comparison.advise import advise
-from pipeline.comparison.runs import Job, Network, train
+from pipeline.comparison.runs import Job, Network, train, training_of
 from pipeline.datasets import Manifest, load_manifest
 from pipeline.extract import extract
 from pipeline.files import write_json
 from pipeline.heads import Examples, fit_head
 from pipeline.probe import Rows, rows_of
-from pipeline.results import list_records, read_predictions
+from pipeline.results import read_predictions
 from pipeline.settings import (
     AdviseSettings,
     CodesSettings,
@@ -100,12 +100,17 @@ def measured(
     rows = rows_of(manifest, codes)
     test = np.flatnonzero((rows.split == TEST) & ~rows.leaks())
     hits = _linear(network, rows, test, manifest)
-    for unfreeze in ("last", "all") if finetune else ():
-        if unfreeze == "last" or everything:
-            hits[f"finetune {unfreeze}"] = _tuned(job, network, unfreeze, rows, test)
+    if finetune:
+        trainings = {name: training_of(name) for name in ("finetune", "late-adapted")}
+        if everything:
+            trainings["all"] = replace(training_of("finetune"), unfreeze="all")
+        hits |= {
+            f"trained {one.unfreeze}": _tuned(job, network, one, rows, test)
+            for one in trainings.values()
+        }
     one = advice["strategy"]
     advised = (
-        f"finetune {one['unfreeze']}"
+        f"trained {one['unfreeze']}"
         if one["method"] == "finetune"
         else f"{one['strategy']} {one['method']}"
     )
@@ -158,19 +163,11 @@ def _linear(
 
 
 def _tuned(
-    job: Job, network: Network, unfreeze: str, rows: Rows, test: NDArray[np.int64]
+    job: Job, network: Network, training: FinetuneSettings, rows: Rows, test: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Take the newest fine-tuning of that extent that is there, or make one."""
-    found = [
-        one
-        for one in list_records(job.folder, on_error=lambda error: None)
-        if one["method"] == "finetune" and one["layers"] == [unfreeze] and "test" in one["metrics"]
-    ]
-    if found:
-        record = max(found, key=lambda one: str(one["provenance"]["date"]))
-    else:
-        final = replace(network, asked=replace(network.asked, layers=("final",)))
-        record = train(job, final, FinetuneSettings(unfreeze=unfreeze), job.manifest, job.places)
+    """Train as asked, or take the very same training where it is there: hits on test."""
+    final = replace(network, asked=replace(network.asked, layers=("final",)))
+    record = train(job, final, training, job.manifest, job.places)
     called = read_predictions(job.folder / f"{record['run']}.predictions.csv")
     right = dict(zip(called.paths, called.predicted == called.labels, strict=True))
     return np.array([right[rows.paths[row]] for row in test.tolist()])

@@ -25,7 +25,7 @@ from pipeline.settings import (
 )
 
 ROUNDS = 3
-N_IMAGES = 160
+N_IMAGES = 320
 EPOCHS = 2  # the first warms up, the last is the one timed
 NETWORKS = (("efficientnet_lite0", "default", "3"), ("resnet18", "none", "layer4"))
 

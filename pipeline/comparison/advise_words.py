@@ -42,7 +42,7 @@ def _what(record: Mapping[str, Any]) -> str:
     one = record["strategy"]
     network = network_label(record["ranking"][0])
     if one["method"] == "finetune":
-        part = "the late layers" if one["unfreeze"] == "last" else "the whole network"
+        part = "the whole network" if one["unfreeze"] == "all" else "the late layers"
         return f"Train {part} of {network}: {one['command']}"
     layers = {
         "last layer": "the codes of the last layer",
@@ -139,7 +139,7 @@ def _training(record: Mapping[str, Any]) -> list[str]:
         if one["method"] != "finetune" or one["command"] == record["strategy"]["command"]:
             continue
         low, high = one["interval"]
-        part = "the late layers" if one["unfreeze"] == "last" else "the whole network"
+        part = "the whole network" if one["unfreeze"] == "all" else "the late layers"
         said.append(
             f"Training {part} would be expected to change it by {one['gain_points']:+.1f} points "
             f"({low:+.1f} to {high:+.1f}; {one['gain_from']}) for {_duration(one['cost_s'])} "

@@ -14,8 +14,9 @@ __all__ = ["Rate", "training_rate", "training_seconds"]
 
 # Seconds to train on an image against seconds to take it through the network once (stage one's
 # engine), where nothing was trained here yet: EfficientNet-Lite0 on two cores, 150 images a second
-# through ONNX Runtime, 97 trained from the cached trunk, 12.5 through the whole network.
-LATE, WHOLE = 1.5, 12.0
+# through ONNX Runtime; trained from the cached trunk, 1,200 (the last stage) and 130 (the last
+# three); 23 through the whole network.
+LAST, LATE, WHOLE = 0.12, 1.2, 6.5
 TRUNK_VIEWS = 4  # of each training image where stage three chooses them
 LEAST_S = 1.0  # shorter trainings say nothing of the rate
 
@@ -53,7 +54,8 @@ def training_rate(job: Job, network: Network, unfreeze: str) -> Rate:
                 found.append(record["times_s"]["fit"] / (n_epochs * n_train))
     if found:
         return Rate(statistics.median(found), len(found))
-    return Rate((WHOLE if unfreeze == "all" else LATE) * network.seconds_per_image, 0)
+    times = {"all": WHOLE, "last": LAST}.get(unfreeze, LATE)
+    return Rate(times * network.seconds_per_image, 0)
 
 
 def training_seconds(

@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.comparison.cases import WORTH, Case
 from pipeline.comparison.costs import training_rate, training_seconds
-from pipeline.comparison.runs import Job, Network
+from pipeline.comparison.runs import Job, Network, training_of
 from pipeline.settings import (
     AdviseSettings,
     CodesSettings,
@@ -154,15 +154,16 @@ def training_options(
     job: Job, network: Network, sample: Sample, case: Case, baseline: Option
 ) -> list[Option]:
     """Give what training the late layers, or the whole network, is expected to gain and cost."""
-    from pipeline.comparison.cases import SEEN, SHARE_MENDED
+    from pipeline.comparison.cases import LATE, SEEN, SHARE_MENDED
 
     assert baseline.accuracy is not None
     wrong = 100 * (1 - baseline.accuracy)
     options = []
-    for name, unfreeze in (("fine-tune late layers", "last"), ("fine-tune all", "all")):
+    late = training_of(LATE[case.alike])
+    whole = replace(FinetuneSettings(), unfreeze="all")
+    for name, settings in (("fine-tune late layers", late), ("fine-tune all", whole)):
         low, middle, high = SHARE_MENDED[case.number]
-        settings = replace(FinetuneSettings(), unfreeze=unfreeze)
-        rate = training_rate(job, network, unfreeze)
+        rate = training_rate(job, network, settings.unfreeze)
         cost = training_seconds(
             network, rate, settings, n_train=sample.n_train, n_images=job.manifest.n_images
         )
@@ -173,14 +174,14 @@ def training_options(
                 method="finetune",
                 model=network.model,
                 layers=[],
-                unfreeze=unfreeze,
-                command=_command(job, network, "finetune", unfreeze=unfreeze),
+                unfreeze=settings.unfreeze,
+                command=_command(job, network, "finetune", training=settings),
                 accuracy=None,
                 gain_points=wrong * middle,
                 interval=[wrong * low, wrong * high],
                 error_points=0.0,
                 gain_from=SEEN[case.number]
-                if unfreeze == "last"
+                if settings is late
                 else "not measured: taken as that of the late layers",
                 cost_s=cost["total"],
                 cost_from=f"estimated from {measured}",
@@ -220,7 +221,7 @@ def _command(
     *,
     layers: Sequence[str] = (),
     every: Sequence[str] = (),
-    unfreeze: str = "",
+    training: FinetuneSettings | None = None,
 ) -> str:
     """Spell the command as make has it, with every setting that is not the default."""
     named = {"DATA": job.data.data}
@@ -232,12 +233,14 @@ def _command(
         named["LAYERS"] = ",".join(network.asked.layers)
     elif layers and list(layers) != ["final"]:
         named["LAYERS"] = ",".join(layers)
-    if unfreeze:
-        named["UNFREEZE"] = unfreeze
+    if training and training.recipe:
+        named["RECIPE"] = training.recipe
+    elif training:
+        named["UNFREEZE"] = training.unfreeze
     for settings, default in (
         (job.data, DataSettings()),
         (job.places, PlaceSettings()),
-        *(() if unfreeze else ((job.fit, FitSettings()),)),
+        *(() if training else ((job.fit, FitSettings()),)),
     ):
         for name, value in vars(default).items():
             mine = getattr(settings, name)
