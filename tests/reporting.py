@@ -256,6 +256,7 @@ def _write_evidence(made: Made) -> None:
     })  # fmt: skip
     made.write(frame | {
         "kind": "advise", "name": "advise-net-seed0", "case": 1,
-        "strategy": {"method": "svm", "command": "make svm DATA=pets"},
+        "strategy": {"method": "svm", "model": "net", "layers": ["final"], "unfreeze": "",
+                     "command": "make svm DATA=pets"},
         "sentences": ["Take the SVM."],
     })  # fmt: skip

@@ -280,6 +280,25 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     assert "make compare DATA=pets METHODS=centroid,svm,finetune" in text
 
 
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("softmax", "the highest of all"), ("centroid", "failed by more than a point"),
+     ("knn", "not among the methods compared")],
+)  # fmt: skip
+def test_advice_is_set_beside_what_was_measured(tmp_path, method, said):
+    made = make(tmp_path, methods=("centroid", "svm", "softmax"))
+    (path,) = made.folder.glob("advise-*.json")
+    record = json.loads(path.read_text())
+    record["strategy"]["method"] = method
+    path.write_text(json.dumps(record))
+    accuracy = {one["method"]: one["accuracy"] for one in made.comparison["entries"]}
+    assert accuracy["softmax"] == max(accuracy.values()) > accuracy["centroid"] + 0.01
+    text = " ".join(Page(made.report()).text)
+    assert said in text
+    if method == "centroid":
+        assert f"{100 * (accuracy['softmax'] - accuracy['centroid']):.1f} points behind" in text
+
+
 def test_hostile_names_stay_text(tmp_path):
     names = ("<img src=x onerror=alert(1)>", "--> ]]> &lt; | `x` [a](http:b) $y$")
     made = make(tmp_path, names=names, test=10)

@@ -159,7 +159,7 @@ def training_options(
     assert baseline.accuracy is not None
     wrong = 100 * (1 - baseline.accuracy)
     options = []
-    late = training_of(LATE[case.alike])
+    late = training_of(LATE[case.number])
     whole = replace(FinetuneSettings(), unfreeze="all")
     for name, settings in (("fine-tune late layers", late), ("fine-tune all", whole)):
         low, middle, high = SHARE_MENDED[case.number]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pipeline.report import charts
 from pipeline.report.blocks import (
     Block,
@@ -84,10 +86,29 @@ def advice(evidence: Evidence) -> Section:
         blocks.append(_options(record))
     if len(record.get("ranking", ())) > 1:
         blocks.append(_ranking(record))
-    command = record.get("strategy", {}).get("command")
+    strategy = record.get("strategy", {})
+    command = strategy.get("command")
     if command:
+        blocks.append(Text(_outcome(evidence, strategy)))
         blocks.append(Commands([str(command)]))
     return Section("advice", title, blocks)
+
+
+def _outcome(evidence: Evidence, strategy: Mapping[str, Any]) -> str:
+    """Set what was advised beside what was measured on test: where the advice failed, say so."""
+    layers = [strategy["unfreeze"]] if strategy.get("unfreeze") else strategy.get("layers", ())
+    advised = [strategy.get("method"), strategy.get("model"), list(layers)]
+    asked = [[run.record[key] for key in ("method", "model", "layers")] for run in evidence.runs]
+    if advised not in asked:
+        return "What is advised is not among the methods compared here; this measures it:"
+    names, accuracy = names_of(evidence), [run.entry["accuracy"] for run in evidence.runs]
+    at, best = asked.index(advised), int(np.argmax(accuracy))
+    gap = 100 * (accuracy[best] - accuracy[at])
+    text = f"Measured on test, what is advised ({names[at]}) reached {percent(accuracy[at])} %"
+    if gap <= 0:
+        return f"{text}, the highest of all compared here."
+    end = "within a point" if gap <= 1 else "here the advice failed by more than a point"
+    return f"{text}, {signed(gap, plus=False)} points behind the best ({names[best]}): {end}."
 
 
 def _options(record: Mapping[str, Any]) -> Table:
