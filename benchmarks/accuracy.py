@@ -4,6 +4,11 @@ Hypotheses: hotdog test at least .93 and ants-bees at least .95 on its published
 head; elpv over 5 random stratified splits: a linear head on ``final``, one view, at least .855
 mean; on ``all`` with dihedral views at least .875; an RBF SVM there at least .88 and AUROC .93.
 Nothing is chosen on test; each figure is what the command prints.
+
+``POOL=max`` for solar cells, whose defects are small, was chosen on train alone: by 5-fold
+cross-validation within the five splits max against mean has .877 against .874 (SVM), .876 against
+.872 (softmax), .876 against .876 (RBF), and log-losses of .299 against .304, .301 against .306 and
+.298 against .308. On test: .8835 against .8747, .8817 against .8747, .8835 against .8784.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from pipeline.settings import (
 )
 
 LINEAR = ("svm", "softmax", "ridge", "centroid")
-ALL = CodesSettings(layers=("all",), views="dihedral", fit="stretch")
+ALL = CodesSettings(layers=("all",), views="dihedral", fit="stretch", pool="max")
 CASES = (
     ("hotdog", CodesSettings(), (*LINEAR, "rbf"), 1),
     ("ants-bees", CodesSettings(), (*LINEAR, "rbf"), 1),
@@ -62,6 +67,7 @@ def bench_accuracy(data_root: Path, cache: Path) -> list[dict[str, Any]]:
                     "layers": "+".join(codes.layers),
                     "views": codes.views,
                     "fit": codes.fit,
+                    "pool": codes.pool,
                     "method": record["method"],
                     "splits": splits,
                     "accuracy": test["accuracy"],

@@ -17,7 +17,7 @@ LARGE = 500  # images a class from which the published recipes train the network
 ALIKE = 0.4  # mean confidence of the network's own classifier from which images are familiar
 WORTH = 1.0  # points that training must be expected to add, to be worth its cost
 # How late layers are trained, by case: stage three's defaults, or a recipe that adapts more.
-LATE = {1: "finetune", 2: "finetune", 3: "finetune", 4: "late-adapted"}
+LATE = {1: "finetune", 2: "finetune", 3: "late-adapted", 4: "late-adapted"}
 # What training the late layers adds, as a share of the images that the linear probe gets wrong
 # (lowest seen, typical, highest seen), by case: benchmarks/advise.md.
 SHARE_MENDED = {
