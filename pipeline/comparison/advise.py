@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_IMAGES", "SCHEMA", "advise"]
 
 SCHEMA = 1
-VERSION = 2  # of how the figures are made; part of the fingerprint
+VERSION = 3  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 
