@@ -24,7 +24,7 @@ def test_every_published_run_has_its_recipe() -> None:
     assert set(PUBLISHED) <= set(recipe_names())
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_is_made_of_settings_and_says_where_it_is_from(name: str) -> None:
     recipe = load_recipe(name)
     from_mapping(CodesSettings, recipe)
@@ -33,7 +33,7 @@ def test_a_recipe_is_made_of_settings_and_says_where_it_is_from(name: str) -> No
         settings = from_mapping(FinetuneSettings, recipe)
         assert settings.recipe == name
         assert phases_of(settings)
-        assert recipe["about"]["note"]  # what ours does otherwise than the author
+        assert recipe["about"]["note"]  # what is otherwise than with the author, or whence it is
     assert {"title", "source", "printed"} <= recipe["about"].keys()
 
 
