@@ -8,7 +8,8 @@ Nothing is chosen on test; each figure is what the command prints.
 ``POOL=max`` for solar cells, whose defects are small, was chosen on train alone (``python -m
 benchmarks.pools``), after mean had missed on test: by cross-validation within the five splits max
 against mean has .877 against .874 (SVM), .876 against .872 (softmax), .876 against .876 (RBF), and
-log-losses of .299 against .304, .301 against .306 and .298 against .308. On test: .8835 against .8747, .8817 against .8747, .8835 against .8784.
+log-losses of .299 against .304, .301 against .306 and .298 against .308. On test: .8835 against
+.8747, .8817 against .8747, .8835 against .8784.
 """
 
 from __future__ import annotations
