@@ -129,7 +129,8 @@ def _probed(
     codes.damaged_rows()  # looked for once, before the threads ask
     last = max(1, len(codes.layers) - 1)
     layers: list[dict[str, Any]] = []
-    # A thread a layer: they share the memory map, and no solver holds the interpreter.
+    # A thread a layer: they share the memory map, and no solver holds the interpreter. Warnings'
+    # filters are the process's, so they are set here, around the threads, and not in each alone.
     with quiet_solvers():
         tasks = (joblib.delayed(one_layer)(layer) for layer in codes.layers)
         jobs = settings.jobs or joblib.cpu_count()
