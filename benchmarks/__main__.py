@@ -10,17 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cnn_codes.cli.options import assigned
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import load_manifest
+from cnn_codes.files import write_json
+from cnn_codes.results.runs import machine, versions
+from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+
 from benchmarks.accuracy import bench_accuracy
 from benchmarks.bench_heads import bench_svm
 from benchmarks.memory import bench_memory
 from benchmarks.stage_one import bench_stage_one, bench_start
 from benchmarks.training import bench_training
-from pipeline.datasets import load_manifest
-from pipeline.extract import extract
-from pipeline.files import write_json
-from pipeline.options import assigned
-from pipeline.results import machine, versions
-from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
 
 def _svm(data_root: Path, cache: Path) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import load_manifest
-from pipeline.extract import extract
-from pipeline.probe import probe
-from pipeline.settings import (
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import load_manifest
+from cnn_codes.heads.run import probe
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     HeadSettings,

@@ -21,18 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from benchmarks.degraded import digits, distorted, shuffled, subset, written
-from pipeline.comparison.advise import advise
-from pipeline.comparison.runs import Job, Network, train, training_of
-from pipeline.datasets import Manifest, load_manifest
-from pipeline.extract import extract
-from pipeline.files import write_json
-from pipeline.heads import Examples, fit_head
-from pipeline.probe import Rows, rows_of
-from pipeline.results import read_predictions
-from pipeline.settings import (
+from cnn_codes.advise.advise import advise
+from cnn_codes.codes.extract import extract
+from cnn_codes.compare.runs import Job, Network, train, training_of
+from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.files import write_json
+from cnn_codes.heads import Examples, fit_head
+from cnn_codes.heads.run import Rows, rows_of
+from cnn_codes.results.runs import read_predictions
+from cnn_codes.settings import (
     AdviseSettings,
     CodesSettings,
     DataSettings,
@@ -41,6 +38,9 @@ from pipeline.settings import (
     MachineSettings,
     PlaceSettings,
 )
+from numpy.typing import NDArray
+
+from benchmarks.degraded import digits, distorted, shuffled, subset, written
 
 TEST = 2
 WHOLE = ("hotdog-10-0", "elpv-100-0")  # a whole network takes minutes

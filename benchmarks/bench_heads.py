@@ -19,16 +19,15 @@ from typing import Any
 
 import joblib
 import numpy as np
+from cnn_codes.heads import Examples, fit_head
+from cnn_codes.heads.grids import axes_of
+from cnn_codes.settings import HeadSettings
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-
-from pipeline.heads import Examples, fit_head
-from pipeline.heads.grids import axes_of
-from pipeline.settings import HeadSettings
 
 FOLDS = 3
 

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from cnn_codes.datasets import SPLITS, Manifest
+from cnn_codes.datasets.splits import cut
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
-
-from pipeline.datasets import SPLITS, Manifest
-from pipeline.datasets.splits import cut
 
 __all__ = ["digits", "distorted", "shuffled", "subset", "written"]
 

@@ -38,9 +38,9 @@ def bench_memory() -> dict[str, Any]:
 
 
 def _publish(n_images: int) -> dict[str, float]:
-    from pipeline.cache import PART_ROWS, CacheFile
-    from pipeline.datasets import Manifest
-    from pipeline.keys import Key
+    from cnn_codes.codes.cache import PART_ROWS, CacheFile
+    from cnn_codes.codes.keys import Key
+    from cnn_codes.datasets import Manifest
 
     peak = _Peak()
     random = np.random.default_rng(0)

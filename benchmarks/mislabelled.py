@@ -14,15 +14,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import load_manifest
+from cnn_codes.evidence.confident import class_thresholds, label_margin
+from cnn_codes.heads.folds import cut_folds
+from cnn_codes.heads.held_out import held_out
+from cnn_codes.heads.run import rows_of
+from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 from numpy.typing import NDArray
-
-from pipeline.datasets import load_manifest
-from pipeline.evidence.confident import class_thresholds, label_margin
-from pipeline.extract import extract
-from pipeline.heads.folds import cut_folds
-from pipeline.heads.held_out import held_out
-from pipeline.probe import rows_of
-from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
 SEEDS = 10
 LISTED = 0.1

@@ -13,12 +13,11 @@ import statistics
 import sys
 
 import numpy as np
-
-from pipeline.datasets import load_manifest
-from pipeline.extract import extract
-from pipeline.heads import Examples, fit_head
-from pipeline.probe import redrawn, rows_of
-from pipeline.settings import (
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import load_manifest
+from cnn_codes.heads import Examples, fit_head
+from cnn_codes.heads.run import redrawn, rows_of
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     HeadSettings,

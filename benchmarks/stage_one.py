@@ -24,14 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from pipeline.backbones import load_card
-from pipeline.datasets import Manifest, load_manifest
-from pipeline.engines import open_engine
-from pipeline.engines.choice import n_cores
-from pipeline.extract import extract
-from pipeline.preprocess import Views, read_views
-from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from cnn_codes.backbones import load_card
+from cnn_codes.backbones.engine import n_cores, open_engine
+from cnn_codes.backbones.preprocess import Views, read_views
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
 ROUNDS = 3
 N_OURS, N_TUTORIAL = 800, 192
@@ -110,11 +108,10 @@ def tutorial_loop(
 ) -> Callable[[], float]:
     """Build what tutorials show: PIL transforms, a DataLoader with two workers, eager PyTorch."""
     import torch
+    from cnn_codes.backbones.card import load_network
     from PIL import Image
     from torch.utils.data import DataLoader, Dataset
     from torchvision import transforms
-
-    from pipeline.backbones.card import load_network
 
     _, network = load_network(codes, cache=cache, seed=0, offline=True)
     mode = getattr(transforms.InterpolationMode, preprocessing.interpolation.upper())

@@ -13,16 +13,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stage_one import some_of
-from pipeline.datasets import load_manifest
-from pipeline.finetune import finetune
-from pipeline.settings import (
+from cnn_codes.datasets import load_manifest
+from cnn_codes.finetune import finetune
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,
     MachineSettings,
     PlaceSettings,
 )
+
+from benchmarks.stage_one import some_of
 
 ROUNDS = 3
 N_IMAGES = 320

@@ -17,12 +17,12 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import load_manifest
-from pipeline.extract import extract
-from pipeline.finetune import finetune, load_recipe
-from pipeline.options import assigned
-from pipeline.probe import probe
-from pipeline.settings import (
+from cnn_codes.cli.options import assigned
+from cnn_codes.codes.extract import extract
+from cnn_codes.datasets import load_manifest
+from cnn_codes.finetune import finetune, load_recipe
+from cnn_codes.heads.run import probe
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,

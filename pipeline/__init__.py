@@ -6,23 +6,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.codes import open_codes
-    from pipeline.predict import Classifier, CodesTransformer
+    from .codes.reader import open_codes
+    from .predict import Classifier, CodesTransformer
 
 __all__ = ["Classifier", "CodesTransformer", "__version__", "open_codes"]
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Classifier": "pipeline.predict.classifier",
-    "CodesTransformer": "pipeline.predict.transformer",
-    "open_codes": "pipeline.codes",
+    "Classifier": ".predict.classifier",
+    "CodesTransformer": ".predict.transformer",
+    "open_codes": ".codes.reader",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import each name at its first use, so that importing the package costs nothing."""
     if name in _WHERE:
-        return getattr(import_module(_WHERE[name]), name)
+        return getattr(import_module(_WHERE[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

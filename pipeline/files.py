@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import CacheError, NoSpaceError
+from .errors import CacheError, NoSpaceError
 
 __all__ = [
     "canonical_json",

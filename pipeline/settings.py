@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import SettingsError
+from .errors import SettingsError
 
 __all__ = [
     "METHODS",

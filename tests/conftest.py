@@ -18,9 +18,9 @@ import pytest
 # Tests share the cores with each other: threads that wait must not spin. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from pipeline.datasets import Manifest, load_manifest
-from pipeline.extract import Extraction, extract
-from pipeline.settings import (
+from cnn_codes.codes.extract import Extraction, extract
+from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     MachineSettings,

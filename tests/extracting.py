@@ -10,11 +10,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from pipeline import cache as cache_module
-from pipeline import extract as extract_module
-from pipeline.datasets import load_manifest
-from pipeline.errors import PipelineError
-from pipeline.settings import (
+from cnn_codes.codes import cache as cache_module
+from cnn_codes.codes import extract as extract_module
+from cnn_codes.datasets import load_manifest
+from cnn_codes.errors import PipelineError
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     MachineSettings,
@@ -23,7 +23,9 @@ from pipeline.settings import (
 )
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pipeline.extract", "pipeline.engines.onnx", "pipeline.cache"])
+CONTEXT.set_forkserver_preload(
+    ["cnn_codes.codes.extract", "cnn_codes.backbones.onnx_engine", "cnn_codes.codes.cache"]
+)
 
 
 class Counted:

@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cnn_codes.cli import main
+from cnn_codes.heads.run import probe
+from cnn_codes.predict import Classifier
+from cnn_codes.results.runs import Predictions, read_predictions
+from cnn_codes.settings import CodesSettings, DataSettings, HeadSettings, as_dict, from_mapping
 from conftest import SMALL, StageOne
 from numpy.typing import NDArray
 from tuning import few_images
-
-from pipeline.cli import main
-from pipeline.predict import Classifier
-from pipeline.probe import probe
-from pipeline.results import Predictions, read_predictions
-from pipeline.settings import CodesSettings, DataSettings, HeadSettings, as_dict, from_mapping
 
 REAL: dict[str, Any] = {"model": "efficientnet_lite0", "weights": "default", "size": 0}
 

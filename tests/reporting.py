@@ -11,19 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cnn_codes.audit import audit
+from cnn_codes.compare.judge import aligned_predictions, judge_pairs, judge_splits, mark
+from cnn_codes.compare.words import sentences
+from cnn_codes.datasets import SPLITS, Manifest, load_manifest
+from cnn_codes.report import write_report
+from cnn_codes.results.metrics import measure
+from cnn_codes.results.provenance import machine, versions
+from cnn_codes.results.records import plain
+from cnn_codes.results.runs import Predictions, build_record, write_run
+from cnn_codes.settings import DataSettings, PlaceSettings, ReportSettings
 from pictures import encoded, jpeg
 from PIL import Image
-
-from pipeline.audit import audit
-from pipeline.comparison.judge import aligned_predictions, judge_pairs, judge_splits, mark
-from pipeline.comparison.words import sentences
-from pipeline.datasets import SPLITS, Manifest, load_manifest
-from pipeline.metrics import measure
-from pipeline.provenance import machine, versions
-from pipeline.records import plain
-from pipeline.report import write_report
-from pipeline.results import Predictions, build_record, write_run
-from pipeline.settings import DataSettings, PlaceSettings, ReportSettings
 
 NAME = "compare-net-final-center-seed0"
 HOSTILE = "<script>alert(1)</script> \"'`|*_&amp; $x$ </style>"

@@ -4,20 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SMALL, StageOne
-from tuning import few_images
-
-from pipeline.comparison.advise import advise
-from pipeline.comparison.advise_words import options_table, ranking_table
-from pipeline.comparison.cached import cached_networks, named_networks
-from pipeline.comparison.cases import place
-from pipeline.comparison.likeness import familiarity, source_probabilities
-from pipeline.comparison.options import Option, choose
-from pipeline.comparison.ranking import agreement, order
-from pipeline.comparison.runs import Job, Network
-from pipeline.datasets import Manifest
-from pipeline.errors import SettingsError
-from pipeline.settings import (
+from cnn_codes.advise.advise import advise
+from cnn_codes.advise.cached import cached_networks, named_networks
+from cnn_codes.advise.cases import place
+from cnn_codes.advise.likeness import familiarity, source_probabilities
+from cnn_codes.advise.options import Option, choose
+from cnn_codes.advise.ranking import agreement, order
+from cnn_codes.advise.words import options_table, ranking_table
+from cnn_codes.compare.runs import Job, Network
+from cnn_codes.datasets import Manifest
+from cnn_codes.errors import SettingsError
+from cnn_codes.settings import (
     AdviseSettings,
     CodesSettings,
     DataSettings,
@@ -25,6 +22,8 @@ from pipeline.settings import (
     PlaceSettings,
     from_mapping,
 )
+from conftest import SMALL, StageOne
+from tuning import few_images
 
 TEST = 2
 QUICK = AdviseSettings(folds=3, jobs=1)
@@ -159,9 +158,8 @@ def test_the_networks_own_probabilities_follow_from_its_codes(
     stage_one: StageOne, some: Path
 ) -> None:
     import torch
-
-    from pipeline.backbones.card import load_network
-    from pipeline.preprocess import Views, read_views
+    from cnn_codes.backbones.card import load_network
+    from cnn_codes.backbones.preprocess import Views, read_views
 
     few = stage_one.manifest(some)
     asked_ = CodesSettings(size=64)

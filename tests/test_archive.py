@@ -12,12 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cnn_codes.datasets import archive as archive_module
+from cnn_codes.datasets.archive import unpack
+from cnn_codes.errors import DataError, NoSpaceError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from pipeline.datasets import archive as archive_module
-from pipeline.datasets.archive import unpack
-from pipeline.errors import DataError, NoSpaceError
 
 FILES = {"top/a/1.jpg": b"one" * 500, "top/b/2.jpg": b"two", "top/b/deep/3 4.jpg": os.urandom(9000)}
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
@@ -282,7 +281,7 @@ def test_a_disk_without_room_is_answered(tmp_path):
     code = (
         "import resource, sys\nfrom pathlib import Path\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from pipeline.datasets.archive import unpack\nfrom pipeline.errors import NoSpaceError\n"
+        "from cnn_codes.datasets.archive import unpack\nfrom cnn_codes.errors import NoSpaceError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
         "try: unpack(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "except NoSpaceError as error: print(error); sys.exit(7)\n"
@@ -305,7 +304,7 @@ def test_more_than_the_disk_has_is_refused_before_a_byte_is_written(tmp_path, mo
 def test_killed_while_unpacking_leaves_nothing_that_counts(tmp_path):
     archive = make(tmp_path / "x.zip", {f"c{i % 3}/{i}.jpg": os.urandom(4000) for i in range(4000)})
     code = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.datasets.archive import unpack\n"
+        "import sys\nfrom pathlib import Path\nfrom cnn_codes.datasets.archive import unpack\n"
         "unpack(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, archive, tmp_path / "out"])

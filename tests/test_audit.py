@@ -14,22 +14,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cnn_codes.audit import audit, header_findings
+from cnn_codes.audit import near as near_module
+from cnn_codes.audit.classes import class_findings, copy_findings
+from cnn_codes.audit.facts import read_facts
+from cnn_codes.audit.findings import image_findings
+from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
+from cnn_codes.audit.near import find_near, near_finding
+from cnn_codes.codes.cache import CacheFile
+from cnn_codes.codes.keys import Key
+from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.errors import DataError
+from cnn_codes.settings import DataSettings, PlaceSettings
 from pictures import claiming_png, encoded, jpeg, photo
 from PIL import Image
-
-from pipeline.audit import audit, header_findings
-from pipeline.audit import near as near_module
-from pipeline.audit.classes import class_findings, copy_findings
-from pipeline.audit.facts import read_facts
-from pipeline.audit.findings import image_findings
-from pipeline.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
-from pipeline.audit.near import find_near, near_finding
-from pipeline.cache import CacheFile
-from pipeline.datasets import Manifest, load_manifest
-from pipeline.datasets.listing import TEST, TRAIN, VAL
-from pipeline.errors import DataError
-from pipeline.keys import Key
-from pipeline.settings import DataSettings, PlaceSettings
 
 
 def build(folder: Path, extra: dict[str, bytes] | None = None, n: int = 24) -> Path:
@@ -466,9 +465,9 @@ def test_headers_of_an_unchanged_set_cost_next_to_nothing_and_import_no_torch(tm
     manifest = load(folder, cache)
     header_findings(manifest, cache=cache)
     program = (
-        "import sys; from pathlib import Path; from pipeline.audit import header_findings;"
-        "from pipeline.datasets import load_manifest;"
-        "from pipeline.settings import DataSettings, PlaceSettings;"
+        "import sys; from pathlib import Path; from cnn_codes.audit import header_findings;"
+        "from cnn_codes.datasets import load_manifest;"
+        "from cnn_codes.settings import DataSettings, PlaceSettings;"
         f"places = PlaceSettings(cache={str(cache)!r});"
         f"m = load_manifest(DataSettings(data={str(folder)!r}), places);"
         f"header_findings(m, cache=Path({str(cache)!r}));"
@@ -481,7 +480,7 @@ def test_headers_of_an_unchanged_set_cost_next_to_nothing_and_import_no_torch(tm
 
 
 def test_header_findings_of_5000_known_images_take_little(cache, monkeypatch):
-    from pipeline.audit import facts as facts_module
+    from cnn_codes.audit import facts as facts_module
 
     n = 5000
     manifest = made_up([i % 20 for i in range(n)], [i // 20 % 5 // 4 * TEST for i in range(n)],

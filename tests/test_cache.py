@@ -8,15 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cnn_codes.codes import cache as cache_module
+from cnn_codes.codes.cache import CacheFile, read_part
+from cnn_codes.codes.keys import Key
+from cnn_codes.codes.reader import open_codes
+from cnn_codes.datasets import Manifest
+from cnn_codes.errors import CacheBusyError, CacheError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-from pipeline import cache as cache_module
-from pipeline.cache import CacheFile, read_part
-from pipeline.codes import open_codes
-from pipeline.datasets import Manifest
-from pipeline.errors import CacheBusyError, CacheError
-from pipeline.keys import Key
 
 LAYERS = ("block/1", "final")
 

@@ -17,13 +17,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cnn_codes import settings as settings_module
+from cnn_codes.cli import STAGES, _parser, main
+from cnn_codes.cli.options import assigned
+from cnn_codes.errors import PipelineError
 from conftest import ROOT, SMALL, as_user
 from pictures import jpeg, write_set
-
-from pipeline import settings as settings_module
-from pipeline.cli import STAGES, _parser, main
-from pipeline.errors import PipelineError
-from pipeline.options import assigned
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split()
@@ -329,7 +328,7 @@ def test_a_defect_of_ours_keeps_its_traceback(run, monkeypatch, tmp_path):
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("pipeline.extract.load_card", broken)
+    monkeypatch.setattr("cnn_codes.codes.extract.load_card", broken)
     with pytest.raises(ZeroDivisionError):
         run("features", data=write_set(tmp_path / "pets", 12))
 
@@ -357,7 +356,7 @@ def test_a_reader_that_goes_away_is_no_error():
 
 SLOW_WORK = """
     import sys, time
-    from pipeline.progress import terminal
+    from cnn_codes.progress import terminal
     with terminal("codes", 30, "images") as meter:
         for _ in range(30):
             time.sleep(0.1)

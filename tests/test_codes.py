@@ -6,10 +6,9 @@ import re
 import h5py
 import numpy as np
 import pytest
+from cnn_codes.codes.reader import open_codes, row_digests, text_column
+from cnn_codes.errors import CacheError
 from pictures import write_set
-
-from pipeline.codes import open_codes, row_digests, text_column
-from pipeline.errors import CacheError
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cnn_codes.compare.judge import best_of, mark
+from cnn_codes.compare.words import comparison_table, sentences
+from cnn_codes.results.runs import read_predictions, read_record
 from conftest import Command
 from tuning import few_images
-
-from pipeline.comparison.judge import best_of, mark
-from pipeline.comparison.words import comparison_table, sentences
-from pipeline.results import read_predictions, read_record
 
 SMALL: dict[str, Any] = {
     "model": "test_efficientnet", "weights": "none", "size": 32, "offline": 1, "engine": "torch",

@@ -4,23 +4,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cnn_codes.curve.curve as curve_module
 import numpy as np
 import pytest
-from conftest import StageOne
-from numpy.typing import NDArray
-from tuning import few_images
-
-import pipeline.comparison.curve as curve_module
-from pipeline.codes import open_codes
-from pipeline.comparison.crossing import Curve, crossing, crossing_of, interval_of_means
-from pipeline.comparison.curve import curve
-from pipeline.comparison.curve_words import curve_table, sentences
-from pipeline.comparison.draws import Pool, drawn, pool_of, sizes_of
-from pipeline.comparison.pieces import Piece, Pieces
-from pipeline.comparison.runs import Job, Network
-from pipeline.datasets import Manifest
-from pipeline.errors import DataError, SettingsError
-from pipeline.settings import (
+from cnn_codes.codes.reader import open_codes
+from cnn_codes.compare.runs import Job, Network
+from cnn_codes.curve.crossing import Curve, crossing, crossing_of, interval_of_means
+from cnn_codes.curve.curve import curve
+from cnn_codes.curve.draws import Pool, drawn, pool_of, sizes_of
+from cnn_codes.curve.pieces import Piece, Pieces
+from cnn_codes.curve.words import curve_table, sentences
+from cnn_codes.datasets import Manifest
+from cnn_codes.errors import DataError, SettingsError
+from cnn_codes.settings import (
     CodesSettings,
     CurveSettings,
     DataSettings,
@@ -29,6 +25,9 @@ from pipeline.settings import (
     PlaceSettings,
     from_mapping,
 )
+from conftest import StageOne
+from numpy.typing import NDArray
+from tuning import few_images
 
 TEST = 2
 
@@ -282,7 +281,7 @@ def test_leaked_test_images_are_not_measured_on(stage_one: StageOne, some: Path)
 def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
     stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.extract as extract_module
+    import cnn_codes.codes.extract as extract_module
 
     real, ran = extract_module._run, []
 

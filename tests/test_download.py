@@ -13,10 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from pipeline.datasets import download as download_module
-from pipeline.datasets.download import download
-from pipeline.errors import DataError, DownloadError, NoSpaceError
+from cnn_codes.datasets import download as download_module
+from cnn_codes.datasets.download import download
+from cnn_codes.errors import DataError, DownloadError, NoSpaceError
 
 DATA = random.Random(0).randbytes(700_000)
 OTHER = random.Random(1).randbytes(700_000)
@@ -337,7 +336,7 @@ def test_a_folder_that_cannot_be_made_is_answered(server, tmp_path):
 
 
 FETCH = (
-    "import sys\nfrom pathlib import Path\nfrom pipeline.datasets.download import download\n"
+    "import sys\nfrom pathlib import Path\nfrom cnn_codes.datasets.download import download\n"
     "download(sys.argv[1], Path(sys.argv[2]))\n"
 )
 

@@ -5,15 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from cnn_codes.backbones.card import load_network
+from cnn_codes.backbones.engine import n_cores, open_engine, pick_device
+from cnn_codes.backbones.graph import graph_path, is_sound
+from cnn_codes.errors import CacheError, DeviceError, SettingsError
+from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL
 from torch import nn
-
-from pipeline.backbones.card import load_network
-from pipeline.backbones.graph import graph_path, is_sound
-from pipeline.engines import open_engine
-from pipeline.engines.choice import n_cores, pick_device
-from pipeline.errors import CacheError, DeviceError, SettingsError
-from pipeline.settings import CodesSettings, MachineSettings
 
 gpu = pytest.mark.gpu
 SETTINGS = CodesSettings(**SMALL)
@@ -104,7 +102,7 @@ def test_batch_normalisation_never_sees_the_images(opened):
 def test_no_engine_on_a_cpu_takes_mixed_precision_and_onnx_no_gpu(opened, monkeypatch):
     with pytest.raises(SettingsError, match="PRECISION=mixed needs a GPU"):
         opened(CodesSettings(**SMALL, precision="mixed"), device="cpu")
-    monkeypatch.setattr("pipeline.engines.choice._cuda_count", lambda: 1)
+    monkeypatch.setattr("cnn_codes.backbones.engine._cuda_count", lambda: 1)
     with pytest.raises(DeviceError, match="ENGINE=onnx runs on the CPU"):
         opened(engine="onnx")
 
@@ -116,7 +114,7 @@ def test_no_engine_on_a_cpu_takes_mixed_precision_and_onnx_no_gpu(opened, monkey
      (0, "", None), (0, "CPU", None), (1, "cuda:-1", None)],
 )  # fmt: skip
 def test_devices_are_those_that_are_there(monkeypatch, n_cuda, asked, given):
-    monkeypatch.setattr("pipeline.engines.choice._cuda_count", lambda: n_cuda)
+    monkeypatch.setattr("cnn_codes.backbones.engine._cuda_count", lambda: n_cuda)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     if given is not None:
         assert pick_device(asked) == given
@@ -128,14 +126,14 @@ def test_devices_are_those_that_are_there(monkeypatch, n_cuda, asked, given):
 
 def test_cuda_is_counted_as_torch_counts_it():
     """By the driver alone, since importing torch takes seconds."""
-    from pipeline.engines.choice import _cuda_count
+    from cnn_codes.backbones.engine import _cuda_count
 
     assert _cuda_count() == torch.cuda.device_count()
     assert n_cores() >= 1
 
 
 def test_a_graph_that_is_damaged_is_never_run(tmp_path, opened):
-    from pipeline.engines.onnx import OnnxEngine
+    from cnn_codes.backbones.onnx_engine import OnnxEngine
 
     path = tmp_path / "net.onnx"
     path.write_bytes(b"half of a graph")
@@ -171,7 +169,7 @@ def test_graphs_of_other_outputs_have_other_names(opened, cache):
 @pytest.fixture
 def images(hotdog):
     """Give 48 real photographs, as Lite0 takes them."""
-    from pipeline.preprocess import Preprocessing, Views, read_views
+    from cnn_codes.backbones.preprocess import Preprocessing, Views, read_views
 
     preprocessing = Preprocessing(224, 0.875, "crop", "bicubic", (0.5,) * 3, (0.5,) * 3)
     paths = sorted((hotdog / "test").glob("*/*"))[::15][:48]

@@ -4,21 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SMALL, StageOne
-from predicting import REAL
-
-from pipeline.cli import main
-from pipeline.errors import HeadError
-from pipeline.evidence import find_mislabelled
-from pipeline.evidence.confident import (
+from cnn_codes.cli import main
+from cnn_codes.errors import HeadError
+from cnn_codes.evidence import find_mislabelled
+from cnn_codes.evidence.confident import (
     class_thresholds,
     confident_classes,
     label_margin,
     other_class,
 )
-from pipeline.heads import held_out
-from pipeline.heads.folds import cut_folds
-from pipeline.settings import DataSettings, LabelsSettings
+from cnn_codes.heads import held_out
+from cnn_codes.heads.folds import cut_folds
+from cnn_codes.settings import DataSettings, LabelsSettings
+from conftest import SMALL, StageOne
+from predicting import REAL
 
 SEEDS = (0, 1, 2)
 

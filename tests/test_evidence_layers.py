@@ -4,16 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cnn_codes.cli import main
+from cnn_codes.evidence import evidence, probe_layers
+from cnn_codes.heads.folds import cut_folds
+from cnn_codes.settings import DataSettings, LayersSettings
 from conftest import SMALL, StageOne
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tuning import few_images
-
-from pipeline.cli import main
-from pipeline.evidence import evidence, probe_layers
-from pipeline.heads.folds import cut_folds
-from pipeline.settings import DataSettings, LayersSettings
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +119,7 @@ def test_the_command_marks_the_best_layer(made, folder, capsys):
 
 def test_taking_what_is_there_loads_no_scikit_learn(made, folder):
     code = (
-        "import sys; from pipeline.cli import main; code = main(sys.argv[1:]); "
+        "import sys; from cnn_codes.cli import main; code = main(sys.argv[1:]); "
         "assert code == 0 and not {'sklearn', 'torch'} & set(sys.modules)"
     )
     named = [f"{k.upper()}={v}" for k, v in SMALL.items()]

@@ -2,6 +2,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cnn_codes.cli import main
+from cnn_codes.evidence import map as maps
+from cnn_codes.evidence import map_codes
+from cnn_codes.settings import DataSettings, MapSettings
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -10,11 +14,6 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 from sklearn.preprocessing import StandardScaler
 from tuning import few_images
-
-from pipeline.cli import main
-from pipeline.evidence import map as maps
-from pipeline.evidence import map_codes
-from pipeline.settings import DataSettings, MapSettings
 
 
 @pytest.fixture

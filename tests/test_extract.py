@@ -13,24 +13,22 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cnn_codes.backbones import load_card, preprocess
+from cnn_codes.backbones.card import load_network
+from cnn_codes.backbones.engine import pick_device
+from cnn_codes.backbones.preprocess import Views
+from cnn_codes.cli import main
+from cnn_codes.codes.cache import CacheFile, read_part
+from cnn_codes.codes.keys import codes_key
+from cnn_codes.codes.reader import Codes, open_codes
+from cnn_codes.codes.verify import verify
+from cnn_codes.datasets import Manifest
+from cnn_codes.errors import CacheError, DeviceError, ImageError, NoSpaceError, SettingsError
+from cnn_codes.settings import CodesSettings
 from conftest import ROOT, SMALL, StageOne, as_user
 from extracting import counted, start
 from pictures import damaged, jpeg, write_set
 from safetensors.torch import save_file
-
-from pipeline import preprocess
-from pipeline.backbones import load_card
-from pipeline.backbones.card import load_network
-from pipeline.cache import CacheFile, read_part
-from pipeline.cli import main
-from pipeline.codes import Codes, open_codes
-from pipeline.datasets import Manifest
-from pipeline.engines.choice import pick_device
-from pipeline.errors import CacheError, DeviceError, ImageError, NoSpaceError, SettingsError
-from pipeline.keys import codes_key
-from pipeline.preprocess import Views
-from pipeline.settings import CodesSettings
-from pipeline.verify import verify
 
 PART_ROWS, BATCH = 16, 4  # of the processes that are killed; BATCH is the engine's own
 
@@ -244,7 +242,7 @@ def test_who_waits_says_for_whom(command, stage_one, pets):
 
 
 def _key_of(codes: Codes):
-    from pipeline.keys import Key
+    from cnn_codes.codes.keys import Key
 
     return Key(codes.path, codes.fingerprint, codes.config)
 
@@ -618,8 +616,8 @@ def test_an_image_that_goes_or_changes_meanwhile_is_answered(stage_one, pets, na
 
 
 def test_codes_that_float16_cannot_hold_are_refused():
-    from pipeline.errors import BackboneError
-    from pipeline.extract import as_stored
+    from cnn_codes.codes.extract import as_stored
+    from cnn_codes.errors import BackboneError
 
     fits = np.array([[65504.0, -1e-3]], np.float32)
     assert as_stored(fits, "float16").dtype == np.float16
@@ -629,7 +627,7 @@ def test_codes_that_float16_cannot_hold_are_refused():
 
 
 def test_space_is_checked_for_the_whole_of_it(stage_one, pets, monkeypatch):
-    monkeypatch.setattr("pipeline.files._largest_file", lambda: 50_000.0)
+    monkeypatch.setattr("cnn_codes.files._largest_file", lambda: 50_000.0)
     with pytest.raises(NoSpaceError, match="needs"):
         stage_one(pets)
 

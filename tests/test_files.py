@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-
-from pipeline.errors import CacheError, NoSpaceError
-from pipeline.files import (
+from cnn_codes.errors import CacheError, NoSpaceError
+from cnn_codes.files import (
     canonical_json,
     digest_of,
     explained,
@@ -69,7 +68,7 @@ def test_a_kill_while_writing_leaves_the_old_or_the_new_file(tmp_path):
             """
             import sys
             from pathlib import Path
-            from pipeline.files import write_atomic
+            from cnn_codes.files import write_atomic
             print("ready", flush=True)
             while True:
                 for letter in (b"a", b"b"):
@@ -92,8 +91,8 @@ def test_a_file_over_the_limit_is_no_space_and_keeps_the_old_one(tmp_path):
         """
         import resource, sys
         from pathlib import Path
-        from pipeline.errors import NoSpaceError
-        from pipeline.files import write_atomic
+        from cnn_codes.errors import NoSpaceError
+        from cnn_codes.files import write_atomic
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
         try:
             write_atomic(Path(sys.argv[1]), bytes(200_000))
@@ -144,7 +143,7 @@ def test_ctrl_c_while_writing_leaves_no_temporary_file(tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from pipeline.files import replacing
+        from cnn_codes.files import replacing
         with replacing(Path(sys.argv[1])) as stream:
             stream.write(b"half")
             print("ready", flush=True)

@@ -13,26 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
-from tuning import USUAL, Tuning, few_images
-
-from pipeline.backbones.card import load_network
-from pipeline.codes import Codes
-from pipeline.datasets import Manifest
-from pipeline.errors import (
+from cnn_codes.backbones.card import load_network
+from cnn_codes.backbones.preprocess import Views, read_views
+from cnn_codes.codes.reader import Codes
+from cnn_codes.datasets import Manifest
+from cnn_codes.errors import (
     BackboneError,
     DataError,
     NoSpaceError,
     SettingsError,
     TrainingError,
 )
-from pipeline.finetune import load_checkpoint, predict_proba
-from pipeline.finetune.rows import rows_of
-from pipeline.heads import Examples, fit_head
-from pipeline.metrics import measure
-from pipeline.preprocess import Views, read_views
-from pipeline.results import read_predictions, read_record
-from pipeline.settings import (
+from cnn_codes.finetune import load_checkpoint, predict_proba
+from cnn_codes.finetune.rows import rows_of
+from cnn_codes.heads import Examples, fit_head
+from cnn_codes.results.metrics import measure
+from cnn_codes.results.runs import read_predictions, read_record
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,
@@ -40,6 +37,8 @@ from pipeline.settings import (
     PlaceSettings,
     from_mapping,
 )
+from safetensors.torch import load_file
+from tuning import USUAL, Tuning, few_images
 
 
 @pytest.fixture(scope="module")
@@ -159,8 +158,8 @@ def test_late_layers_are_the_only_difference_that_views_make(tuning: Tuning) -> 
 
 def _stage_two(tuning: Tuning, manifest: Manifest, method: str) -> tuple[Any, Any, Any]:
     """Fit the head of stage two on the very rows that stage three trains on."""
-    from pipeline.extract import extract
-    from pipeline.settings import MachineSettings
+    from cnn_codes.codes.extract import extract
+    from cnn_codes.settings import MachineSettings
 
     data = DataSettings(data=str(tuning.data))
     codes: Codes = extract(
@@ -269,7 +268,7 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from pipeline.settings import PlaceSettings
+from cnn_codes.settings import PlaceSettings
 from tuning import Tuning
 tuning = Tuning(Path({data!r}), PlaceSettings(cache={cache!r}, results={results!r}))
 tuning(epochs=6, say=lambda text: print(text, flush=True), **{settings!r})
@@ -350,7 +349,7 @@ def test_interrupted_once_the_epoch_is_chosen_it_keeps_that_epoch(
             stop() if any("training again" in one for one in said) else said.append(text)
         )
     else:
-        monkeypatch.setattr("pipeline.finetune.run.codes_of", stop)
+        monkeypatch.setattr("cnn_codes.finetune.run.codes_of", stop)
     with pytest.raises(KeyboardInterrupt):
         tuning(**settings)
     (path,) = tuning.results.glob("*.interrupted.json")

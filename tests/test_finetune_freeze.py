@@ -4,14 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from cnn_codes.backbones.card import Card, load_network
+from cnn_codes.errors import BackboneError, TrainingError
+from cnn_codes.finetune.freeze import Plan, freeze, plan_of, training_mode
+from cnn_codes.finetune.late import Late, cut
+from cnn_codes.finetune.start import new_head
+from cnn_codes.settings import CodesSettings
 from torch import nn
-
-from pipeline.backbones.card import Card, load_network
-from pipeline.errors import BackboneError, TrainingError
-from pipeline.finetune.freeze import Plan, freeze, plan_of, training_mode
-from pipeline.finetune.late import Late, cut
-from pipeline.finetune.start import new_head
-from pipeline.settings import CodesSettings
 
 
 def _network(model: str, cache: Path, n_classes: int = 3) -> tuple[Card, nn.Module]:

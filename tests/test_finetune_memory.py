@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from cnn_codes.errors import DeviceError
+from cnn_codes.finetune.train import largest_fitting
+from cnn_codes.settings import PlaceSettings
 from tuning import Tuning, few_images
-
-from pipeline.errors import DeviceError
-from pipeline.finetune.train import largest_fitting
-from pipeline.settings import PlaceSettings
 
 
 @pytest.mark.parametrize(("fits", "expected"), [(100, 32), (32, 32), (31, 16), (5, 4), (1, 1)])
@@ -41,7 +40,7 @@ def test_a_batch_without_memory_is_answered_with_one_that_fits(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The one thing that a machine without a GPU cannot bring about: its own refusal of memory.
-    from pipeline.finetune import train
+    from cnn_codes.finetune import train
 
     usual = train._step
 

@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cnn_codes.backbones.preprocess import Preprocessing
+from cnn_codes.errors import SettingsError
+from cnn_codes.finetune.augment import NAMES, Augmentation
+from cnn_codes.finetune.freeze import Plan
+from cnn_codes.finetune.optim import Average, factor, optimizer_of, set_rates
+from cnn_codes.settings import FinetuneSettings
 from torch import nn
-
-from pipeline.errors import SettingsError
-from pipeline.finetune.augment import NAMES, Augmentation
-from pipeline.finetune.freeze import Plan
-from pipeline.finetune.optim import Average, factor, optimizer_of, set_rates
-from pipeline.preprocess import Preprocessing
-from pipeline.settings import FinetuneSettings
 
 
 def _plan(network: nn.Module, depth: dict[str, int]) -> Plan:

@@ -4,14 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cnn_codes.errors import SettingsError
+from cnn_codes.finetune import load_recipe, recipe_names
+from cnn_codes.finetune.recipe import phases_of
+from cnn_codes.results.runs import read_record
+from cnn_codes.settings import CodesSettings, FinetuneSettings, HeadSettings, from_mapping
 from conftest import Command
 from tuning import few_images
-
-from pipeline.errors import SettingsError
-from pipeline.finetune import load_recipe, recipe_names
-from pipeline.finetune.recipe import phases_of
-from pipeline.results import read_record
-from pipeline.settings import CodesSettings, FinetuneSettings, HeadSettings, from_mapping
 
 PUBLISHED = (
     "ants-bees-finetune", "ants-bees-frozen", "cats-dogs-two-phase", "codes-linear",

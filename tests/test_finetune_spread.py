@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cnn_codes.results.runs import read_record
 from safetensors.torch import load_file
 from tuning import USUAL, few_images
-
-from pipeline.results import read_record
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,12 +11,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cnn_codes.codes.hdf5 import lay_out, open_file, pack, unpack
+from cnn_codes.errors import CacheError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from pipeline.errors import CacheError
-from pipeline.hdf5 import lay_out, open_file, pack, unpack
 
 ARRAYS = {
     "codes/final": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -214,8 +213,8 @@ def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind
         from pathlib import Path
         sys.path.insert(0, "tests")
         import test_hdf5
-        from pipeline.errors import CacheError
-        from pipeline.hdf5 import open_file, unpack
+        from cnn_codes.errors import CacheError
+        from cnn_codes.codes.hdf5 import open_file, unpack
         damage = getattr(test_hdf5, sys.argv[2])
         source = Path(sys.argv[1])
         whole, damaged = source.read_bytes(), source.with_name("b.h5")

@@ -4,6 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+from cnn_codes.errors import HeadError
+from cnn_codes.heads import Examples, fit_head
+from cnn_codes.settings import METHODS, HeadSettings
 from sklearn.datasets import load_digits
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -11,10 +14,6 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
-
-from pipeline.errors import HeadError
-from pipeline.heads import Examples, fit_head
-from pipeline.settings import METHODS, HeadSettings
 
 AFFINE = ("svm", "softmax", "ridge", "centroid")
 
@@ -350,8 +349,8 @@ def test_grid_grows_where_its_end_wins():
 
 
 def test_non_convergence_is_told(monkeypatch):
-    import pipeline.heads.final as final
-    import pipeline.heads.paths as paths
+    import cnn_codes.heads.final as final
+    import cnn_codes.heads.paths as paths
 
     for module, text in (
         (final, "did not converge within 2 iterations"),
@@ -369,11 +368,11 @@ def test_non_convergence_is_told(monkeypatch):
 
 def test_loading_and_predicting_import_no_scikit_learn():
     code = (
-        "import sys; from pipeline.heads import Head, load_head, Examples;"
+        "import sys; from cnn_codes.heads import Head, load_head, Examples;"
         "print({'sklearn', 'scipy', 'torch', 'h5py'} & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
-    code = "import sys, pipeline.heads.fit; print({'torch', 'h5py'} & set(sys.modules))"
+    code = "import sys, cnn_codes.heads.fit; print({'torch', 'h5py'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

@@ -2,6 +2,12 @@
 
 import numpy as np
 import pytest
+from cnn_codes.errors import HeadError
+from cnn_codes.heads.calibrate import calibrate, fit_scale, log_losses
+from cnn_codes.heads.folds import cut_folds
+from cnn_codes.heads.grids import around, axes_of, candidates, widened
+from cnn_codes.heads.paths import PATHS, Part, fit_squared_hinge, margin_targets, two_columns
+from cnn_codes.heads.search import class_weights, pick
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -11,13 +17,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC
-
-from pipeline.errors import HeadError
-from pipeline.heads.calibrate import calibrate, fit_scale, log_losses
-from pipeline.heads.folds import cut_folds
-from pipeline.heads.grids import around, axes_of, candidates, widened
-from pipeline.heads.paths import PATHS, Part, fit_squared_hinge, margin_targets, two_columns
-from pipeline.heads.search import class_weights, pick
 
 
 @settings(max_examples=60, deadline=None)

@@ -4,13 +4,12 @@ import struct
 
 import numpy as np
 import pytest
+from cnn_codes.errors import HeadError
+from cnn_codes.heads import Examples, fit_head, load_head, save_head
+from cnn_codes.settings import METHODS, HeadSettings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save
-
-from pipeline.errors import HeadError
-from pipeline.heads import Examples, fit_head, load_head, save_head
-from pipeline.settings import METHODS, HeadSettings
 
 
 def examples(seed=0, n=60, k=3, d=9):

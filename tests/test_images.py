@@ -7,13 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cnn_codes.datasets.images import decode, probe
+from cnn_codes.errors import ImageError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import claiming_png, damaged, encoded, jpeg, photo
 from PIL import Image, ImageOps
-
-from pipeline.errors import ImageError
-from pipeline.images import decode, probe
 
 
 def pil(data: bytes) -> np.ndarray:

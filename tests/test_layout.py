@@ -4,10 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-
-from pipeline.datasets.layout import read_layout
-from pipeline.datasets.listing import SPLITS
-from pipeline.errors import DataError
+from cnn_codes.datasets.layout import read_layout
+from cnn_codes.datasets.listing import SPLITS
+from cnn_codes.errors import DataError
 
 
 def put(root: Path, *paths: str) -> Path:

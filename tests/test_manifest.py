@@ -10,14 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from pipeline.datasets import Manifest, cut_val, load_manifest
-from pipeline.datasets import digests as digests_module
-from pipeline.datasets.digests import hash_files
-from pipeline.datasets.listing import TEST, TRAIN, VAL
-from pipeline.datasets.names import claim_name, safe_name
-from pipeline.errors import DataError
-from pipeline.settings import DataSettings, PlaceSettings
+from cnn_codes.datasets import Manifest, cut_val, load_manifest
+from cnn_codes.datasets import digests as digests_module
+from cnn_codes.datasets.digests import hash_files
+from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.datasets.names import claim_name, safe_name
+from cnn_codes.errors import DataError
+from cnn_codes.settings import DataSettings, PlaceSettings
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
@@ -400,7 +399,7 @@ def test_five_thousand_untouched_images_load_at_once(tmp_path, places, monkeypat
 
 
 def test_importing_data_sets_imports_no_framework_and_no_decoder():
-    code = "import sys, pipeline.datasets; print(*sys.modules)"
+    code = "import sys, cnn_codes.datasets; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"torch", "sklearn", "h5py", "PIL", "scipy", "urllib.request", "tarfile"}

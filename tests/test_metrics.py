@@ -3,11 +3,15 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from cnn_codes.errors import ResultError
+from cnn_codes.results.metrics import (
+    calibration_bins,
+    expected_calibration_error,
+    measure,
+    wilson_interval,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.errors import ResultError
-from pipeline.metrics import calibration_bins, expected_calibration_error, measure, wilson_interval
 
 
 def draw(seed, n=200, k=3, sharp=2.0):

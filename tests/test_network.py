@@ -5,17 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cnn_codes.backbones.card import load_card, load_network
+from cnn_codes.backbones.catalog import PACKAGED, find, nearest
+from cnn_codes.backbones.engine import open_engine
+from cnn_codes.backbones.network import Tapped, check_pool, survey
+from cnn_codes.backbones.preprocess import Views, read_views
+from cnn_codes.errors import BackboneError, SettingsError
+from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL
 from torch import nn
 from torch.nn import functional
-
-from pipeline.backbones.card import load_card, load_network
-from pipeline.backbones.catalog import PACKAGED, find, nearest
-from pipeline.backbones.network import Tapped, check_pool, survey
-from pipeline.engines import open_engine
-from pipeline.errors import BackboneError, SettingsError
-from pipeline.preprocess import Views, read_views
-from pipeline.settings import CodesSettings, MachineSettings
 
 NETWORKS = [  # of timm and torchvision: convolutions, a pointwise one as last layer, tokens
     "test_efficientnet",

@@ -10,18 +10,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import cnn_codes
 import numpy as np
 import pytest
+from cnn_codes.datasets.listing import is_image
+from cnn_codes.errors import BackboneError, CacheError, ImageError, ResultError, SettingsError
+from cnn_codes.predict import Classifier
+from cnn_codes.settings import METHODS, MachineSettings, PlaceSettings
 from conftest import ROOT, StageOne
 from PIL import Image
 from predicting import REAL, Workshop
 from tuning import Tuning
-
-import pipeline
-from pipeline.datasets.listing import is_image
-from pipeline.errors import BackboneError, CacheError, ImageError, ResultError, SettingsError
-from pipeline.predict import Classifier
-from pipeline.settings import METHODS, MachineSettings, PlaceSettings
 
 # Codes and heads are the same to the bit; the heads' sums of products are not, where BLAS takes
 # the images in blocks of other lengths.
@@ -350,9 +349,8 @@ def test_weights_that_moved_are_found_where_they_are_said_to_be(
     shop: Workshop, tmp_path: Path
 ) -> None:
     import torch
-
-    from pipeline.backbones.card import load_network
-    from pipeline.settings import CodesSettings
+    from cnn_codes.backbones.card import load_network
+    from cnn_codes.settings import CodesSettings
 
     asked = CodesSettings(model="test_efficientnet", weights="none")
     _, network = load_network(asked, cache=shop.cache, seed=3, offline=True)
@@ -402,25 +400,25 @@ def test_a_summary_names_its_runs(shop: Workshop) -> None:
 
 def test_the_public_names_are_imported_at_their_first_use() -> None:
     code = (
-        "import sys, pipeline\n"
+        "import sys, cnn_codes\n"
         "heavy = {'torch', 'sklearn', 'numpy', 'h5py', 'timm'}\n"
         "assert not heavy & set(sys.modules)\n"
-        "from pipeline import Classifier, open_codes\n"
+        "from cnn_codes import Classifier, open_codes\n"
         "assert not {'torch', 'sklearn', 'timm'} & set(sys.modules)\n"
-        "from pipeline import CodesTransformer\n"
+        "from cnn_codes import CodesTransformer\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    assert {"Classifier", "CodesTransformer", "open_codes"} <= set(dir(pipeline))
+    assert {"Classifier", "CodesTransformer", "open_codes"} <= set(dir(cnn_codes))
     with pytest.raises(AttributeError):
-        pipeline.nothing  # noqa: B018
+        cnn_codes.nothing  # noqa: B018
 
 
 def test_no_torch_where_the_graph_is_at_hand(shop: Workshop, small: Path, tuned: Path) -> None:
     shop.again(small), shop.again(tuned)  # export what is not there yet
     code = (
         "import sys\n"
-        "from pipeline import Classifier\n"
+        "from cnn_codes import Classifier\n"
         "for run in sys.argv[3:]:\n"
         "    classifier = Classifier.load(run, cache=sys.argv[1], offline=True)\n"
         "    assert len(classifier.predict([sys.argv[2]])) == 1\n"

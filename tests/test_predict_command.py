@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cnn_codes.predict import Outcome
+from cnn_codes.predict.inputs import gathered
+from cnn_codes.predict.output import Table
 from conftest import ROOT
 from pictures import damaged, jpeg
 from predicting import Workshop
-
-from pipeline.predict import Outcome
-from pipeline.predict.inputs import gathered
-from pipeline.predict.output import Table
 
 
 @pytest.fixture(scope="module")

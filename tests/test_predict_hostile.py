@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cnn_codes.errors import CacheError, HeadError, ImageError, PipelineError, TrainingError
+from cnn_codes.files import sha256_file
+from cnn_codes.predict import Classifier
+from cnn_codes.settings import MachineSettings, PlaceSettings
 from predicting import Workshop
 from safetensors.numpy import load_file, save
 from tuning import Tuning
-
-from pipeline.errors import CacheError, HeadError, ImageError, PipelineError, TrainingError
-from pipeline.files import sha256_file
-from pipeline.predict import Classifier
-from pipeline.settings import MachineSettings, PlaceSettings
 
 GONE = object()
 STRANGE = (

@@ -4,13 +4,12 @@ import io
 
 import numpy as np
 import pytest
+from cnn_codes.backbones.preprocess import Preprocessing, Views, read_views
+from cnn_codes.errors import SettingsError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, jpeg, photo
 from PIL import Image
-
-from pipeline.errors import SettingsError
-from pipeline.preprocess import Preprocessing, Views, read_views
 
 BASE = Preprocessing(
     size=56, crop_ratio=0.875, fit="crop", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3

@@ -10,11 +10,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import MappingProxyType
 
 import pytest
-
-from pipeline.datasets import registry as registry_module
-from pipeline.datasets.elpv import elpv_folder, read_elpv
-from pipeline.datasets.registry import REGISTRY, Registered, locate
-from pipeline.errors import DataError, DownloadError
+from cnn_codes.datasets import registry as registry_module
+from cnn_codes.datasets.elpv import elpv_folder, read_elpv
+from cnn_codes.datasets.registry import REGISTRY, Registered, locate
+from cnn_codes.errors import DataError, DownloadError
 
 
 def zipped(*names: str) -> bytes:

@@ -13,13 +13,12 @@ from collections import Counter
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from cnn_codes.errors import ResultError
 from reporting import HOSTILE, NAME, Made, make
 from scipy.stats import binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
-
-from pipeline.errors import ResultError
 
 SECTIONS = [
     "comparison", "cost", "pairs", "curves", "advice", "confusion", "calibration", "operating",

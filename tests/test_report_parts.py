@@ -7,19 +7,13 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from pictures import write_set
-from PIL import Image
-from reporting import make
-
-from pipeline.cli import main
-from pipeline.datasets import load_manifest
-from pipeline.report import charts, maps, pictures
-from pipeline.report.blocks import Cell, Column, Report, Section, Table, Text
-from pipeline.report.markdown import as_markdown
-from pipeline.report.markup import Html, data_block, joined, tag
-from pipeline.report.numbers import (
+from cnn_codes.cli import main
+from cnn_codes.datasets import load_manifest
+from cnn_codes.report import charts, maps, pictures
+from cnn_codes.report.blocks import Cell, Column, Report, Section, Table, Text
+from cnn_codes.report.markdown import as_markdown
+from cnn_codes.report.markup import Html, data_block, joined, tag
+from cnn_codes.report.numbers import (
     average_precision,
     duration,
     mistakes,
@@ -28,10 +22,15 @@ from pipeline.report.numbers import (
     roc,
     signed,
 )
-from pipeline.report.pictures import LARGE_PX, make_thumbnails
-from pipeline.report.svg import rewritten, theme
-from pipeline.results import Predictions
-from pipeline.settings import DataSettings, PlaceSettings
+from cnn_codes.report.pictures import LARGE_PX, make_thumbnails
+from cnn_codes.report.svg import rewritten, theme
+from cnn_codes.results.runs import Predictions
+from cnn_codes.settings import DataSettings, PlaceSettings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import write_set
+from PIL import Image
+from reporting import make
 
 scores = st.lists(
     st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40

@@ -6,12 +6,9 @@ import sys
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pipeline.errors import ResultError
-from pipeline.metrics import measure
-from pipeline.results import (
+from cnn_codes.errors import ResultError
+from cnn_codes.results.metrics import measure
+from cnn_codes.results.runs import (
     Predictions,
     build_record,
     list_records,
@@ -25,6 +22,8 @@ from pipeline.results import (
     write_predictions,
     write_run,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 def predictions(seed=0, n=50, names=("ants", "bees", "c, d")):
@@ -290,6 +289,7 @@ def test_run_names_are_file_names():
 
 
 def test_results_import_neither_scikit_learn_nor_torch():
-    code = "import sys, pipeline.results; print({'sklearn', 'torch', 'scipy'} & set(sys.modules))"
+    heavy = "{'sklearn', 'torch', 'scipy'}"
+    code = f"import sys, cnn_codes.results.runs; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"

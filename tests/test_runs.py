@@ -5,14 +5,21 @@ import time
 
 import numpy as np
 import pytest
+from cnn_codes.cli import main
+from cnn_codes.compare.side_by_side import side_by_side
+from cnn_codes.errors import ResultError, SettingsError
+from cnn_codes.results.metrics import measure
+from cnn_codes.results.runs import (
+    Predictions,
+    build_record,
+    read_record,
+    run_name,
+    summarise,
+    write_run,
+)
+from cnn_codes.runs import COLUMNS, find, list_runs
+from cnn_codes.runs.content import content_of
 from scipy.stats import binomtest
-
-from pipeline.cli import main
-from pipeline.errors import ResultError, SettingsError
-from pipeline.metrics import measure
-from pipeline.results import Predictions, build_record, read_record, run_name, summarise, write_run
-from pipeline.runs import COLUMNS, beside, find, list_runs
-from pipeline.runs.content import content_of
 
 NAMES = ("ants", "bees")
 
@@ -188,7 +195,7 @@ def test_two_runs_side_by_side_show_what_differs_and_the_paired_test(results):
     listing = list_runs(results)
     a = find("insects/svm-net-final-center-224-seed0", listing)
     b = find("insects/softmax-net_lite-final-center-224-seed1", listing)
-    found = beside(a, b)
+    found = side_by_side(a, b)
     settings = dict((name, pair) for name, *pair in found["differences"]["settings"])
     assert settings == {
         "method": ["svm", "softmax"],
@@ -214,7 +221,7 @@ def test_runs_that_share_some_test_images_are_compared_on_these(tmp_path):
     a_run(tmp_path, "svm")
     a_run(tmp_path, "softmax", found=part)
     listing = list_runs(tmp_path)
-    paired = beside(find("svm", listing), find("softmax", listing))["paired"]
+    paired = side_by_side(find("svm", listing), find("softmax", listing))["paired"]
     assert (paired["n_shared"], paired["n_a"], paired["n_b"]) == (50, 120, 50)
 
 
@@ -222,7 +229,7 @@ def test_a_clear_difference_is_said_to_be_one(tmp_path):
     a_run(tmp_path, "svm", found=said(0, skill=5))
     a_run(tmp_path, "softmax", found=said(0, skill=0))
     listing = list_runs(tmp_path)
-    texts = beside(find("softmax", listing), find("svm", listing))["sentences"]
+    texts = side_by_side(find("softmax", listing), find("svm", listing))["sentences"]
     assert texts[1] == "B is the more accurate (5 % level)."
 
 
@@ -233,13 +240,13 @@ def test_without_shared_images_there_is_no_paired_test_but_a_reason(results):
         ("flowers/ridge", "different data sets"),
         ("svm-net-2seeds", "sums up 2 runs"),
     ):
-        found = beside(svm, find(other, listing))
+        found = side_by_side(svm, find(other, listing))
         assert found["paired"] is None
         assert reason in found["sentences"][0]
     changed = svm.path.with_name(f"{svm.name}.predictions.csv")
     changed.write_text(changed.read_text().replace("test/0.jpg", "test/zero.jpg"))
     other = find("insects/softmax-net_lite-final-center-224-seed0", listing)
-    assert "is not the one" in beside(svm, other)["sentences"][0]
+    assert "is not the one" in side_by_side(svm, other)["sentences"][0]
 
 
 def test_an_interrupted_training_is_listed_with_its_val_figures(tmp_path, capsys):
@@ -253,7 +260,7 @@ def test_an_interrupted_training_is_listed_with_its_val_figures(tmp_path, capsys
     assert main(["runs", f"RESULTS={tmp_path}"]) == 0
     assert " on " in capsys.readouterr().out.splitlines()[0]
     listing = list_runs(tmp_path)
-    reason = beside(find("finetune", listing), find("svm", listing))["sentences"][0]
+    reason = side_by_side(find("finetune", listing), find("svm", listing))["sentences"][0]
     assert "has not looked at test" in reason
 
 
@@ -277,7 +284,7 @@ def test_a_thousand_records_are_listed_in_a_second(tmp_path, capsys):
 
 def test_listing_and_comparing_load_neither_torch_nor_scikit_learn(results):
     code = (
-        "import sys; from pipeline.cli import main;"
+        "import sys; from cnn_codes.cli import main;"
         f"assert main(['runs', 'RESULTS={results}']) == 0;"
         f"assert main(['runs', 'RESULTS={results}', 'RUN=insects/svm-net-final-center-224-seed0', "
         "'AGAINST=softmax-net_lite-final-center-224-seed1']) == 0;"

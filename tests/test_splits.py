@@ -4,12 +4,11 @@ import hashlib
 
 import numpy as np
 import pytest
+from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.datasets.splits import cut, cut_val, resplit
+from cnn_codes.errors import DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from pipeline.datasets.listing import TEST, TRAIN, VAL
-from pipeline.datasets.splits import cut, cut_val, resplit
-from pipeline.errors import DataError
 
 FRACTIONS = (0.60, 0.15, 0.25)
 

@@ -6,11 +6,8 @@ import math
 import numpy as np
 import pytest
 import scipy.stats as stats
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from pipeline.comparison.bootstrap import interval, resampled, resamples
-from pipeline.comparison.paired import (
+from cnn_codes.compare.bootstrap import interval, resampled, resamples
+from cnn_codes.compare.paired import (
     Discordance,
     _critical,
     difference_interval,
@@ -20,10 +17,12 @@ from pipeline.comparison.paired import (
     power,
     required_images,
 )
-from pipeline.comparison.repeated import corrected_t, correlated_posterior, signed_rank
-from pipeline.errors import ResultError
-from pipeline.metrics import measure
-from pipeline.predictions import Predictions
+from cnn_codes.compare.repeated import corrected_t, correlated_posterior, signed_rank
+from cnn_codes.errors import ResultError
+from cnn_codes.results.metrics import measure
+from cnn_codes.results.predictions import Predictions
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

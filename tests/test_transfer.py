@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
+from cnn_codes.advise.transfer import h_score, leep, log_me
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
-
-from pipeline.comparison.transfer import h_score, leep, log_me
 
 
 def clouds(

@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cnn_codes import CodesTransformer
+from cnn_codes.backbones.onnx_engine import OnnxEngine
+from cnn_codes.codes.reader import open_codes
+from cnn_codes.errors import BackboneError, ImageError, SettingsError
 from conftest import SMALL, StageOne
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,11 +22,6 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 from tuning import few_images
-
-from pipeline import CodesTransformer
-from pipeline.codes import open_codes
-from pipeline.engines.onnx import OnnxEngine
-from pipeline.errors import BackboneError, ImageError, SettingsError
 
 CHECKS = (
     "check_do_not_raise_errors_in_init_or_set_param", "check_estimator_cloneable",

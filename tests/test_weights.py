@@ -12,15 +12,14 @@ from typing import ClassVar
 
 import pytest
 import torch
+from cnn_codes.backbones import catalog
+from cnn_codes.backbones.card import load_card, load_network
+from cnn_codes.backbones.weights import state_digest
+from cnn_codes.errors import BackboneError, DownloadError
+from cnn_codes.settings import CodesSettings
 from safetensors.torch import save_file
 from test_download import Server, server  # noqa: F401 (the fixture)
 from torch import nn
-
-from pipeline.backbones import catalog
-from pipeline.backbones.card import load_card, load_network
-from pipeline.backbones.weights import state_digest
-from pipeline.errors import BackboneError, DownloadError
-from pipeline.settings import CodesSettings
 
 MODEL = "test_efficientnet"
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import Manifest, load_manifest
-from pipeline.finetune import finetune
-from pipeline.settings import (
+from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.finetune import finetune
+from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,

@@ -5,7 +5,7 @@ in full and draws a picture of the classes. Facts are kept by the images' bytes,
 that has not changed costs next to nothing.
 """
 
-from pipeline.audit.findings import Finding
-from pipeline.audit.report import Report, audit, header_findings
+from .findings import Finding
+from .report import Report, audit, header_findings
 
 __all__ = ["Finding", "Report", "audit", "header_findings"]

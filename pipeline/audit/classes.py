@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.findings import Finding
-from pipeline.datasets import SPLITS, Manifest
-from pipeline.datasets.listing import TEST, TRAIN, VAL, few, plural
+from ..datasets import SPLITS, Manifest
+from ..datasets.listing import TEST, TRAIN, VAL, few, plural
+from .findings import Finding
 
 __all__ = ["class_findings", "copy_findings"]
 

@@ -20,11 +20,11 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets import Manifest
-from pipeline.errors import CacheError, DataError, ImageError
-from pipeline.files import replacing
-from pipeline.images import FORMATS, MAX_PIXELS, ImageFacts, decode, probe
-from pipeline.progress import Progress, silent
+from ..datasets import Manifest
+from ..datasets.images import FORMATS, MAX_PIXELS, ImageFacts, decode, probe
+from ..errors import CacheError, DataError, ImageError
+from ..files import replacing
+from ..progress import Progress, silent
 
 __all__ = ["Facts", "read_facts"]
 

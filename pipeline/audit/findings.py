@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.facts import Facts
-from pipeline.datasets import Manifest
-from pipeline.datasets.listing import few, plural
+from ..datasets import Manifest
+from ..datasets.listing import few, plural
+from .facts import Facts
 
 __all__ = ["LEFT_OUT", "Finding", "image_findings"]
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from pipeline.datasets import SPLITS, Manifest
-from pipeline.datasets.listing import TRAIN, plural
-from pipeline.errors import ImageError
-from pipeline.images import decode
+from ..datasets import SPLITS, Manifest
+from ..datasets.images import decode
+from ..datasets.listing import TRAIN, plural
+from ..errors import ImageError
 
 __all__ = ["COLUMNS", "MOST_CLASSES", "draw_gallery"]
 

@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.audit.findings import Finding
-from pipeline.codes import Codes, open_codes
-from pipeline.datasets import Manifest
-from pipeline.datasets.listing import TEST, TRAIN, VAL, few
-from pipeline.errors import CacheError, PipelineError
-from pipeline.files import write_json
-from pipeline.progress import Progress, silent
+from ..codes.reader import Codes, open_codes
+from ..datasets import Manifest
+from ..datasets.listing import TEST, TRAIN, VAL, few
+from ..errors import CacheError, PipelineError
+from ..files import write_json
+from ..progress import Progress, silent
+from .findings import Finding
 
 __all__ = ["Near", "find_near", "near_finding", "search_cost"]
 

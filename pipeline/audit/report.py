@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.audit.classes import class_findings, copy_findings
-from pipeline.audit.facts import read_facts
-from pipeline.audit.findings import LEFT_OUT, Finding, image_findings
-from pipeline.audit.near import Near, find_near, near_finding, search_cost
-from pipeline.datasets import Manifest
-from pipeline.datasets.listing import plural
-from pipeline.files import write_atomic, write_json
-from pipeline.progress import Progress, silent
+from ..datasets import Manifest
+from ..datasets.listing import plural
+from ..files import write_atomic, write_json
+from ..progress import Progress, silent
+from .classes import class_findings, copy_findings
+from .facts import read_facts
+from .findings import LEFT_OUT, Finding, image_findings
+from .near import Near, find_near, near_finding, search_cost
 
 __all__ = ["Report", "audit", "header_findings"]
 
@@ -161,7 +161,7 @@ def audit(
     CacheError, NoSpaceError
         The results cannot be written.
     """
-    from pipeline.audit.gallery import draw_gallery
+    from .gallery import draw_gallery
 
     facts = read_facts(manifest, cache, full=True, workers=workers, progress=progress)
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)

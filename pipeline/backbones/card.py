@@ -15,12 +15,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.backbones.catalog import PACKAGED, nearest
-from pipeline.errors import BackboneError
-from pipeline.files import digest_of, sha256_file, write_json
-from pipeline.preprocess import Preprocessing
-from pipeline.progress import Progress, silent
-from pipeline.settings import CodesSettings
+from ..errors import BackboneError
+from ..files import digest_of, sha256_file, write_json
+from ..progress import Progress, silent
+from ..settings import CodesSettings
+from .catalog import PACKAGED, nearest
+from .preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,9 +151,9 @@ def load_network(
 
     Parameters and errors as :func:`load_card`. The network is in eval mode, float32, on the CPU.
     """
-    from pipeline.backbones.catalog import find
-    from pipeline.backbones.network import survey
-    from pipeline.backbones.weights import build, state_digest
+    from .catalog import find
+    from .network import survey
+    from .weights import build, state_digest
 
     entry = find(settings.model)
     network, preprocessing, origin = build(

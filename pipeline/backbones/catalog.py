@@ -12,7 +12,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import BackboneError
+from ..errors import BackboneError
 
 __all__ = ["PACKAGED", "Entry", "Packaged", "find", "nearest"]
 

@@ -14,10 +14,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.backbones.card import Card, safe_name
-from pipeline.errors import BackboneError, first_line
-from pipeline.files import digest_of, replacing, sha256_file, write_atomic
-from pipeline.preprocess import Preprocessing
+from ..errors import BackboneError, first_line
+from ..files import digest_of, replacing, sha256_file, write_atomic
+from .card import Card, safe_name
+from .preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ def export_graph(
     """
     import torch
 
-    from pipeline.backbones.network import Tapped
+    from .network import Tapped
 
     size = preprocessing.size
     tapped = Tapped(network, layers, card.final, pool, preprocessing, stop_early=False).eval()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import BackboneError, SettingsError, first_line
-from pipeline.preprocess import Preprocessing
+from ..errors import BackboneError, SettingsError, first_line
+from .preprocess import Preprocessing
 
 __all__ = ["Survey", "Tapped", "check_pool", "survey"]
 

@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.backbones.catalog import PACKAGED, Entry, nearest
-from pipeline.backbones.network import survey
-from pipeline.errors import BackboneError, DownloadError, first_line
-from pipeline.files import sha256_file
-from pipeline.preprocess import Preprocessing
-from pipeline.progress import Progress, silent
+from ..errors import BackboneError, DownloadError, first_line
+from ..files import sha256_file
+from ..progress import Progress, silent
+from .catalog import PACKAGED, Entry, nearest
+from .network import survey
+from .preprocess import Preprocessing
 
 __all__ = ["build", "state_digest"]
 
@@ -220,7 +220,7 @@ def _interpolation(name: str) -> str:
 
 def _fetch_url(url: str, folder: Path, *, offline: bool, progress: Progress) -> Path:
     """Fetch a file whose name ends in the first digits of its SHA-256, as torch.hub has it."""
-    from pipeline.datasets.download import download
+    from ..datasets.download import download
 
     target = folder / url.rpartition("/")[2]
     found = re.search(r"-([0-9a-f]{8,64})\.", target.name)

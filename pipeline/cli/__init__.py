@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from pipeline import __version__
-from pipeline.cli import compare, evidence, features, finetune, heads, predict, report, runs
-from pipeline.cli.stage import Stage
-from pipeline.errors import PipelineError, SettingsError
-from pipeline.options import add_options, assigned, meant, settings_from
+from .. import __version__
+from ..errors import PipelineError, SettingsError
+from . import compare, evidence, features, finetune, heads, predict, report, runs
+from .options import add_options, assigned, meant, settings_from
+from .stage import Stage
 
 __all__ = ["STAGES", "main"]
 
@@ -90,7 +90,7 @@ def _stage(name: str) -> Stage:
 
 def _recipe(options: argparse.Namespace) -> dict[str, Any]:
     """Give the settings of the recipe that the options name, as far as the stage has them."""
-    from pipeline.finetune import load_recipe
+    from ..finetune import load_recipe
 
     recipe = load_recipe(options.recipe)
     trains = "unfreeze" in STAGES[options.stage].names()

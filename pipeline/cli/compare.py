@@ -8,19 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.stage import (
-    STAGE_ONE,
-    Stage,
-    command,
-    extracted,
-    manifest_of,
-    note,
-    waiting,
-)
-from pipeline.errors import BackboneError, CacheError, DownloadError
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import (
+from ..errors import BackboneError, CacheError, DownloadError
+from ..progress import terminal
+from ..settings import (
     AdviseSettings,
     CodesSettings,
     CompareSettings,
@@ -30,6 +20,8 @@ from pipeline.settings import (
     MachineSettings,
     PlaceSettings,
 )
+from .options import settings_from
+from .stage import STAGE_ONE, Stage, command, extracted, manifest_of, note, waiting
 
 __all__ = ["STAGES", "advised", "job_of"]
 
@@ -48,7 +40,7 @@ def job_of(
 
     One of the `optional` networks that cannot be had is left out, and said so.
     """
-    from pipeline.comparison.runs import Job, Network
+    from ..compare.runs import Job, Network
 
     networks: list[Network] = []
     seen: list[str] = []
@@ -86,8 +78,8 @@ def _warn(warnings: list[str]) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    from pipeline.comparison.compare import compare
-    from pipeline.comparison.words import LEGEND, comparison_table
+    from ..compare.compare import compare
+    from ..compare.words import LEGEND, comparison_table
 
     settings = settings_from(options, CompareSettings)
     usual: CodesSettings = settings_from(options, CodesSettings)
@@ -108,8 +100,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _curve(options: argparse.Namespace) -> None:
-    from pipeline.comparison.curve import curve
-    from pipeline.comparison.curve_words import curve_table
+    from ..curve.curve import curve
+    from ..curve.words import curve_table
 
     settings = settings_from(options, CurveSettings)
     job, (network,) = job_of(options, settings, [settings_from(options, CodesSettings)])
@@ -125,8 +117,8 @@ def _curve(options: argparse.Namespace) -> None:
 
 def advised(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Make the advice on a data set, or take what is there; give the job and the record."""
-    from pipeline.comparison.advise import advise
-    from pipeline.comparison.cached import cached_networks, named_networks
+    from ..advise.advise import advise
+    from ..advise.cached import cached_networks, named_networks
 
     settings = settings_from(options, AdviseSettings)
     usual: CodesSettings = settings_from(options, CodesSettings)
@@ -139,7 +131,7 @@ def advised(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def _advise(options: argparse.Namespace) -> None:
-    from pipeline.comparison.advise_words import options_table, ranking_table
+    from ..advise.words import options_table, ranking_table
 
     job, record = advised(options)
     for sentence in record["sentences"]:

@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, note
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import DataSettings, LabelsSettings, LayersSettings, MapSettings
-from pipeline.tables import aligned
+from ..progress import terminal
+from ..results.tables import aligned
+from ..settings import DataSettings, LabelsSettings, LayersSettings, MapSettings
+from .options import settings_from
+from .stage import STAGE_ONE, Stage, command, extracted, note
 
 __all__ = ["STAGES"]
 
@@ -41,7 +41,7 @@ def _close(options: argparse.Namespace, record: dict[str, Any]) -> None:
 
 
 def _labels(options: argparse.Namespace) -> None:
-    from pipeline.evidence.mislabelled import find_mislabelled
+    from ..evidence.labels import find_mislabelled
 
     record = _record(options, find_mislabelled, LabelsSettings)
     images = record["images"][: options.top or None]
@@ -61,7 +61,7 @@ def _labels(options: argparse.Namespace) -> None:
 
 
 def _layers(options: argparse.Namespace) -> None:
-    from pipeline.evidence.layers import probe_layers
+    from ..evidence.layers import probe_layers
 
     record = _record(options, probe_layers, LayersSettings)
     lines = [["", "layer", "numbers", "accuracy", "sd of folds", "log-loss", "C"]]
@@ -82,7 +82,7 @@ def _layers(options: argparse.Namespace) -> None:
 
 
 def _map(options: argparse.Namespace) -> None:
-    from pipeline.evidence.map import map_codes
+    from ..evidence.map import map_codes
 
     _close(options, _record(options, map_codes, MapSettings))
 

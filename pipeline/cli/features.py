@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pipeline.cli.stage import STAGE_ONE, Stage, extracted, manifest_of, note, show_counts
-from pipeline.errors import CacheError
-from pipeline.progress import terminal
-from pipeline.settings import DataSettings, MachineSettings, PlaceSettings
+from ..errors import CacheError
+from ..progress import terminal
+from ..settings import DataSettings, MachineSettings, PlaceSettings
+from .stage import STAGE_ONE, Stage, extracted, manifest_of, note, show_counts
 
 __all__ = ["STAGES"]
 
@@ -34,7 +34,7 @@ def _features(options: argparse.Namespace) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    from pipeline.audit import audit
+    from ..audit import audit
 
     manifest = manifest_of(options)
     report = audit(
@@ -50,7 +50,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _verify(options: argparse.Namespace) -> None:
-    from pipeline.verify import verify
+    from ..codes.verify import verify
 
     manifest = manifest_of(options, rehash=True)
     verdicts = verify(manifest, cache=Path(options.cache), progress=terminal)

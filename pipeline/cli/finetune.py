@@ -6,24 +6,24 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.stage import STAGE_ONE, Stage, command, manifest_of, note, show_records, waiting
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import (
+from ..progress import terminal
+from ..settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,
     MachineSettings,
     PlaceSettings,
 )
+from .options import settings_from
+from .stage import STAGE_ONE, Stage, command, manifest_of, note, show_records, waiting
 
 __all__ = ["STAGES", "tuned"]
 
 
 def tuned(options: argparse.Namespace, manifest: Any) -> dict[str, Any]:
     """Fine-tune as the options say; give the record."""
-    from pipeline.audit import header_findings
-    from pipeline.finetune import finetune
+    from ..audit import header_findings
+    from ..finetune import finetune
 
     record: dict[str, Any] = finetune(
         manifest,

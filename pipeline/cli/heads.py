@@ -6,11 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.finetune import tuned
-from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, show_records
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import (
+from ..progress import terminal
+from ..settings import (
     METHODS,
     CodesSettings,
     DataSettings,
@@ -18,6 +15,9 @@ from pipeline.settings import (
     HeadSettings,
     as_dict,
 )
+from .finetune import tuned
+from .options import settings_from
+from .stage import STAGE_ONE, Stage, command, extracted, show_records
 
 __all__ = ["STAGES"]
 
@@ -38,7 +38,7 @@ def _demo(options: argparse.Namespace) -> None:
 
 def _fitted(options: argparse.Namespace) -> tuple[Any, list[dict[str, Any]]]:
     """Bring the codes up to date and fit the heads; give the manifest and the records."""
-    from pipeline.probe import probe
+    from ..heads.run import probe
 
     manifest, codes, warnings = extracted(options)
     records = probe(

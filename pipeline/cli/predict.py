@@ -10,24 +10,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from pipeline.cli.stage import Stage, note
-from pipeline.errors import CacheError, ImageError, SettingsError
-from pipeline.files import replacing
-from pipeline.options import settings_from
-from pipeline.progress import silent, terminal
-from pipeline.settings import MachineSettings, PlaceSettings, PredictSettings
+from ..errors import CacheError, ImageError, SettingsError
+from ..files import replacing
+from ..progress import silent, terminal
+from ..settings import MachineSettings, PlaceSettings, PredictSettings
+from .options import settings_from
+from .stage import Stage, note
 
 if TYPE_CHECKING:
-    from pipeline.predict import Classifier, Neighbours
+    from ..predict import Classifier, Neighbours
 
 __all__ = ["STAGES"]
 
 
 def _predict(options: argparse.Namespace) -> None:
     began = time.perf_counter()
-    from pipeline.predict import Classifier
-    from pipeline.predict.inputs import gathered
-    from pipeline.predict.output import Table
+    from ..predict import Classifier
+    from ..predict.inputs import gathered
+    from ..predict.output import Table
 
     settings: PredictSettings = settings_from(options, PredictSettings)
     _check_out(settings)
@@ -110,7 +110,7 @@ def _neighbours(classifier: Classifier, settings: PredictSettings) -> Neighbours
 
 def _check_out(settings: PredictSettings) -> None:
     """Refuse an OUT that would replace what is read: images, a list of them, a run's files."""
-    from pipeline.datasets.listing import is_archive, is_image
+    from ..datasets.listing import is_archive, is_image
 
     if not settings.out:
         return

@@ -9,18 +9,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.cli.compare import advised, job_of
-from pipeline.cli.stage import STAGE_ONE, Stage, command, extracted, note
-from pipeline.errors import DataError, HeadError
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import CodesSettings, CompareSettings, DataSettings, ReportSettings
+from ..errors import DataError, HeadError
+from ..progress import terminal
+from ..settings import CodesSettings, CompareSettings, DataSettings, ReportSettings
+from .compare import advised, job_of
+from .options import settings_from
+from .stage import STAGE_ONE, Stage, command, extracted, note
 
 __all__ = ["STAGES"]
 
 
 def _report(options: argparse.Namespace) -> None:
-    from pipeline.report import write_report
+    from ..report import write_report
 
     settings = settings_from(options, ReportSettings)
     asked = settings_from(options, CompareSettings)
@@ -55,7 +55,7 @@ def _report(options: argparse.Namespace) -> None:
 
 def _compared(job: Any, networks: list[Any], asked: CompareSettings) -> str:
     """Bring the comparison up to date, with the methods it has unless others are asked for."""
-    from pipeline.comparison.compare import compare, comparison_name
+    from ..compare.compare import compare, comparison_name
 
     path = job.folder / f"{comparison_name(job, networks)}.json"
     if asked.methods == CompareSettings().methods:
@@ -79,8 +79,8 @@ def _makers(
     data = settings_from(options, DataSettings)
 
     def audit() -> None:
-        from pipeline.audit import audit as look
-        from pipeline.report.gather import find_audit
+        from ..audit import audit as look
+        from ..report.gather import find_audit
 
         found = find_audit(job.folder)
         if found is None or found.get("n_images") != job.manifest.n_images:
@@ -90,28 +90,28 @@ def _makers(
             )  # fmt: skip
 
     def labels() -> dict[str, Any]:
-        from pipeline.evidence.mislabelled import find_mislabelled
-        from pipeline.settings import LabelsSettings
+        from ..evidence.labels import find_mislabelled
+        from ..settings import LabelsSettings
 
         return find_mislabelled(job.manifest, codes, data, LabelsSettings(), **shared)
 
     def layers() -> dict[str, Any]:
-        from pipeline.evidence.layers import probe_layers
-        from pipeline.settings import LayersSettings
+        from ..evidence.layers import probe_layers
+        from ..settings import LayersSettings
 
         every = argparse.Namespace(**vars(options) | {"layers": ("all",)})
         manifest, all_codes, _ = extracted(every)
         return probe_layers(manifest, all_codes, data, LayersSettings(), **shared)
 
     def map_() -> dict[str, Any]:
-        from pipeline.evidence.map import map_codes
-        from pipeline.settings import MapSettings
+        from ..evidence.map import map_codes
+        from ..settings import MapSettings
 
         return map_codes(job.manifest, codes, data, MapSettings(), **shared)
 
     def curve() -> dict[str, Any]:
-        from pipeline.comparison.curve import curve as measure
-        from pipeline.settings import CurveSettings
+        from ..curve.curve import curve as measure
+        from ..settings import CurveSettings
 
         return measure(job, networks[0], CurveSettings())
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.cli.stage import Stage, note
-from pipeline.errors import ResultError
-from pipeline.options import settings_from
-from pipeline.settings import PlaceSettings, RunsSettings
-from pipeline.tables import aligned
+from ..errors import ResultError
+from ..results.tables import aligned
+from ..settings import PlaceSettings, RunsSettings
+from .options import settings_from
+from .stage import Stage, note
 
 if TYPE_CHECKING:
-    from pipeline.runs import Listing, Run
+    from ..runs import Listing, Run
 
 __all__ = ["STAGES"]
 
@@ -24,7 +24,7 @@ _WIDEST = 60  # characters of a value in a side by side
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from pipeline.runs import find, list_runs
+    from ..runs import find, list_runs
 
     settings = settings_from(options, RunsSettings)
     results = Path(options.results)
@@ -94,7 +94,7 @@ def _interval(run: Run) -> str:
 
 def _show_one(run: Run) -> None:
     """Print a run in full."""
-    from pipeline.runs.beside import flattened
+    from ..runs.columns import flattened
 
     record = run.record
     skip = ("run", "low", "high", "sd")
@@ -116,9 +116,9 @@ def _show_one(run: Run) -> None:
 
 def _show_both(a: Run, b: Run) -> None:
     """Print two runs side by side: figures, then what differs, then the paired test."""
-    from pipeline.runs import beside
+    from ..compare.side_by_side import side_by_side
 
-    found = beside(a, b)
+    found = side_by_side(a, b)
     print(f"A  {a.path}\nB  {b.path}\n")
     _print_pairs("", found["figures"], numbers=True)
     for title, pairs in found["differences"].items():
@@ -155,7 +155,7 @@ def _cell(value: Any) -> str:
 
 
 def _export(runs: Sequence[Run], tool: str, out: Path) -> None:
-    from pipeline.runs.export import export
+    from ..runs.export import export
 
     done = export(runs, tool, out)
     there = f", {done.n_there:,} were there" if done.n_there else ""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.options import settings_from
-from pipeline.progress import terminal
-from pipeline.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from ..progress import terminal
+from ..settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from .options import settings_from
 
 __all__ = [
     "STAGE_ONE",
@@ -62,7 +62,7 @@ def command() -> str:
 
 def manifest_of(options: argparse.Namespace, *, rehash: bool = False) -> Any:
     """Load the manifest of the data set that the options name."""
-    from pipeline.datasets import load_manifest
+    from ..datasets import load_manifest
 
     manifest = load_manifest(
         settings_from(options, DataSettings),
@@ -85,7 +85,7 @@ def show_counts(manifest: Any) -> None:
 
 def show_records(records: Sequence[dict[str, Any]], manifest: Any, results: Path) -> None:
     """Print runs as a table, what they are of, where they lie, and what to be wary of."""
-    from pipeline.results import table
+    from ..results.runs import table
 
     print(table(records))
     counts = {split: sum(of.values()) for split, of in records[0]["splits"].items()}
@@ -103,8 +103,8 @@ def show_records(records: Sequence[dict[str, Any]], manifest: Any, results: Path
 
 def extracted(options: argparse.Namespace) -> tuple[Any, Any, tuple[str, ...]]:
     """Bring the codes up to date, and say what that took."""
-    from pipeline.audit import header_findings
-    from pipeline.extract import extract
+    from ..audit import header_findings
+    from ..codes.extract import extract
 
     manifest = manifest_of(options)
     codes = settings_from(options, CodesSettings)

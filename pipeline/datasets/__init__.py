@@ -5,10 +5,10 @@ imports a framework. ``download`` and ``unpack`` are imported from their own mod
 has the images pays for neither.
 """
 
-from pipeline.datasets.listing import IMAGE_SUFFIXES, SPLITS
-from pipeline.datasets.manifest import Manifest, Reject, load_manifest
-from pipeline.datasets.registry import REGISTRY, Registered, locate
-from pipeline.datasets.splits import cut, cut_val, resplit
+from .listing import IMAGE_SUFFIXES, SPLITS
+from .manifest import Manifest, Reject, load_manifest
+from .registry import REGISTRY, Registered, locate
+from .splits import cut, cut_val, resplit
 
 __all__ = [
     "IMAGE_SUFFIXES",

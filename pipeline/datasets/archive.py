@@ -25,11 +25,11 @@ from typing import IO
 
 from filelock import FileLock
 
-from pipeline.datasets.listing import is_junk
-from pipeline.datasets.room import need_room, writing
-from pipeline.errors import DataError
-from pipeline.files import sync_folder
-from pipeline.progress import Meter, Progress, silent
+from ..errors import DataError
+from ..files import sync_folder
+from ..progress import Meter, Progress, silent
+from .listing import is_junk
+from .room import need_room, writing
 
 __all__ = ["unpack"]
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheError
-from pipeline.files import replacing
-from pipeline.progress import Progress, silent
+from ..errors import CacheError
+from ..files import replacing
+from ..progress import Progress, silent
 
 __all__ = ["Digests", "hash_files"]
 

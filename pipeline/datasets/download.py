@@ -25,10 +25,10 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from pipeline.datasets.room import need_room, writing
-from pipeline.errors import DownloadError
-from pipeline.files import sync_folder, write_atomic
-from pipeline.progress import Progress, silent
+from ..errors import DownloadError
+from ..files import sync_folder, write_atomic
+from ..progress import Progress, silent
+from .room import need_room, writing
 
 __all__ = ["download", "forget_pin"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.listing import UNSPLIT, Listing, few
-from pipeline.errors import DataError
+from ..errors import DataError
+from .listing import UNSPLIT, Listing, few
 
 __all__ = ["elpv_folder", "read_elpv"]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets.listing import (
+from ..errors import DataError
+from .listing import (
     SPLITS,
     UNSPLIT,
     Listing,
@@ -26,14 +27,7 @@ from pipeline.datasets.listing import (
     plural,
     split_of,
 )
-from pipeline.datasets.lists import (
-    TABLE_SUFFIXES,
-    list_files_in,
-    read_lists,
-    read_table,
-    table_header,
-)
-from pipeline.errors import DataError
+from .lists import TABLE_SUFFIXES, list_files_in, read_lists, read_table, table_header
 
 __all__ = ["read_layout"]
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from ..errors import DataError
 
 __all__ = [
     "ARCHIVE_SUFFIXES",

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.listing import SPLITS, UNSPLIT, Listing, few, plural, split_of
-from pipeline.errors import DataError
+from ..errors import DataError
+from .listing import SPLITS, UNSPLIT, Listing, few, plural, split_of
 
 __all__ = ["TABLE_SUFFIXES", "list_files_in", "read_lists", "read_table", "table_header"]
 

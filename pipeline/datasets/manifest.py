@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.digests import hash_files
-from pipeline.datasets.elpv import read_elpv
-from pipeline.datasets.layout import read_layout
-from pipeline.datasets.listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural
-from pipeline.datasets.names import claim_name
-from pipeline.datasets.registry import REGISTRY, Source, locate
-from pipeline.datasets.splits import cut
-from pipeline.errors import DataError
-from pipeline.progress import Progress, silent
-from pipeline.settings import DataSettings, PlaceSettings
+from ..errors import DataError
+from ..progress import Progress, silent
+from ..settings import DataSettings, PlaceSettings
+from .digests import hash_files
+from .elpv import read_elpv
+from .layout import read_layout
+from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural
+from .names import claim_name
+from .registry import REGISTRY, Source, locate
+from .splits import cut
 
 __all__ = ["SPLITS", "Manifest", "Reject", "load_manifest"]
 
@@ -157,7 +157,7 @@ def load_manifest(
     Raises
     ------
     DataError
-        The data set cannot be read as one; see :mod:`pipeline.datasets.layout`. With
+        The data set cannot be read as one; see :mod:`cnn_codes.datasets.layout`. With
         ``data.strict`` also: a file that cannot be opened or is empty.
     DownloadError
         It is not there and cannot be fetched.

@@ -14,8 +14,8 @@ import re
 from collections.abc import Container
 from pathlib import Path
 
-from pipeline.errors import CacheError
-from pipeline.files import write_atomic
+from ..errors import CacheError
+from ..files import write_atomic
 
 __all__ = ["claim_name", "safe_name"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pipeline.datasets.elpv import elpv_folder
-from pipeline.datasets.listing import archive_stem, is_archive, split_of
-from pipeline.errors import DataError, DownloadError
-from pipeline.progress import Progress, silent
+from ..errors import DataError, DownloadError
+from ..progress import Progress, silent
+from .elpv import elpv_folder
+from .listing import archive_stem, is_archive, split_of
 
 __all__ = ["REGISTRY", "Registered", "Source", "fetch", "locate"]
 
@@ -192,8 +192,8 @@ def fetch(
             todo=f"give the command again without OFFLINE=1, or unpack {known.url} there",
         )
     # Here, so that who has the images pays for neither import.
-    from pipeline.datasets.archive import unpack
-    from pipeline.datasets.download import download, forget_pin
+    from .archive import unpack
+    from .download import download, forget_pin
 
     pins = data_root / "pins.json"
     archive = data_root / ".downloads" / known.url.rpartition("/")[2]
@@ -217,7 +217,7 @@ def fetch(
 
 def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
     """Folder of an archive's content, named by its bytes: changed bytes, another folder."""
-    from pipeline.datasets.digests import hash_files
+    from .digests import hash_files
 
     stem = archive_stem(archive.name)
     memory = data_root / ".archives" / f"{archive.name}.npz"
@@ -230,7 +230,7 @@ def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
         )
     folder = data_root / f"{stem}-{digests.hex[0].decode()[:12]}"
     if not folder.exists():
-        from pipeline.datasets.archive import unpack
+        from .archive import unpack
 
         unpack(archive, folder, progress=progress)
     return folder

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import CacheError, DataError, NoSpaceError
-from pipeline.files import explained, need_space
+from ..errors import CacheError, DataError, NoSpaceError
+from ..files import explained, need_space
 
 __all__ = ["need_room", "writing"]
 

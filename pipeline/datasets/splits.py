@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets.listing import TEST, TRAIN, VAL, few
-from pipeline.errors import DataError
+from ..errors import DataError
+from .listing import TEST, TRAIN, VAL, few
 
 __all__ = ["cut", "cut_val", "resplit"]
 

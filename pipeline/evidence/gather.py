@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.codes import Codes
-from pipeline.datasets import Manifest
-from pipeline.errors import HeadError
-from pipeline.evidence.layers import probe_layers
-from pipeline.evidence.map import map_codes
-from pipeline.evidence.mislabelled import find_mislabelled
-from pipeline.progress import Progress, silent
-from pipeline.settings import DataSettings, LabelsSettings, LayersSettings, MapSettings
+from ..codes.reader import Codes
+from ..datasets import Manifest
+from ..errors import HeadError
+from ..progress import Progress, silent
+from ..settings import DataSettings, LabelsSettings, LayersSettings, MapSettings
+from .labels import find_mislabelled
+from .layers import probe_layers
+from .map import map_codes
 
 __all__ = ["evidence"]
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codes import Codes
-from pipeline.datasets import SPLITS, Manifest
-from pipeline.evidence.record import Request
-from pipeline.progress import Progress, silent
-from pipeline.settings import DataSettings, LayersSettings
+from ..codes.reader import Codes
+from ..datasets import SPLITS, Manifest
+from ..progress import Progress, silent
+from ..settings import DataSettings, LayersSettings
+from .record import Request
 
 __all__ = ["probe_layers"]
 
@@ -107,9 +107,9 @@ def _probed(
     """Search every layer's C on the same folds: figures, number of folds, warnings."""
     import joblib
 
-    from pipeline.heads.folds import cut_folds
-    from pipeline.heads.held_out import held_out
-    from pipeline.heads.search import quiet_solvers
+    from ..heads.folds import cut_folds
+    from ..heads.held_out import held_out
+    from ..heads.search import quiet_solvers
 
     folds, notes = cut_folds(labels, groups, folds=settings.folds, seed=seed, class_names=names)
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codes import Codes
-from pipeline.datasets import SPLITS, Manifest
-from pipeline.evidence.record import Request
-from pipeline.progress import Progress, silent
-from pipeline.settings import DataSettings, MapSettings
+from ..codes.reader import Codes
+from ..datasets import SPLITS, Manifest
+from ..progress import Progress, silent
+from ..settings import DataSettings, MapSettings
+from .record import Request
 
 __all__ = ["map_codes", "stratified"]
 

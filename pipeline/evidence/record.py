@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.codes import Codes
-from pipeline.datasets import Manifest
-from pipeline.files import digest_of, write_json
-from pipeline.probe import Rows, rows_of
-from pipeline.provenance import machine, versions
-from pipeline.records import plain
-from pipeline.settings import DataSettings, as_dict
+from ..codes.reader import Codes
+from ..datasets import Manifest
+from ..files import digest_of, write_json
+from ..heads.run import Rows, rows_of
+from ..results.provenance import machine, versions
+from ..results.records import plain
+from ..settings import DataSettings, as_dict
 
 __all__ = ["SCHEMA", "Request"]
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.finetune.recipe import load_recipe, recipe_names
+from .recipe import load_recipe, recipe_names
 
 if TYPE_CHECKING:
-    from pipeline.finetune.checkpoint import load_checkpoint, predict_proba
-    from pipeline.finetune.run import finetune
+    from .checkpoint import load_checkpoint, predict_proba
+    from .run import finetune
 
 __all__ = ["finetune", "load_checkpoint", "load_recipe", "predict_proba", "recipe_names"]
 
@@ -23,5 +23,5 @@ def __getattr__(name: str) -> Any:
     if name in _WHERE:
         from importlib import import_module
 
-        return getattr(import_module(f"pipeline.finetune.{_WHERE[name]}"), name)
+        return getattr(import_module(f".{_WHERE[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

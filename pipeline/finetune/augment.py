@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from pipeline.errors import SettingsError
-from pipeline.preprocess import Preprocessing
+from ..backbones.preprocess import Preprocessing
+from ..errors import SettingsError
 
 __all__ = ["GEOMETRY", "NAMES", "Augmentation"]
 

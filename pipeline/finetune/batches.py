@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.codes import Codes
-from pipeline.datasets import Manifest
-from pipeline.errors import CacheError, DataError, ImageError
-from pipeline.finetune.augment import Augmentation
-from pipeline.images import decode
-from pipeline.preprocess import Preprocessing, Views, read_views
-from pipeline.progress import Progress
+from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..codes.reader import Codes
+from ..datasets import Manifest
+from ..datasets.images import decode
+from ..errors import CacheError, DataError, ImageError
+from ..progress import Progress
+from .augment import Augmentation
 
 __all__ = ["Draw", "Images", "Source", "Trunk", "unreadable"]
 

@@ -20,12 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from pipeline.backbones.catalog import find
-from pipeline.backbones.weights import build
-from pipeline.files import write_atomic, write_json
-from pipeline.finetune.description import SCHEMA, checkpoint_paths, read_description, refusal
-from pipeline.finetune.start import new_head
-from pipeline.preprocess import Preprocessing
+from ..backbones.catalog import find
+from ..backbones.preprocess import Preprocessing
+from ..backbones.weights import build
+from ..files import write_atomic, write_json
+from .description import SCHEMA, checkpoint_paths, read_description, refusal
+from .start import new_head
 
 __all__ = ["load_checkpoint", "name_codes", "predict_proba", "save_checkpoint"]
 
@@ -71,7 +71,8 @@ def load_checkpoint(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     network : nn.Module
         In eval mode, float32, on the CPU.
     meta : dict
-        The description; ``preprocessing`` as a :class:`~pipeline.preprocess.Preprocessing`.
+        The description; ``preprocessing`` as a
+        :class:`~cnn_codes.backbones.preprocess.Preprocessing`.
 
     Raises
     ------
@@ -142,7 +143,7 @@ def predict_proba(
     network, meta
         From :func:`load_checkpoint`.
     views : uint8 (N, V, size, size, 3)
-        All views of each image, as :func:`pipeline.preprocess.read_views` gives them.
+        All views of each image, as :func:`cnn_codes.backbones.preprocess.read_views` gives them.
 
     Returns
     -------

@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TrainingError
-from pipeline.preprocess import Preprocessing
+from ..backbones.preprocess import Preprocessing
+from ..errors import TrainingError
 
 __all__ = ["SCHEMA", "checkpoint_paths", "read_description", "refusal"]
 
@@ -38,7 +38,8 @@ def read_description(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        As it was saved; ``preprocessing`` as a :class:`~pipeline.preprocess.Preprocessing`, and
+        As it was saved; ``preprocessing`` as a
+        :class:`~cnn_codes.backbones.preprocess.Preprocessing`, and
         ``tensors_sha256``, the digest of the weights' file.
 
     Raises

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from pipeline.backbones.card import Card
-from pipeline.backbones.catalog import nearest
-from pipeline.errors import BackboneError, TrainingError
+from ..backbones.card import Card
+from ..backbones.catalog import nearest
+from ..errors import BackboneError, TrainingError
 
 __all__ = ["NORMS", "Plan", "freeze", "plan_of", "training_mode"]
 

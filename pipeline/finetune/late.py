@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.finetune.freeze import Plan
+from .freeze import Plan
 
 __all__ = ["Late", "Whole", "cut"]
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pipeline.finetune.freeze import NORMS
+from .freeze import NORMS
 
 __all__ = ["global_norms"]
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.finetune.freeze import Plan
-from pipeline.settings import FinetuneSettings
+from ..settings import FinetuneSettings
+from .freeze import Plan
 
 __all__ = ["Average", "factor", "optimizer_of", "set_rates"]
 

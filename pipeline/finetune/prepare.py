@@ -17,26 +17,26 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.backbones.card import Card
-from pipeline.datasets import Manifest
-from pipeline.errors import BackboneError, NoSpaceError, SettingsError, TrainingError
-from pipeline.extract import Extraction, extract
-from pipeline.finetune.augment import Augmentation
-from pipeline.finetune.batches import Images, Source, Trunk
-from pipeline.finetune.freeze import Plan, plan_of
-from pipeline.finetune.late import Late, Whole, cut
-from pipeline.finetune.rows import TEST, Rows, part_of
-from pipeline.finetune.spread import World
-from pipeline.finetune.train import Task
-from pipeline.preprocess import Preprocessing, Views, read_views
-from pipeline.progress import Progress, silent
-from pipeline.settings import (
+from ..backbones.card import Card
+from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..codes.extract import Extraction, extract
+from ..datasets import Manifest
+from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
+from ..progress import Progress, silent
+from ..settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,
     MachineSettings,
     PlaceSettings,
 )
+from .augment import Augmentation
+from .batches import Images, Source, Trunk
+from .freeze import Plan, plan_of
+from .late import Late, Whole, cut
+from .rows import TEST, Rows, part_of
+from .spread import World
+from .train import Task
 
 __all__ = ["Prepared", "Setup", "extracted", "prepare", "preprocessing_of"]
 
@@ -133,7 +133,7 @@ def prepare(
     Raises
     ------
     BackboneError, TrainingError
-        As :func:`pipeline.finetune.freeze.plan_of`; ``TRUNK=cached`` where that cannot be.
+        As :func:`cnn_codes.finetune.freeze.plan_of`; ``TRUNK=cached`` where that cannot be.
     NoSpaceError
         The activations would take more than DISK.
     """

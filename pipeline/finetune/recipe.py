@@ -11,13 +11,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.catalog import nearest
-from pipeline.errors import SettingsError
-from pipeline.settings import CodesSettings, FinetuneSettings, HeadSettings
+from ..backbones.catalog import nearest
+from ..errors import SettingsError
+from ..settings import CodesSettings, FinetuneSettings, HeadSettings
 
 __all__ = ["FOLDER", "load_recipe", "phases_of", "recipe_names"]
 
-FOLDER = Path(__file__).parents[2] / "recipes"
+_INSTALLED = Path(__file__).with_name("recipes")  # where pyproject.toml puts the folder in a wheel
+FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "recipes"
 _EXTRA = ("about", "stage")
 
 

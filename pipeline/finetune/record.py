@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from pipeline.files import digest_of, write_atomic
-from pipeline.finetune.checkpoint import save_checkpoint
-from pipeline.finetune.prepare import Prepared, Setup
-from pipeline.finetune.recipe import load_recipe, recipe_names
-from pipeline.finetune.training_codes import TrainingCodes, save_training_codes
-from pipeline.heads import Head
-from pipeline.metrics import measure
-from pipeline.results import Predictions, build_record, run_name, write_run
-from pipeline.settings import FinetuneSettings, as_dict
+from ..files import digest_of, write_atomic
+from ..heads import Head
+from ..results.metrics import measure
+from ..results.runs import Predictions, build_record, run_name, write_run
+from ..settings import FinetuneSettings, as_dict
+from .checkpoint import save_checkpoint
+from .prepare import Prepared, Setup
+from .recipe import load_recipe, recipe_names
+from .training_codes import TrainingCodes, save_training_codes
 
 __all__ = ["Outcome", "draw_curve", "name_of", "write_result"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.datasets import SPLITS, Manifest, cut_val
-from pipeline.errors import DataError
-from pipeline.settings import DataSettings, FinetuneSettings
+from ..datasets import SPLITS, Manifest, cut_val
+from ..errors import DataError
+from ..settings import DataSettings, FinetuneSettings
 
 __all__ = ["Rows", "part_of", "rows_of"]
 

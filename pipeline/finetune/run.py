@@ -17,28 +17,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.backbones.card import load_network
-from pipeline.datasets import Manifest
-from pipeline.engines.choice import n_cores, pick_device
-from pipeline.errors import ImageError, ResultError, SettingsError
-from pipeline.extract import Extraction
-from pipeline.files import digest_of
-from pipeline.finetune.batches import unreadable
-from pipeline.finetune.prepare import Prepared, Setup, extracted, prepare, preprocessing_of
-from pipeline.finetune.recipe import phases_of
-from pipeline.finetune.record import Outcome, name_of, write_result
-from pipeline.finetune.rows import rows_of
-from pipeline.finetune.spread import World, joined
-from pipeline.finetune.start import new_head, put_head, renew
-from pipeline.finetune.state import fit_kept
-from pipeline.finetune.train import Best, Training, codes_of, score
-from pipeline.finetune.training_codes import TrainingCodes
-from pipeline.finetune.tune import tuned
-from pipeline.heads import Examples, Head, fit_head
-from pipeline.heads.calibrate import fit_scale
-from pipeline.progress import Progress, silent
-from pipeline.results import read_record
-from pipeline.settings import (
+from ..backbones.card import load_network
+from ..backbones.engine import n_cores, pick_device
+from ..codes.extract import Extraction
+from ..datasets import Manifest
+from ..errors import ImageError, ResultError, SettingsError
+from ..files import digest_of
+from ..heads import Examples, Head, fit_head
+from ..heads.calibrate import fit_scale
+from ..progress import Progress, silent
+from ..results.runs import read_record
+from ..settings import (
     CodesSettings,
     DataSettings,
     FinetuneSettings,
@@ -47,6 +36,17 @@ from pipeline.settings import (
     PlaceSettings,
     as_dict,
 )
+from .batches import unreadable
+from .prepare import Prepared, Setup, extracted, prepare, preprocessing_of
+from .recipe import phases_of
+from .record import Outcome, name_of, write_result
+from .rows import rows_of
+from .spread import World, joined
+from .start import new_head, put_head, renew
+from .state import fit_kept
+from .train import Best, Training, codes_of, score
+from .training_codes import TrainingCodes
+from .tune import tuned
 
 __all__ = ["finetune"]
 

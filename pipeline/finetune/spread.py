@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.errors import SettingsError
+from ..errors import SettingsError
 
 __all__ = ["ALONE", "World", "joined"]
 

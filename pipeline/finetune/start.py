@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pipeline.errors import BackboneError
-from pipeline.heads import Head
+from ..errors import BackboneError
+from ..heads import Head
 
 __all__ = ["new_head", "put_head", "renew"]
 

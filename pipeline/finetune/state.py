@@ -16,10 +16,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pipeline.errors import TrainingError
-from pipeline.files import digest_of, write_atomic
-from pipeline.finetune.prepare import Setup
-from pipeline.finetune.train import Best, Training, fit
+from ..errors import TrainingError
+from ..files import digest_of, write_atomic
+from .prepare import Setup
+from .train import Best, Training, fit
 
 __all__ = ["fit_kept", "read_state", "write_state"]
 

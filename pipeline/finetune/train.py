@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.errors import DeviceError, TrainingError
-from pipeline.finetune.batches import Draw, Source
-from pipeline.finetune.freeze import Plan, freeze, training_mode
-from pipeline.finetune.late import Late, Whole
-from pipeline.finetune.norms import global_norms
-from pipeline.finetune.optim import Average, factor, optimizer_of, set_rates
-from pipeline.finetune.spread import ALONE, World
-from pipeline.heads.calibrate import fit_scale
-from pipeline.progress import Progress, silent
-from pipeline.settings import FinetuneSettings
+from ..errors import DeviceError, TrainingError
+from ..heads.calibrate import fit_scale
+from ..progress import Progress, silent
+from ..settings import FinetuneSettings
+from .batches import Draw, Source
+from .freeze import Plan, freeze, training_mode
+from .late import Late, Whole
+from .norms import global_norms
+from .optim import Average, factor, optimizer_of, set_rates
+from .spread import ALONE, World
 
 __all__ = ["Best", "Task", "Training", "codes_of", "fit", "largest_fitting", "score"]
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import CacheError
-from pipeline.files import sha256_file, write_atomic
+from ..errors import CacheError
+from ..files import sha256_file, write_atomic
 
 __all__ = ["TrainingCodes", "load_training_codes", "save_training_codes", "training_codes_path"]
 

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from pipeline.errors import TrainingError
-from pipeline.finetune.prepare import Setup, prepare
-from pipeline.finetune.state import fit_kept
-from pipeline.finetune.train import Task, Training
-from pipeline.settings import FinetuneSettings
+from ..errors import TrainingError
+from ..settings import FinetuneSettings
+from .prepare import Setup, prepare
+from .state import fit_kept
+from .train import Task, Training
 
 __all__ = ["candidates", "tuned"]
 

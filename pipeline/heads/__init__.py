@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.heads.examples import Examples
-from pipeline.heads.model import Head
-from pipeline.heads.storage import load_head, save_head
+from .examples import Examples
+from .model import Head
+from .storage import load_head, save_head
 
 if TYPE_CHECKING:
-    from pipeline.heads.fit import fit_head
+    from .fit import fit_head
 
 __all__ = ["Examples", "Head", "fit_head", "load_head", "save_head"]
 
@@ -22,7 +22,7 @@ __all__ = ["Examples", "Head", "fit_head", "load_head", "save_head"]
 def __getattr__(name: str) -> Any:
     """Import the fitting, and with it scikit-learn, at its first use."""
     if name == "fit_head":
-        from pipeline.heads.fit import fit_head
+        from .fit import fit_head
 
         return fit_head
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

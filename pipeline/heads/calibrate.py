@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from pipeline.metrics import measure
+from ..results.metrics import measure
 
 __all__ = ["Calibration", "calibrate", "fit_scale", "log_losses"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import HeadError
+from ..errors import HeadError
 
 __all__ = ["Codes", "Examples", "check_examples", "mean_view", "row_blocks"]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from pipeline.heads.paths import Candidate, centroid_affine
+from .paths import Candidate, centroid_affine
 
 __all__ = ["Fitted", "fit_final"]
 
@@ -20,7 +20,7 @@ MAX_ITERATIONS = 10_000
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """Arrays and parameters of a fitted method (see ``pipeline.heads.model.ARRAYS``)."""
+    """Arrays and parameters of a fitted method (see ``cnn_codes.heads.model.ARRAYS``)."""
 
     arrays: dict[str, NDArray[Any]]
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -41,7 +41,7 @@ def fit_final(
     Parameters
     ----------
     method : str
-        One of ``pipeline.settings.METHODS``.
+        One of ``cnn_codes.settings.METHODS``.
     z : float64 (N, D)
         Standardised codes.
     labels : int32 (N,)

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 import joblib
 import numpy as np
 
-from pipeline.errors import HeadError
-from pipeline.heads.calibrate import calibrate
-from pipeline.heads.examples import Codes, Examples, check_examples, mean_view
-from pipeline.heads.final import fit_final
-from pipeline.heads.folds import cut_folds
-from pipeline.heads.grids import around, axes_of
-from pipeline.heads.model import Head
-from pipeline.heads.search import (
+from ..errors import HeadError
+from ..progress import Progress, silent
+from ..settings import METHODS, HeadSettings
+from .calibrate import calibrate
+from .examples import Codes, Examples, check_examples, mean_view
+from .final import fit_final
+from .folds import cut_folds
+from .grids import around, axes_of
+from .model import Head
+from .search import (
     Problem,
     Search,
     class_weights,
@@ -24,8 +26,6 @@ from pipeline.heads.search import (
     search,
     standardisation,
 )
-from pipeline.progress import Progress, silent
-from pipeline.settings import METHODS, HeadSettings
 
 __all__ = ["fit_head"]
 
@@ -47,7 +47,7 @@ def fit_head(
     """Fit one head, its setting chosen without any look at a test split.
 
     The setting (C; k and metric; C and gamma; and the use of the views) is chosen by accuracy
-    and calibrated log-loss (:func:`pipeline.heads.search.pick`) on examples held out: in a
+    and calibrated log-loss (:func:`cnn_codes.heads.search.pick`) on examples held out: in a
     cross-validation on `train`, or on `val`. The temperature comes from the same held-out
     scores. Then the head is fitted to all of `train`.
 

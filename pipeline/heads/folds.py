@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold
 
-from pipeline.errors import HeadError
+from ..errors import HeadError
 
 __all__ = ["Fold", "cut_folds"]
 

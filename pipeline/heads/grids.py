@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.heads.paths import Candidate
+from .paths import Candidate
 
 __all__ = ["Axis", "around", "axes_of", "candidates", "widened"]
 
@@ -60,7 +60,7 @@ def axes_of(method: str, *, n_train: int, code_dim: int) -> tuple[Axis, ...]:
     Parameters
     ----------
     method : str
-        One of ``pipeline.settings.METHODS``.
+        One of ``cnn_codes.settings.METHODS``.
     n_train : int
         Examples that the largest training part has: no more neighbours can vote.
     code_dim : int

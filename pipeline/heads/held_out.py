@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from pipeline.heads.calibrate import calibrate
-from pipeline.heads.examples import mean_view
-from pipeline.heads.folds import Fold
-from pipeline.heads.grids import axes_of
-from pipeline.heads.search import Problem, quiet_solvers, search
-from pipeline.progress import Progress, silent
+from ..progress import Progress, silent
+from .calibrate import calibrate
+from .examples import mean_view
+from .folds import Fold
+from .grids import axes_of
+from .search import Problem, quiet_solvers, search
 
 __all__ = ["HeldOut", "held_out", "paired_gain"]
 
@@ -104,7 +104,7 @@ def held_out(
     labels : int32 (N,)
         Classes, 0 to K - 1.
     folds : sequence of (rows to train on, rows held out)
-        From :func:`pipeline.heads.folds.cut_folds`; each image is held out once.
+        From :func:`cnn_codes.heads.folds.cut_folds`; each image is held out once.
     method : str
         ``svm``, ``softmax`` or ``ridge``.
     n_classes, jobs : int

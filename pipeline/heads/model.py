@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import HeadError
-from pipeline.heads.examples import Codes, mean_view, row_blocks
-from pipeline.heads.scoring import neighbour_scores, rbf_scores
+from ..errors import HeadError
+from .examples import Codes, mean_view, row_blocks
+from .scoring import neighbour_scores, rbf_scores
 
 __all__ = ["AFFINE_METHODS", "ARRAYS", "Head"]
 
@@ -42,7 +42,7 @@ class Head:
     Attributes
     ----------
     method : str
-        One of ``pipeline.settings.METHODS``.
+        One of ``cnn_codes.settings.METHODS``.
     classes : tuple of str
         Class names in the order of the labels and of every column, K of them.
     mean, scale : float64 (D,)

@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.svm import SVC
 
-from pipeline.heads.scoring import nearest, pair_scores, squared_distances, vote_scores
+from .scoring import nearest, pair_scores, squared_distances, vote_scores
 
 __all__ = ["PATHS", "Candidate", "Part", "centroid_affine", "margin_targets", "two_columns"]
 

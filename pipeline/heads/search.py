@@ -23,12 +23,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from pipeline.heads.calibrate import fit_scale, log_losses
-from pipeline.heads.examples import Codes
-from pipeline.heads.folds import Fold
-from pipeline.heads.grids import Axis, candidates, widened
-from pipeline.heads.paths import PATHS, Candidate, Part
-from pipeline.progress import Progress
+from ..progress import Progress
+from .calibrate import fit_scale, log_losses
+from .examples import Codes
+from .folds import Fold
+from .grids import Axis, candidates, widened
+from .paths import PATHS, Candidate, Part
 
 __all__ = [
     "Problem",
@@ -51,7 +51,7 @@ class Problem:
     Attributes
     ----------
     method : str
-        One of ``pipeline.settings.METHODS``.
+        One of ``cnn_codes.settings.METHODS``.
     codes : float32 or float16 (N, W, D)
         W examples an image: 1, or all its views.
     labels : int32 (N,)

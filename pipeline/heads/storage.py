@@ -21,9 +21,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
 from safetensors.numpy import save as make_safetensors
 
-from pipeline.errors import HeadError
-from pipeline.files import write_atomic, write_json
-from pipeline.heads.model import ARRAYS, Head
+from ..errors import HeadError
+from ..files import write_atomic, write_json
+from .model import ARRAYS, Head
 
 __all__ = ["SCHEMA", "load_head", "save_head"]
 
@@ -40,7 +40,7 @@ def save_head(path_stem: Path, head: Head, meta: Mapping[str, Any]) -> tuple[Pat
     path_stem : Path
         Folder and name without a suffix.
     head : Head
-        What :func:`pipeline.heads.fit_head` gave.
+        What :func:`cnn_codes.heads.fit_head` gave.
     meta : mapping
         What prediction must know beside the head, kept as it is: the codes' fingerprint, the
         network, layers, views, size, preprocessing, versions. Must be fit for JSON.

@@ -1,6 +1,6 @@
 """Predictions for new images, from a run's saved files alone.
 
->>> from pipeline.predict import Classifier  # doctest: +SKIP
+>>> from cnn_codes.predict import Classifier  # doctest: +SKIP
 >>> Classifier.load("results/hotdog/svm-....json").predict(["a.jpg", "b.png"])  # doctest: +SKIP
 
 With any head or fine-tuned network; the preprocessing and views are those of training. Where the
@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pipeline.predict.classifier import Classifier, Outcome
-from pipeline.predict.neighbours import Neighbours
+from .classifier import Classifier, Outcome
+from .neighbours import Neighbours
 
 if TYPE_CHECKING:
-    from pipeline.predict.transformer import CodesTransformer
+    from .transformer import CodesTransformer
 
 __all__ = ["Classifier", "CodesTransformer", "Neighbours", "Outcome"]
 
@@ -24,7 +24,7 @@ __all__ = ["Classifier", "CodesTransformer", "Neighbours", "Outcome"]
 def __getattr__(name: str) -> Any:
     """Import the transformer, and with it scikit-learn, at its first use."""
     if name == "CodesTransformer":
-        from pipeline.predict.transformer import CodesTransformer
+        from .transformer import CodesTransformer
 
         return CodesTransformer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import ImageError
-from pipeline.predict.items import Images, Item, as_items, load_item, name_of
-from pipeline.predict.models import Model, load_model
-from pipeline.predict.neighbours import Nearest, Neighbours, training_neighbours
-from pipeline.predict.runs import Run, find_run
-from pipeline.progress import Progress, silent
-from pipeline.settings import MachineSettings
-from pipeline.stream import Batch, Stream
+from ..codes.stream import Batch, Stream
+from ..errors import ImageError
+from ..progress import Progress, silent
+from ..settings import MachineSettings
+from .items import Images, Item, as_items, load_item, name_of
+from .models import Model, load_model
+from .neighbours import Nearest, Neighbours, training_neighbours
+from .runs import Run, find_run
 
 __all__ = ["Classifier", "Outcome"]
 
@@ -140,7 +140,7 @@ class Classifier:
         Parameters
         ----------
         images : image or several
-            As :func:`pipeline.predict.items.as_items`: paths, bytes, PIL images, uint8 arrays.
+            As :func:`cnn_codes.predict.items.as_items`: paths, bytes, PIL images, uint8 arrays.
 
         Returns
         -------
@@ -201,7 +201,7 @@ class Classifier:
         Parameters
         ----------
         images : iterable of images
-            As :func:`pipeline.predict.items.as_items` lists them.
+            As :func:`cnn_codes.predict.items.as_items` lists them.
         names : sequence of str, optional
             What to call them; default: their paths.
         neighbours : Neighbours, optional

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.datasets.archive import unpack
-from pipeline.datasets.listing import is_archive, is_image, is_junk, nature, plural
-from pipeline.datasets.lists import TABLE_SUFFIXES, table_header
-from pipeline.errors import DataError, SettingsError
-from pipeline.progress import Progress, silent
+from ..datasets.archive import unpack
+from ..datasets.listing import is_archive, is_image, is_junk, nature, plural
+from ..datasets.lists import TABLE_SUFFIXES, table_header
+from ..errors import DataError, SettingsError
+from ..progress import Progress, silent
 
 __all__ = ["Inputs", "gathered"]
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.errors import ImageError
-from pipeline.images import from_pil
-from pipeline.preprocess import Preprocessing, Views, read_views, take_views
+from ..backbones.preprocess import Preprocessing, Views, read_views, take_views
+from ..datasets.images import from_pil
+from ..errors import ImageError
 
 __all__ = ["Images", "Item", "Loaded", "as_items", "load_item", "name_of"]
 

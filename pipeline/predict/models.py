@@ -18,20 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from pipeline.backbones import load_card
-from pipeline.backbones.card import Card
-from pipeline.engines import Engine, open_engine
-from pipeline.engines.choice import pick_device
-from pipeline.errors import BackboneError, HeadError, SettingsError, TrainingError
-from pipeline.extract import as_stored
-from pipeline.files import sha256_file
-from pipeline.finetune.description import read_description, refusal
-from pipeline.heads import Head, load_head
-from pipeline.keys import Key, codes_key
-from pipeline.predict.runs import Run
-from pipeline.preprocess import Preprocessing, Views
-from pipeline.progress import Progress, silent
-from pipeline.settings import CodesSettings, MachineSettings, from_mapping
+from ..backbones import load_card
+from ..backbones.card import Card
+from ..backbones.engine import Engine, open_engine, pick_device
+from ..backbones.preprocess import Preprocessing, Views
+from ..codes.extract import as_stored
+from ..codes.keys import Key, codes_key
+from ..errors import BackboneError, HeadError, SettingsError, TrainingError
+from ..files import sha256_file
+from ..finetune.description import read_description, refusal
+from ..heads import Head, load_head
+from ..progress import Progress, silent
+from ..settings import CodesSettings, MachineSettings, from_mapping
+from .runs import Run
 
 __all__ = ["HeadModel", "Model", "NetworkModel", "load_model"]
 
@@ -237,7 +236,7 @@ def _network_model(
     )
 
     def build() -> Any:
-        from pipeline.finetune.checkpoint import load_checkpoint, name_codes
+        from ..finetune.checkpoint import load_checkpoint, name_codes
 
         return name_codes(load_checkpoint(run.stem)[0], final)
 

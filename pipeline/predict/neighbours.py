@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.codes import Codes, open_codes
-from pipeline.errors import CacheError, ResultError
-from pipeline.files import sha256_file
-from pipeline.finetune.training_codes import load_training_codes, training_codes_path
-from pipeline.heads.examples import mean_view
-from pipeline.predict.models import HeadModel, Model, NetworkModel
-from pipeline.predict.runs import Run
-from pipeline.results import read_predictions
+from ..codes.reader import Codes, open_codes
+from ..errors import CacheError, ResultError
+from ..files import sha256_file
+from ..finetune.training_codes import load_training_codes, training_codes_path
+from ..heads.examples import mean_view
+from ..results.runs import read_predictions
+from .models import HeadModel, Model, NetworkModel
+from .runs import Run
 
 __all__ = ["Nearest", "Neighbours", "training_neighbours", "unit_codes"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.predict.classifier import Outcome
+from .classifier import Outcome
 
 __all__ = ["Table"]
 

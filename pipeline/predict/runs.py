@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.listing import few, plural
-from pipeline.datasets.names import safe_name
-from pipeline.errors import ResultError
-from pipeline.files import sha256_file
-from pipeline.results import read_record
+from ..datasets.listing import few, plural
+from ..datasets.names import safe_name
+from ..errors import ResultError
+from ..files import sha256_file
+from ..results.runs import read_record
 
 __all__ = ["Run", "find_run"]
 

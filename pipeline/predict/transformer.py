@@ -21,20 +21,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from pipeline.backbones import load_card
-from pipeline.backbones.card import Card
-from pipeline.cache import CacheFile
-from pipeline.engines import open_engine
-from pipeline.engines.choice import n_cores
-from pipeline.errors import DataError, ImageError
-from pipeline.extract import as_stored
-from pipeline.heads.examples import mean_view
-from pipeline.keys import Key, codes_key
-from pipeline.predict.items import Item, as_items, load_item, name_of
-from pipeline.predict.store import CodeStore
-from pipeline.preprocess import Preprocessing, Views
-from pipeline.settings import CodesSettings, MachineSettings
-from pipeline.stream import Batch, Stream
+from ..backbones import load_card
+from ..backbones.card import Card
+from ..backbones.engine import n_cores, open_engine
+from ..backbones.preprocess import Preprocessing, Views
+from ..codes.cache import CacheFile
+from ..codes.extract import as_stored
+from ..codes.keys import Key, codes_key
+from ..codes.store import CodeStore
+from ..codes.stream import Batch, Stream
+from ..errors import DataError, ImageError
+from ..heads.examples import mean_view
+from ..settings import CodesSettings, MachineSettings
+from .items import Item, as_items, load_item, name_of
 
 __all__ = ["CodesTransformer"]
 
@@ -55,14 +54,14 @@ class CodesTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     model : str
         A torchvision or timm network, by its own name.
     weights, layers, pool, size, views, precision, dtype
-        As the settings of the same names (:class:`pipeline.settings.CodesSettings`); `layers` is
+        As the settings of the same names (:class:`cnn_codes.settings.CodesSettings`); `layers` is
         a word or a sequence of words. Several views are averaged.
     frame : str
         From image to square, the setting FIT: ``default``, ``crop``, ``stretch`` or ``pad``.
     seed : int
         Of random views, and of ``weights="none"``.
     device, engine, batch, workers
-        As :class:`pipeline.settings.MachineSettings`.
+        As :class:`cnn_codes.settings.MachineSettings`.
     cache : path or None
         The cache folder. None: a temporary one, for the life of this process.
     offline : bool

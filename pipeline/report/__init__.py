@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import Manifest
-from pipeline.files import write_atomic
-from pipeline.progress import Progress, silent
-from pipeline.report.gather import gather
-from pipeline.settings import ReportSettings
+from ..datasets import Manifest
+from ..files import write_atomic
+from ..progress import Progress, silent
+from ..settings import ReportSettings
+from .gather import gather
 
 __all__ = ["write_report"]
 
@@ -63,10 +63,10 @@ def write_report(
     # Drawing takes most of a second to import, so a mistake is told before.
     folder = results / manifest.name
     evidence = gather(folder, comparison, manifest, known)
-    from pipeline.report.markdown import as_markdown
-    from pipeline.report.page import as_html
-    from pipeline.report.pictures import make_thumbnails
-    from pipeline.report.sections import compose, wanted_pictures
+    from .markdown import as_markdown
+    from .page import as_html
+    from .pictures import make_thumbnails
+    from .sections import compose, wanted_pictures
 
     report = compose(evidence, settings)
     large, small = wanted_pictures(report)

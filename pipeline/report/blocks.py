@@ -137,7 +137,7 @@ class Chart:
     key : str
         Names it in the page, unique.
     svg : str
-        From :mod:`pipeline.report.svg`: markup.
+        From :mod:`cnn_codes.report.svg`: markup.
     alt : str
         What it shows, for who cannot see it.
     title, caption : str

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.comparison.words import label
-from pipeline.report.blocks import (
-    Cell,
-)
-from pipeline.report.gather import Evidence
-from pipeline.report.numbers import (
-    percent,
-)
+from ..compare.words import label
+from .blocks import Cell
+from .gather import Evidence
+from .numbers import percent
 
 __all__ = [
     "data_of",

@@ -1,6 +1,6 @@
 """The charts of a report, drawn by matplotlib: few marks, direct labels, one accent colour.
 
-Each takes plain numbers and gives a :class:`pipeline.report.blocks.Chart`. Sizes are those of a
+Each takes plain numbers and gives a :class:`cnn_codes.report.blocks.Chart`. Sizes are those of a
 page's column on a telephone or half of it on a desk, so that text stays readable on both.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from pipeline.report.blocks import Chart
-from pipeline.report.svg import ACCENT, GRID, INK, MUTED, PAPER, SERIES, new_figure, rewritten
+from .blocks import Chart
+from .svg import ACCENT, GRID, INK, MUTED, PAPER, SERIES, new_figure, rewritten
 
 __all__ = [
     "MARKERS",

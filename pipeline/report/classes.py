@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.comparison.words import label
-from pipeline.metrics import calibration_bins
-from pipeline.report import charts
-from pipeline.report.blocks import (
-    Block,
-    Cell,
-    Chart,
-    Charts,
-    Column,
-    Folded,
-    Section,
-    Table,
-    Text,
-)
-from pipeline.report.cells import mark_of, names_of, number_cell, one_split
-from pipeline.report.gather import Evidence, Run
-from pipeline.report.maps import confusion_map
-from pipeline.report.numbers import (
-    average_precision,
-    percent,
-    precision_recall,
-    roc,
-    top_confusions,
-)
+from ..compare.words import label
+from ..results.metrics import calibration_bins
+from . import charts
+from .blocks import Block, Cell, Chart, Charts, Column, Folded, Section, Table, Text
+from .cells import mark_of, names_of, number_cell, one_split
+from .gather import Evidence, Run
+from .maps import confusion_map
+from .numbers import average_precision, percent, precision_recall, roc, top_confusions
 
 __all__ = ["calibration", "confusion", "operating"]
 

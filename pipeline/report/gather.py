@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets import Manifest
-from pipeline.errors import ResultError
-from pipeline.files import sha256_file
-from pipeline.predictions import Predictions, read_predictions
-from pipeline.records import SCHEMA
-from pipeline.results import read_record
+from ..datasets import Manifest
+from ..errors import ResultError
+from ..files import sha256_file
+from ..results.predictions import Predictions, read_predictions
+from ..results.records import SCHEMA
+from ..results.runs import read_record
 
 __all__ = [
     "KINDS",

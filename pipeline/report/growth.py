@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import charts
-from pipeline.report.blocks import (
+from . import charts
+from .blocks import (
     Block,
     Bullets,
     Cell,
@@ -22,9 +22,9 @@ from pipeline.report.blocks import (
     Table,
     Text,
 )
-from pipeline.report.cells import data_of, names_of, number_cell, share_cell, with_methods
-from pipeline.report.gather import Evidence
-from pipeline.report.numbers import duration, percent, points, signed
+from .cells import data_of, names_of, number_cell, share_cell, with_methods
+from .gather import Evidence
+from .numbers import duration, percent, points, signed
 
 __all__ = ["advice", "curves", "layers", "training"]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.comparison.words import label
-from pipeline.report.blocks import (
+from ..compare.words import label
+from .blocks import (
     Block,
     Bullets,
     Chart,
@@ -20,9 +20,9 @@ from pipeline.report.blocks import (
     Section,
     Text,
 )
-from pipeline.report.gather import Evidence
-from pipeline.report.maps import projection
-from pipeline.report.numbers import mistakes, percent
+from .gather import Evidence
+from .maps import projection
+from .numbers import mistakes, percent
 
 __all__ = ["copies", "doubtful_labels", "embedding", "worst_mistakes"]
 

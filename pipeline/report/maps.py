@@ -11,9 +11,9 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
-from pipeline.report.blocks import Chart
-from pipeline.report.charts import MARKERS, WIDTH
-from pipeline.report.svg import SERIES, new_figure, rewritten
+from .blocks import Chart
+from .charts import MARKERS, WIDTH
+from .svg import SERIES, new_figure, rewritten
 
 __all__ = ["confusion_map", "legend_mark", "projection"]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline.report.blocks import (
+from .blocks import (
     Block,
     Bullets,
     Cell,

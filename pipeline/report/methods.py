@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report import charts
-from pipeline.report.blocks import (
-    Block,
-    Cell,
-    Column,
-    Missing,
-    Section,
-    Table,
-    Text,
-)
-from pipeline.report.cells import mark_of, names_of, number_cell, with_methods
-from pipeline.report.gather import Evidence
-from pipeline.report.numbers import (
-    duration,
-    p_value,
-    percent,
-    points,
-    signed,
-)
+from . import charts
+from .blocks import Block, Cell, Column, Missing, Section, Table, Text
+from .cells import mark_of, names_of, number_cell, with_methods
+from .gather import Evidence
+from .numbers import duration, p_value, percent, points, signed
 
 __all__ = ["comparison", "cost", "pairs", "scratch_gap"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.predictions import Predictions
+from ..results.predictions import Predictions
 
 __all__ = [
     "average_precision",

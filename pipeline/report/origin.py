@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.comparison.words import label
-from pipeline.report.blocks import (
-    Block,
-    Bullets,
-    Cell,
-    Column,
-    Commands,
-    Facts,
-    Folded,
-    Section,
-    Table,
-)
-from pipeline.report.gather import KINDS, Evidence
+from ..compare.words import label
+from .blocks import Block, Bullets, Cell, Column, Commands, Facts, Folded, Section, Table
+from .gather import KINDS, Evidence
 
 __all__ = ["origin"]
 

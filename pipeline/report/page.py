@@ -12,8 +12,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline import __version__
-from pipeline.report.blocks import (
+from .. import __version__
+from .blocks import (
     Block,
     Bullets,
     Cell,
@@ -30,9 +30,9 @@ from pipeline.report.blocks import (
     Table,
     Text,
 )
-from pipeline.report.maps import legend_mark
-from pipeline.report.markup import Html, data_block, joined, tag
-from pipeline.report.pictures import Thumbnail
+from .maps import legend_mark
+from .markup import Html, data_block, joined, tag
+from .pictures import Thumbnail
 
 __all__ = ["as_html"]
 
@@ -46,7 +46,7 @@ def as_html(report: Report, pictures: Mapping[str, Thumbnail], large: Sequence[s
     Parameters
     ----------
     report : Report
-        From :func:`pipeline.report.sections.compose`.
+        From :func:`cnn_codes.report.sections.compose`.
     pictures : mapping of str to Thumbnail
         Small pictures by path; an image that lacks one is named instead.
     large : sequence of str
@@ -240,7 +240,7 @@ class _Writer:
 
 
 def _chart(chart: Chart, *, explorable: bool = False) -> Html:
-    drawing = Html(chart.svg)  # markup of our own making: see pipeline.report.svg
+    drawing = Html(chart.svg)  # markup of our own making: see cnn_codes.report.svg
     caption = [
         tag("b", chart.title) if chart.title else None,
         tag("span", chart.caption) if chart.caption else None,

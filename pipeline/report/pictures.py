@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.datasets import Manifest
-from pipeline.errors import CacheError, ImageError
-from pipeline.files import replacing
-from pipeline.images import decode
-from pipeline.progress import Progress, silent
+from ..datasets import Manifest
+from ..datasets.images import decode
+from ..errors import CacheError, ImageError
+from ..files import replacing
+from ..progress import Progress, silent
 
 __all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "make_thumbnails"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.report import classes, growth, imagery, methods
-from pipeline.report.blocks import Block, Folded, Gallery, Projection, Report
-from pipeline.report.gather import Evidence
-from pipeline.report.origin import origin
-from pipeline.report.svg import theme
-from pipeline.settings import ReportSettings
+from ..settings import ReportSettings
+from . import classes, growth, imagery, methods
+from .blocks import Block, Folded, Gallery, Projection, Report
+from .gather import Evidence
+from .origin import origin
+from .svg import theme
 
 __all__ = ["compose", "wanted_pictures"]
 
@@ -20,7 +20,7 @@ def compose(evidence: Evidence, settings: ReportSettings) -> Report:
     Parameters
     ----------
     evidence : Evidence
-        From :func:`pipeline.report.gather.gather`.
+        From :func:`cnn_codes.report.gather.gather`.
     settings : ReportSettings
         How many pictures each gallery shows.
     """

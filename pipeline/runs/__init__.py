@@ -4,15 +4,13 @@ Right of the results, and of the paired tests of the comparison; reads records a
 alone. Imports neither torch nor scikit-learn, for a list must take no time.
 """
 
-from pipeline.runs.beside import beside
-from pipeline.runs.columns import COLUMNS, columns_of, conditions, ordered
-from pipeline.runs.listing import Listing, Run, find, list_runs
+from .columns import COLUMNS, columns_of, conditions, ordered
+from .listing import Listing, Run, find, list_runs
 
 __all__ = [
     "COLUMNS",
     "Listing",
     "Run",
-    "beside",
     "columns_of",
     "conditions",
     "find",

@@ -8,10 +8,10 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pipeline.errors import SettingsError
-from pipeline.records import FIGURES
+from ..errors import SettingsError
+from ..results.records import FIGURES
 
-__all__ = ["COLUMNS", "Condition", "Value", "columns_of", "conditions", "ordered"]
+__all__ = ["COLUMNS", "Condition", "Value", "columns_of", "conditions", "flattened", "ordered"]
 
 Value = str | int | float | None
 Condition = Callable[[Mapping[str, Any], Mapping[str, Value]], bool]
@@ -184,3 +184,14 @@ def _key(value: Value) -> tuple[bool, float, str]:
     if isinstance(value, int | float):
         return False, float(value), ""
     return True, 0.0, str(value)
+
+
+def flattened(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Bring nested mappings to one level, names joined by dots; lists become text."""
+    flat: dict[str, Any] = {}
+    for key, one in value.items():
+        if isinstance(one, Mapping):
+            flat |= flattened(one, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = ", ".join(map(str, one)) if isinstance(one, list) else one
+    return flat

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import SettingsError
-from pipeline.runs.beside import flattened
-from pipeline.runs.listing import Run
+from ..errors import SettingsError
+from .columns import flattened
+from .listing import Run
 
 __all__ = ["Content", "Exported", "content_of", "needs"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.runs.content import Exported
-from pipeline.runs.listing import Run
-from pipeline.runs.mlflow import write_mlflow
-from pipeline.runs.tensorboard import write_tensorboard
+from .content import Exported
+from .listing import Run
+from .mlflow import write_mlflow
+from .tensorboard import write_tensorboard
 
 __all__ = ["export"]
 

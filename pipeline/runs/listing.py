@@ -11,12 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.datasets.listing import few
-from pipeline.errors import ResultError
-from pipeline.files import sha256_file
-from pipeline.predictions import Predictions, read_predictions
-from pipeline.records import check_record
-from pipeline.runs.columns import Value, columns_of, conditions, ordered
+from ..datasets.listing import few
+from ..errors import ResultError
+from ..files import sha256_file
+from ..results.predictions import Predictions, read_predictions
+from ..results.records import check_record
+from .columns import Value, columns_of, conditions, ordered
 
 __all__ = ["Listing", "Run", "find", "list_runs"]
 
@@ -35,7 +35,7 @@ class Run:
 
     @cached_property
     def columns(self) -> dict[str, Value]:
-        """See :func:`pipeline.runs.columns.columns_of`."""
+        """See :func:`cnn_codes.runs.columns.columns_of`."""
         date = ""
         if "date" not in self.record.get("provenance", {}):  # a summary
             date = datetime.fromtimestamp(self.path.stat().st_mtime, UTC).isoformat(
@@ -97,9 +97,9 @@ def list_runs(results: Path, *, data: str = "", where: str = "", sort: str = "-d
     data : str
         Only runs of this data set: its name, or a path that ends in it.
     where : str
-        Conditions, see :func:`pipeline.runs.columns.conditions`.
+        Conditions, see :func:`cnn_codes.runs.columns.conditions`.
     sort : str
-        Columns, see :func:`pipeline.runs.columns.ordered`.
+        Columns, see :func:`cnn_codes.runs.columns.ordered`.
 
     Raises
     ------

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_atomic
-from pipeline.runs.content import Content, Exported, content_of, needs
-from pipeline.runs.listing import Run
+from ..files import write_atomic
+from .content import Content, Exported, content_of, needs
+from .listing import Run
 
 __all__ = ["write_tensorboard"]
 

@@ -1,0 +1,1 @@
+"""Advice: which strategy, layers and network suit a data set, with the measurements behind it."""

@@ -1,0 +1,110 @@
+"""How alike a data set is to what the network was trained on, by the network's own answers.
+
+The codes of the last layer are what its classifier reads, so its ImageNet probabilities follow
+from the cached codes by one matrix product. Sure answers mean familiar images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backbones.card import load_network, safe_name
+from ..compare.runs import Job, Network
+from ..errors import BackboneError
+from ..files import replacing
+
+__all__ = ["Familiarity", "familiarity", "source_probabilities"]
+
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """What the network's own classifier makes of images it has not seen.
+
+    Attributes
+    ----------
+    confidence : float
+        Mean of the highest probability, 1 / Z to 1.
+    entropy : float
+        Mean entropy of the probabilities as a share of the largest possible, 0 to 1.
+    n_source : int
+        Z, its own classes.
+    """
+
+    confidence: float
+    entropy: float
+    n_source: int
+
+
+def source_probabilities(
+    job: Job, network: Network, final: NDArray[np.float32]
+) -> NDArray[np.float64] | None:
+    """Give the network's own probabilities (N, Z) for codes of its last layer (N, D).
+
+    None where it has none: a random start, or a last layer that does not read these codes.
+    """
+    if network.asked.weights == "none":
+        return None
+    layer = _classifier(job, network)
+    if layer is None or layer[0].shape[1] != final.shape[1]:
+        return None
+    weight, bias = layer
+    out = np.empty((len(final), len(weight)))
+    for start in range(0, len(final), BLOCK):
+        logits = final[start : start + BLOCK].astype(np.float64) @ weight.T + bias
+        logits -= logits.max(axis=1, keepdims=True)
+        odds = np.exp(logits)
+        out[start : start + BLOCK] = odds / odds.sum(axis=1, keepdims=True)
+    return out
+
+
+def familiarity(source: NDArray[np.float64]) -> Familiarity:
+    """Sum up the network's own probabilities (N, Z)."""
+    n_source = source.shape[1]
+    entropy = -(source * np.log(np.maximum(source, 1e-300))).sum(axis=1)
+    return Familiarity(
+        confidence=float(source.max(axis=1).mean()),
+        entropy=float(entropy.mean() / np.log(n_source)),
+        n_source=n_source,
+    )
+
+
+def _classifier(
+    job: Job, network: Network
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Weight (Z, D) and bias (Z,) of the network's last layer, kept in the cache once read.
+
+    Reading them means building the network, some seconds; the file is named by the digest of
+    all its weights, so it cannot be of others.
+    """
+    config = network.codes.config
+    digest = hashlib.sha256(str(config["weights_digest"]).encode()).hexdigest()[:16]
+    folder = Path(job.places.cache) / "backbones"
+    path = folder / f"{safe_name(network.model)}-{digest}.classifier.npz"
+    try:
+        with np.load(path) as found:
+            return found["weight"], found["bias"]
+    except (OSError, ValueError, KeyError):
+        pass
+    card, built = load_network(
+        network.asked, cache=Path(job.places.cache), seed=job.data.seed, offline=job.data.offline,
+        progress=job.progress,
+    )  # fmt: skip
+    if card.final is None or card.weights_digest != config["weights_digest"]:
+        return None
+    try:
+        last = built.get_submodule(card.final)
+    except AttributeError as error:
+        raise BackboneError(f"{network.model} has no layer {card.final}.") from error
+    state = {name: value.detach().numpy() for name, value in last.named_parameters()}
+    weight = state["weight"].reshape(len(state["weight"]), -1).astype(np.float64)
+    bias = state["bias"].astype(np.float64) if "bias" in state else np.zeros(len(weight))
+    with replacing(path) as stream:
+        np.savez(stream, weight=weight, bias=bias)
+    return weight, bias

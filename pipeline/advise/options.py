@@ -1,0 +1,249 @@
+"""The strategies that advice chooses among: what each is expected to gain, and to cost.
+
+Linear heads are judged by cross-validation on train. What training layers adds cannot be known
+without doing it; it is taken from what it added to the linear probe on sets of the same case in
+``benchmarks/advise.md``, as a share of the images that the probe gets wrong.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..compare.runs import Job, Network, training_of
+from ..settings import (
+    AdviseSettings,
+    CodesSettings,
+    DataSettings,
+    FinetuneSettings,
+    FitSettings,
+    PlaceSettings,
+)
+from .cases import WORTH, Case
+from .costs import training_rate, training_seconds
+from .sample import Sample
+
+if TYPE_CHECKING:
+    from ..heads.held_out import HeldOut
+
+__all__ = ["Option", "choose", "linear_options", "training_options"]
+
+SURE = 1.64  # standard errors by which another linear option must beat the last layer's: 5 %
+LATE_LAYERS = 3
+
+
+@dataclass(frozen=True)
+class Option:
+    """One strategy.
+
+    Attributes
+    ----------
+    strategy : str
+        ``last layer``, ``all layers``, ``late layers``, ``fine-tune late layers``, ``fine-tune
+        all``.
+    method, model : str
+        A head of stage two, or ``finetune``; the network.
+    layers : list of str
+        That a head reads; empty for fine-tuning.
+    unfreeze : str
+        What fine-tuning trains; empty for heads.
+    command : str
+        That runs it.
+    accuracy : float or None
+        Held out, cross-validated on train; None where that would mean training the network.
+    gain_points : float
+        Expected over the best linear head on the last layer, in points of accuracy.
+    interval : list of float
+        Of the gain: 95 % for linear options, the range seen on benchmark sets for others.
+    error_points : float
+        Standard error of the gain; 0 where it was not measured here.
+    gain_from : str
+        Where the gain is known from.
+    cost_s : float
+        Seconds from nothing cached: codes or trunk, and fit.
+    cost_from : str
+        What the cost was worked out from.
+    """
+
+    strategy: str
+    method: str
+    model: str
+    layers: list[str]
+    unfreeze: str
+    command: str
+    accuracy: float | None
+    gain_points: float
+    interval: list[float]
+    error_points: float
+    gain_from: str
+    cost_s: float
+    cost_from: str
+
+
+def linear_options(
+    job: Job, network: Network, sample: Sample, settings: AdviseSettings
+) -> list[Option]:
+    """Cross-validate linear heads on the last layer, on the late layers, and on all of them.
+
+    The first option is the baseline: of SVM and softmax on the last layer, the one of the lower
+    log-loss.
+    """
+    from ..heads.held_out import held_out, paired_gain
+
+    layers = list(network.codes.layers)
+    groups: list[tuple[str, list[str]]] = [("last layer", layers[-1:])]
+    if len(layers) > LATE_LAYERS:
+        groups.append(("late layers", layers[-LATE_LAYERS:]))
+    if len(layers) > 1:
+        groups.append(("all layers", layers))
+    found: list[tuple[str, list[str], str, HeldOut]] = []
+    with job.progress("linear options", 2 * len(groups), "heads") as meter:
+        for name, some in groups:
+            codes = _stacked(network, some, sample)
+            for method in ("svm", "softmax"):
+                one = held_out(
+                    codes, sample.labels, sample.folds, method=method,
+                    n_classes=sample.n_classes, jobs=settings.jobs,
+                    balanced=settings.class_weight == "balanced",
+                )  # fmt: skip
+                found.append((name, some, method, one))
+                meter.advance()
+    best = min((one for one in found if one[0] == "last layer"), key=lambda one: one[3].log_loss)
+    found.remove(best)
+    options = []
+    scale = sample.n_train / len(sample.rows)  # a sample stands for all
+    for name, some, method, one in [best, *found]:
+        gain, ends = paired_gain(one, best[3])
+        options.append(
+            Option(
+                strategy=name,
+                method=method,
+                model=network.model,
+                layers=some,
+                unfreeze="",
+                command=_command(job, network, method, layers=some, every=layers),
+                accuracy=one.accuracy,
+                gain_points=100 * gain,
+                interval=[100 * end for end in ends],
+                error_points=100 * (ends[1] - ends[0]) / (2 * 1.96),
+                gain_from="cross-validated on train",
+                cost_s=network.codes.extraction_s + scale * one.seconds,
+                cost_from="measured: codes, and the fits of the cross-validation",
+            )
+        )
+    return options
+
+
+def _stacked(network: Network, layers: Sequence[str], sample: Sample) -> Any:
+    """Codes (N, V, D) of some layers side by side."""
+    n_views = int(network.codes.config["n_views"])
+    blocks = [
+        np.asarray(network.codes[layer][sample.rows], np.float32).reshape(
+            len(sample.rows), n_views, -1
+        )
+        for layer in layers
+    ]
+    return np.concatenate(blocks, axis=2)
+
+
+def training_options(
+    job: Job, network: Network, sample: Sample, case: Case, baseline: Option
+) -> list[Option]:
+    """Give what training the late layers, or the whole network, is expected to gain and cost."""
+    from .cases import LATE, SEEN, SHARE_MENDED
+
+    assert baseline.accuracy is not None
+    wrong = 100 * (1 - baseline.accuracy)
+    options = []
+    late = training_of(LATE[case.number])
+    whole = replace(FinetuneSettings(), unfreeze="all")
+    for name, settings in (("fine-tune late layers", late), ("fine-tune all", whole)):
+        low, middle, high = SHARE_MENDED[case.number]
+        rate = training_rate(job, network, settings.unfreeze)
+        cost = training_seconds(
+            network, rate, settings, n_train=sample.n_train, n_images=job.manifest.n_images
+        )
+        measured = f"the rate of {rate.n_runs} runs here" if rate.n_runs else "stage one's rate"
+        options.append(
+            Option(
+                strategy=name,
+                method="finetune",
+                model=network.model,
+                layers=[],
+                unfreeze=settings.unfreeze,
+                command=_command(job, network, "finetune", training=settings),
+                accuracy=None,
+                gain_points=wrong * middle,
+                interval=[wrong * low, wrong * high],
+                error_points=0.0,
+                gain_from=SEEN[case.number]
+                if settings is late
+                else "not measured: taken as that of the late layers",
+                cost_s=cost["total"],
+                cost_from=f"estimated from {measured}",
+            )
+        )
+    return options
+
+
+def choose(options: Sequence[Option]) -> Option:
+    """Choose: the baseline, unless another linear option is surely better, or training is worth it.
+
+    Of several that are surely better than the baseline, those are taken that are within one
+    standard error of the best, and of these the one of the fewest layers.
+
+    Parameters
+    ----------
+    options : sequence of Option
+        The baseline first, linear ones from few layers to many.
+    """
+    best = options[0]
+    linear = [one for one in options[1:] if one.method != "finetune"]
+    sure = [one for one in linear if one.gain_points > SURE * one.error_points]
+    if sure:
+        top = max(sure, key=lambda one: one.gain_points)
+        near = [one for one in sure if one.gain_points >= top.gain_points - top.error_points]
+        fewest = [one for one in near if one.strategy == near[0].strategy]
+        best = max(fewest, key=lambda one: one.gain_points)
+    trained = [one for one in options if one.method == "finetune"]
+    worth = [one for one in trained if one.gain_points >= best.gain_points + WORTH]
+    return max(worth, key=lambda one: one.gain_points, default=best)
+
+
+def _command(
+    job: Job,
+    network: Network,
+    stage: str,
+    *,
+    layers: Sequence[str] = (),
+    every: Sequence[str] = (),
+    training: FinetuneSettings | None = None,
+) -> str:
+    """Spell the command as make has it, with every setting that is not the default."""
+    named = {"DATA": job.data.data}
+    usual = CodesSettings()
+    for name in ("model", "weights", "pool", "size", "fit", "views", "precision", "dtype"):
+        if getattr(network.asked, name) != getattr(usual, name):
+            named[name.upper()] = str(getattr(network.asked, name))
+    if layers and list(layers) == list(every) and len(every) > 1:
+        named["LAYERS"] = ",".join(network.asked.layers)
+    elif layers and list(layers) != ["final"]:
+        named["LAYERS"] = ",".join(layers)
+    if training and training.recipe:
+        named["RECIPE"] = training.recipe
+    elif training:
+        named["UNFREEZE"] = training.unfreeze
+    for settings, default in (
+        (job.data, DataSettings()),
+        (job.places, PlaceSettings()),
+        *(() if training else ((job.fit, FitSettings()),)),
+    ):
+        for name, value in vars(default).items():
+            mine = getattr(settings, name)
+            if name not in ("data", "jobs", "models") and mine != value:
+                named[name.upper()] = str(int(mine) if isinstance(mine, bool) else mine)
+    return " ".join(["make", stage, *(f"{name}={shlex.quote(v)}" for name, v in named.items())])

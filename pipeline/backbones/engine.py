@@ -1,0 +1,182 @@
+"""Which device and engine run stage one; what is not there is an error, never replaced."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeviceError, SettingsError
+from ..progress import Progress, silent
+from ..settings import CodesSettings, MachineSettings
+from .card import Card, load_network
+from .graph import export_graph, graph_path, is_sound
+from .preprocess import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Engine", "n_cores", "open_engine", "pick_device"]
+
+
+class Engine(Protocol):
+    """Runs a tapped network on batches of bytes.
+
+    Attributes
+    ----------
+    name : str
+        For people: ``onnx on cpu``.
+    batch : int
+        Images a call that suit it.
+    concurrent : bool
+        True: `run` is called from every reading thread, each on its own core. False: from one
+        thread, while others read ahead.
+    """
+
+    name: str
+    batch: int
+    concurrent: bool
+
+    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Map (B, size, size, 3) uint8 to one array (B, ...) a layer."""
+        ...
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def pick_device(device: str) -> str:
+    """Resolve ``auto``, and refuse a device that is not there.
+
+    Raises
+    ------
+    DeviceError
+        The device is not there; says what is.
+    """
+    n_cuda = _cuda_count()
+    has_mps = platform.system() == "Darwin" and platform.machine() == "arm64"
+    there = ["cpu", *(f"cuda:{i}" for i in range(n_cuda)), *(["mps"] if has_mps else [])]
+    if device == "auto":
+        return "cuda:0" if n_cuda else "mps" if has_mps else "cpu"
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in there:
+        raise DeviceError(
+            f"DEVICE={device} is not on this machine.",
+            expected=f"one of auto, {', '.join(there)}",
+            todo="leave DEVICE out to use the best that is there",
+        )
+    return wanted
+
+
+def _cuda_count() -> int:
+    """Count CUDA devices by asking the driver, without importing torch."""
+    names = {"Windows": "nvcuda.dll", "Linux": "libcuda.so.1"}
+    try:
+        driver = ctypes.CDLL(names[platform.system()])
+    except (KeyError, OSError):
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def open_engine(
+    card: Card,
+    layers: tuple[str, ...],
+    preprocessing: Preprocessing,
+    codes: CodesSettings,
+    machine: MachineSettings,
+    *,
+    cache: Path,
+    seed: int,
+    offline: bool,
+    progress: Progress = silent,
+    build: Callable[[], nn.Module] | None = None,
+) -> Engine:
+    """Open the engine that the settings ask for, exporting the network where there is need.
+
+    Parameters
+    ----------
+    card : Card
+        The network.
+    layers : tuple of str
+        Resolved layer names.
+    preprocessing : Preprocessing
+        Input size and normalisation.
+    codes, machine : settings
+        Pooling and precision; device, engine and batch.
+    cache, seed, offline, progress
+        As :func:`cnn_codes.backbones.load_card`.
+    build : callable, optional
+        Builds the network, in eval mode, where there is need; default: from `codes`. The card's
+        weights digest must be of its weights.
+
+    Raises
+    ------
+    DeviceError
+        The device or the combination is not to be had here.
+    """
+    device = pick_device(machine.device)
+    kind = machine.engine
+    if kind == "auto":
+        kind = "onnx" if device == "cpu" else "torch"
+    if kind == "onnx" and device != "cpu":
+        raise DeviceError(
+            f"ENGINE=onnx runs on the CPU, not on {device}.",
+            todo="leave ENGINE out, or add DEVICE=cpu",
+        )
+    if codes.precision == "mixed" and device == "cpu":
+        raise SettingsError(
+            "PRECISION=mixed needs a GPU; on this machine it would only be slower.",
+            todo="leave PRECISION out",
+        )
+    source: dict[str, Any] = {
+        "cache": cache,
+        "seed": seed,
+        "offline": offline,
+        "progress": progress,
+    }
+    if kind == "onnx":
+        from .onnx_engine import OnnxEngine
+
+        path = graph_path(card, layers, codes.pool, preprocessing, cache=cache)
+        if not is_sound(path):
+            network = build() if build else _network(card, preprocessing, codes, **source)
+            export_graph(network, card, layers, codes.pool, preprocessing, path)
+        return OnnxEngine(path, batch=machine.batch or 4)
+    from .torch_engine import TorchEngine
+
+    network = build() if build else _network(card, preprocessing, codes, **source)
+    return TorchEngine(
+        network,
+        layers,
+        card.final,
+        codes.pool,
+        preprocessing,
+        device=device,
+        mixed=codes.precision == "mixed",
+        batch=machine.batch,
+    )
+
+
+def _network(
+    card: Card, preprocessing: Preprocessing, codes: CodesSettings, **source: Any
+) -> nn.Module:
+    """Build the network and, where SIZE is not its own, see that it takes that size."""
+    from .network import survey
+
+    _, network = load_network(codes, **source)
+    if preprocessing.size != card.preprocessing.size:
+        survey(network, preprocessing.size)
+    return network

@@ -1,0 +1,249 @@
+"""Pixels to a network's input: one geometry for every engine, owned by the weights.
+
+The crop is taken from the decoded image in one antialiased resize (its box in source pixels), so
+nothing outside the crop is ever resampled. Normalisation is not done here: engines take bytes
+and normalise inside the network's graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from cykooz_resizer import (
+    CropBox,
+    FilterType,
+    ImageData,
+    PixelType,
+    ResizeAlg,
+    ResizeOptions,
+    Resizer,
+)
+from numpy.typing import NDArray
+
+from ..datasets.images import decode
+from ..errors import SettingsError
+
+__all__ = ["Preprocessing", "Views", "read_views", "take_views"]
+
+VERSION = 1  # of this module's arithmetic; part of every fingerprint
+_MAX_SIZE = 4096  # px; of a description from elsewhere: a view of 50 MB
+
+_FILTERS = {
+    "nearest": ResizeAlg.nearest(),
+    "box": ResizeAlg.convolution(FilterType.box),
+    "bilinear": ResizeAlg.convolution(FilterType.bilinear),
+    "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),
+    "lanczos": ResizeAlg.convolution(FilterType.lanczos3),
+}
+_PIXELS = {1: PixelType.U8, 3: PixelType.U8x3}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the square that a network was made for.
+
+    Attributes
+    ----------
+    size : int
+        Side of the network's input, in pixels.
+    crop_ratio : float
+        Side of the central crop over the image's shorter side, in (0, 1]; for ``fit="crop"``.
+    fit : str
+        ``crop`` (central square), ``stretch`` (the whole image, aspect lost) or ``pad`` (the
+        whole image, the rest filled with the mean colour).
+    interpolation : str
+        ``bilinear``, ``bicubic``, ``lanczos``, ``box`` or ``nearest``, antialiased.
+    mean, std : tuple of 3 floats
+        Of the colours in [0, 1]; applied inside the network's graph.
+    """
+
+    size: int
+    crop_ratio: float
+    fit: str
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def adapted(self, *, size: int, fit: str) -> Preprocessing:
+        """Change the input size (0: keep it) and the fit (``default``: keep it)."""
+        return replace(self, size=size or self.size, fit=self.fit if fit == "default" else fit)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, with the version of this module's arithmetic."""
+        return {"version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        """Rebuild what :meth:`as_dict` gave, which may come from a stranger's file.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, unknown, or has a value that no image could be read with.
+        """
+        if not isinstance(values, Mapping) or values.get("version", VERSION) != VERSION:
+            raise ValueError("its preprocessing is of another version")
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "version"
+        }
+        try:
+            found = cls(**fields)
+            sound = (
+                type(found.size) is int
+                and 1 <= found.size <= _MAX_SIZE
+                and 0 < found.crop_ratio <= 1
+                and found.fit in ("crop", "stretch", "pad")
+                and found.interpolation in _FILTERS
+                and len(found.mean) == len(found.std) == 3
+                and all(-math.inf < one < math.inf for one in found.mean)
+                and all(0 < one < math.inf for one in found.std)
+            )
+        except TypeError as error:
+            raise ValueError(f"its preprocessing cannot be read ({error})") from error
+        if not sound:
+            raise ValueError(f"its preprocessing is none: {fields}")
+        return found
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which readings of an image are taken.
+
+    Attributes
+    ----------
+    kind : str
+        ``center``, ``flip``, ``dihedral`` or ``random``.
+    count : int
+        Number of views an image: 1, 2, 8 or the K of ``random:K``.
+    seed : int
+        Of the random crops; each image's crops depend on it and the image's bytes alone.
+    """
+
+    kind: str
+    count: int
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, text: str, seed: int) -> Views:
+        """Read ``center``, ``flip``, ``dihedral`` or ``random:K`` (K from 1 to 64)."""
+        fixed = {"center": 1, "flip": 2, "dihedral": 8}
+        if text in fixed:
+            return cls(text, fixed[text])
+        kind, _, count = text.partition(":")
+        if kind == "random" and count.isdecimal() and 1 <= int(count) <= 64:
+            return cls("random", int(count), seed)
+        raise SettingsError(
+            f"VIEWS={text} is not known.",
+            expected="center, flip, dihedral, or random:K with K from 1 to 64",
+        )
+
+
+def read_views(
+    data: bytes, preprocessing: Preprocessing, views: Views, digest: str
+) -> NDArray[np.uint8]:
+    """Decode an image file and take its views.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+    preprocessing, views
+        The geometry and which views.
+    digest : str
+        SHA-256 of `data`; seeds the random crops.
+
+    Returns
+    -------
+    array of shape (n_views, size, size, 3), uint8
+
+    Raises
+    ------
+    ImageError
+        As :func:`cnn_codes.datasets.images.decode`.
+    """
+    ratio = preprocessing.crop_ratio if preprocessing.fit == "crop" else 1.0
+    pixels = decode(data, min_side=round(preprocessing.size / ratio))
+    return take_views(pixels, preprocessing, views, digest)
+
+
+def take_views(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, views: Views, digest: str
+) -> NDArray[np.uint8]:
+    """Take the views of an image whose pixels are at hand, (height, width, 1 or 3) uint8.
+
+    Parameters, what is returned: as :func:`read_views`.
+    """
+    if views.kind == "random":
+        return _random_crops(pixels, preprocessing, views, digest)
+    upright = _square(pixels, preprocessing)
+    if views.kind == "flip":
+        return np.stack([upright, upright[:, ::-1]])
+    if views.kind == "dihedral":
+        turned = [np.rot90(upright, quarter) for quarter in range(4)]
+        return np.stack([*turned, *(view[:, ::-1] for view in turned)])
+    return upright[None]
+
+
+def _square(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    height, width, _ = pixels.shape
+    size = preprocessing.size
+    if preprocessing.fit == "stretch":
+        return _resized(pixels, (0, 0, width, height), (size, size), preprocessing)
+    if preprocessing.fit == "pad":
+        scale = size / max(width, height)
+        inner = max(1, round(height * scale)), max(1, round(width * scale))
+        small = _resized(pixels, (0, 0, width, height), inner, preprocessing)
+        square = np.empty((size, size, 3), np.uint8)
+        square[:] = np.clip(np.round(np.array(preprocessing.mean) * 255), 0, 255)
+        top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
+        square[top : top + inner[0], left : left + inner[1]] = small
+        return square
+    side = min(width, height) * preprocessing.crop_ratio
+    box = ((width - side) / 2, (height - side) / 2, side, side)
+    return _resized(pixels, box, (size, size), preprocessing)
+
+
+def _random_crops(
+    pixels: NDArray[np.uint8], preprocessing: Preprocessing, views: Views, digest: str
+) -> NDArray[np.uint8]:
+    """Random resized crops and flips (Szegedy et al. 2015, as torchvision has them).
+
+    Area 35 to 100 % and aspect 3/4 to 4/3; smaller crops, as for training a whole network, lose
+    the object too often for a probe.
+    """
+    height, width, _ = pixels.shape
+    seed = hashlib.sha256(f"{views.seed}:{digest}".encode()).digest()
+    random = np.random.default_rng(int.from_bytes(seed[:8], "little"))
+    size = preprocessing.size
+    crops = np.empty((views.count, size, size, 3), np.uint8)
+    for crop in crops:
+        area = width * height * random.uniform(0.35, 1.0)
+        aspect = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+        w, h = min(width, np.sqrt(area * aspect)), min(height, np.sqrt(area / aspect))
+        left, top = random.uniform(0, width - w), random.uniform(0, height - h)
+        view = _resized(pixels, (left, top, w, h), (size, size), preprocessing)
+        crop[:] = view[:, ::-1] if random.random() < 0.5 else view
+    return crops
+
+
+def _resized(
+    pixels: NDArray[np.uint8],
+    box: tuple[float, float, float, float],
+    shape: tuple[int, int],
+    preprocessing: Preprocessing,
+) -> NDArray[np.uint8]:
+    """Resample `box` (left, top, width, height in pixels) to `shape` (height, width), RGB."""
+    height, width, channels = pixels.shape
+    source = ImageData(width, height, _PIXELS[channels], pixels.tobytes())
+    target = ImageData(shape[1], shape[0], _PIXELS[channels])
+    options = ResizeOptions(
+        resize_alg=_FILTERS[preprocessing.interpolation], crop_box=CropBox(*box), use_alpha=False
+    )
+    Resizer().resize(source, target, options)
+    small = np.frombuffer(target.get_buffer(), np.uint8).reshape(*shape, channels)
+    return small if channels == 3 else np.repeat(small, 3, axis=2)

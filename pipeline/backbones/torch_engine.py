@@ -1,0 +1,100 @@
+"""PyTorch, for GPUs: channels last, mixed precision where asked, copies beside the arithmetic.
+
+On a CPU it is the reference that the other engine is tested against. Every batch is filled up to
+the same shape, so that codes do not depend on which images came together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..errors import DeviceError, first_line
+from .network import Tapped
+from .preprocess import Preprocessing
+
+__all__ = ["TorchEngine"]
+
+
+class TorchEngine:
+    """Runs a tapped network in eager mode.
+
+    Parameters
+    ----------
+    network : nn.Module
+        In eval mode.
+    layers, final, pool, preprocessing
+        As :class:`cnn_codes.backbones.network.Tapped`.
+    device : str
+        ``cpu``, ``cuda:N`` or ``mps``.
+    mixed : bool
+        float16 arithmetic where it is safe (autocast).
+    batch : int
+        Images a call; 0: 128 on a GPU, 16 on a CPU.
+    """
+
+    concurrent = False
+
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: tuple[str, ...],
+        final: str | None,
+        pool: str,
+        preprocessing: Preprocessing,
+        *,
+        device: str,
+        mixed: bool = False,
+        batch: int = 0,
+    ) -> None:
+        self.name = f"torch on {device}"
+        self._device = torch.device(device)
+        self._mixed = mixed
+        self.batch = batch or (16 if device == "cpu" else 128)
+        if self._device.type == "cuda":  # float32 means float32: no TF32 behind its back
+            torch.backends.cuda.matmul.allow_tf32 = False
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cudnn.benchmark = False  # the algorithm must not vary between runs
+        tapped = Tapped(network, layers, final, pool, preprocessing)
+        try:
+            self._tapped = tapped.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (RuntimeError, AssertionError) as error:
+            raise DeviceError(
+                f"The network cannot be put on {device}: {first_line(error)}",
+                todo="DEVICE=cpu runs it here",
+            ) from error
+
+    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Map (B, size, size, 3) uint8 to one float32 array (B, ...) a layer.
+
+        Raises
+        ------
+        DeviceError
+            The GPU has no memory for this batch; says which one to try.
+        """
+        n_images = len(images)
+        if n_images < self.batch:
+            filled = np.zeros((self.batch, *images.shape[1:]), np.uint8)
+            filled[:n_images] = images
+            images = filled
+        x = torch.from_numpy(images)
+        if self._device.type == "cuda":
+            x = x.pin_memory()
+        autocast = (
+            torch.autocast(self._device.type, dtype=torch.float16)
+            if self._mixed
+            else contextlib.nullcontext()
+        )
+        try:
+            with torch.inference_mode(), autocast:
+                outputs = self._tapped(x.to(self._device, non_blocking=True))
+                return [output[:n_images].cpu().numpy() for output in outputs]
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"{self._device} has no memory for {len(images)} images at once.",
+                todo=f"BATCH={max(1, len(images) // 2)}; what was finished is kept",
+            ) from error

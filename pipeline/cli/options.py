@@ -1,0 +1,136 @@
+"""Command-line options, derived from the settings: ``--data-root X`` and ``DATA_ROOT=X`` alike.
+
+The second form is what the Makefile passes on, so its variables are the settings' names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+from ..errors import SettingsError
+
+__all__ = ["add_options", "assigned", "meant", "settings_from"]
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+
+
+def add_options(
+    parser: argparse.ArgumentParser, classes: Iterable[type[Any]], **defaults: Any
+) -> None:
+    """Add an option for every field of the settings `classes`.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of one stage.
+    classes : iterable of dataclass types
+        What the stage takes.
+    **defaults
+        Where this stage's default differs from the field's.
+
+    A setting that several classes have, as stages that join others do, is one option.
+    """
+    seen: set[str] = set()
+    for cls in classes:
+        group = parser.add_argument_group((cls.__doc__ or "").partition("\n")[0].rstrip("."))
+        for field in dataclasses.fields(cls):
+            if field.name in seen:
+                continue
+            seen.add(field.name)
+            default = defaults.get(field.name, field.default)
+            shown = ",".join(default) if isinstance(default, tuple) else default
+            flag: dict[str, Any] = {"nargs": "?", "const": True}
+            group.add_argument(
+                "--" + field.name.replace("_", "-"),
+                dest=field.name,
+                type=_reader(field),
+                default=default,
+                metavar=field.name.upper(),
+                help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
+                **(flag if isinstance(field.default, bool) else {}),
+            )
+
+
+def _reader(field: dataclasses.Field[Any]) -> Any:
+    kind: type[Any] = type(field.default)
+
+    def read(text: str) -> Any:
+        if isinstance(field.default, bool):
+            if text.lower() in _TRUE + _FALSE:
+                return text.lower() in _TRUE
+            raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
+        if isinstance(field.default, tuple):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        try:
+            return kind(text)
+        except ValueError as error:
+            what = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from error
+
+    return read
+
+
+def assigned(arguments: Iterable[str], stage: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Turn ``NAME=value`` arguments into options.
+
+    Parameters
+    ----------
+    arguments : iterable of str
+        What stands on the command line behind the stage.
+    stage : iterable of str
+        Names of the settings that this stage takes.
+    known : iterable of str
+        Names of all settings; those the stage does not take are passed over, since make hands
+        every variable to every stage.
+
+    Raises
+    ------
+    SettingsError
+        A name that no stage knows.
+    """
+    stage, known = set(stage), set(known)
+    options = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or not name.isupper() or argument.startswith("-"):
+            options.append(argument)
+        elif name.lower() in stage:
+            options.append(f"--{name.lower().replace('_', '-')}={value}")
+        elif name.lower() not in known:
+            raise SettingsError(
+                f"{name} is no setting.",
+                expected=", ".join(sorted(stage)).upper(),
+                todo=meant(argument, known),
+            )
+    return options
+
+
+def meant(argument: str, known: Iterable[str]) -> str:
+    """Say what somebody may have meant by an argument that is none.
+
+    Parameters
+    ----------
+    argument : str
+        ``--veiws``, ``veiws=flip``, ``VEIWS=flip`` or anything else.
+    known : iterable of str
+        Names of all settings.
+    """
+    name, equals, value = argument.partition("=")
+    plain = name.lstrip("-").replace("-", "_").lower()
+    near = difflib.get_close_matches(plain, sorted(known), n=1)
+    if not argument.startswith("-") and not equals:
+        return f"settings are written NAME=value, such as DATA={argument}"
+    if not near:
+        return "--help lists the settings of a stage"
+    if argument.startswith("-"):
+        return f"did you mean --{near[0].replace('_', '-')}?"
+    return f"did you mean {near[0].upper()}={value}?"
+
+
+def settings_from(options: argparse.Namespace, cls: type[Any]) -> Any:
+    """Build the settings of class `cls` from parsed options."""
+    return cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})

@@ -1,0 +1,416 @@
+"""The cache of codes: keyed by all that changes a number, killed at any moment, never a row lost.
+
+A row belongs to the bytes of an image (their SHA-256), so renaming, moving, relabelling or
+splitting anew runs nothing again. Work in progress lies in parts beside the published file, each
+whole and flushed to the disk before it counts. The published file is made from the parts and
+from its predecessor, under a temporary name, and takes its name in one step. Rows that the data
+set has no use for any more stay behind as parts: an image that comes back is not run again.
+
+::
+
+    cache/<data>/<stem>.h5          published: complete, immutable, replaced as a whole
+    cache/<data>/<stem>.h5.parts/   lock, parts in progress, rows without an image
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from ..datasets import SPLITS, Manifest
+from ..errors import CacheBusyError, CacheError
+from ..files import explained, need_space, publishing, write_atomic
+from .hdf5 import lay_out, pack, unpack
+from .keys import Key
+from .reader import FORMAT_VERSION, Codes, as_config, open_codes, row_digests, text_column
+from .reader import dataset_name as codes_dataset
+from .rows import match_rows, write_rows
+
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known", "read_part"]
+
+PART_ROWS = 512
+PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
+_NONE = np.empty(0, "S64")
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Rows that are there: a part or the published file, and the bytes they belong to."""
+
+    path: Path
+    sha256: NDArray[np.bytes_]  # (n,) S64; b"" where the row is damaged
+    is_part: bool
+    seconds: float  # that its rows took
+
+
+@dataclass(eq=False)
+class Known:
+    """What a cache file and its parts hold under one fingerprint.
+
+    Attributes
+    ----------
+    sources : list
+        Parts and the published file.
+    rejects : dict of str to str
+        SHA-256 of images that cannot be used, to the reason.
+    """
+
+    sources: list[_Source] = field(default_factory=list)
+    rejects: dict[str, str] = field(default_factory=dict)
+
+    def sha256(self) -> NDArray[np.bytes_]:
+        """Sorted digests (n,) of all images that have a row."""
+        return np.unique(np.concatenate([_NONE, *(source.sha256 for source in self.sources)]))
+
+    def missing(self, manifest: Manifest) -> NDArray[np.int64]:
+        """Rows of the manifest to run: one for each image without a row, in order."""
+        _, first = np.unique(manifest.sha256, return_index=True)
+        rejects = np.array(list(self.rejects), "S64")
+        done = np.isin(manifest.sha256[first], np.concatenate([self.sha256(), rejects]))
+        return np.sort(first[~done])
+
+
+class CacheFile:
+    """One published file, its parts and its lock.
+
+    Parameters
+    ----------
+    key : Key
+        Which file and which fingerprint.
+    """
+
+    def __init__(self, key: Key) -> None:
+        self.key = key
+        self._parts = key.path.with_name(key.path.name + ".parts")
+        self._untidy = self._parts / "untidy"  # there while published rows may lie in parts too
+
+    def fills_a_part(self, n_rows: int, n_bytes: int) -> bool:
+        """Whether so much is worth a part, and so a flush to the disk."""
+        return n_rows >= PART_ROWS or n_bytes >= PART_BYTES
+
+    def current(self, manifest: Manifest) -> Codes | None:
+        """Open the published file if it holds exactly this manifest's rows, sound, else None.
+
+        Raises
+        ------
+        CacheError
+            Something else lies under that name.
+        """
+        codes = self._published()
+        if codes is None:
+            return None
+        columns = _columns(manifest, codes.rejects)
+        held = {name for name in codes.contents.fields if not name.startswith("codes/")}
+        same = (
+            codes.class_names == manifest.class_names
+            and held == {*columns, "images/row_digest"}
+            and all(_same(codes.contents.array(name), one) for name, one in columns.items())
+        )
+        return codes if same and not len(codes.damaged_rows()) else None
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[str], None] | None) -> Iterator[None]:
+        """Hold this cache file alone; released by the system even when the process is killed.
+
+        Parameters
+        ----------
+        on_wait : callable or None
+            Told once, in words, who holds the file, before waiting. None: do not wait.
+
+        Raises
+        ------
+        CacheBusyError
+            Another run holds it, and `on_wait` is None.
+        """
+        with explained(self._parts):
+            self._parts.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self._parts / "lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout as error:
+                if on_wait is None:
+                    raise CacheBusyError(
+                        f"{self.key.path.name} is held by {self._holder()}.",
+                        todo="wait until it is done, or stop it; nothing of it is lost",
+                    ) from error
+                on_wait(self._holder())
+                lock.acquire(poll_interval=0.2)
+        try:
+            holder = {
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "since": time.strftime("%H:%M:%S"),
+            }
+            self._sweep()
+            write_atomic(self._parts / "holder.json", json.dumps(holder).encode())
+            yield
+        finally:
+            lock.release()
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left half-written; the lock is held, so nobody writes it."""
+        folder, name = self.key.path.parent, glob.escape(self.key.path.name)
+        for left in (*folder.glob(f".{name}.*.tmp"), *self._parts.glob(".*.tmp")):
+            left.unlink()
+
+    def _holder(self) -> str:
+        try:
+            value = json.loads((self._parts / "holder.json").read_text())
+            return f"process {value['pid']} on {value['host']}, since {value['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"
+
+    def known(self) -> Known:
+        """Gather the rows of this fingerprint from the published file and the parts.
+
+        A part that is damaged, or of another fingerprint, is removed: it can only be of a
+        version of the weights or of this program that is gone. Rows of the published file that
+        do not match their digests are left out, and so are made again.
+        """
+        known = Known()
+        for path in sorted(self._parts.glob("*.part")):
+            try:
+                arrays, attributes = read_part(path)
+                if attributes["fingerprint"] != self.key.fingerprint:
+                    raise CacheError("of another fingerprint")
+            except CacheError:
+                path.unlink()
+                continue
+            seconds = float(attributes["seconds"])
+            known.sources.append(_Source(path, arrays["sha256"], is_part=True, seconds=seconds))
+            known.rejects |= _rejects(arrays)
+        codes = self._published()
+        if codes is not None:
+            sha256 = codes.sha256.copy()
+            sha256[codes.damaged_rows()] = b""
+            seconds = codes.extraction_s
+            known.sources.append(_Source(codes.path, sha256, is_part=False, seconds=seconds))
+            known.rejects |= codes.rejects
+        return known
+
+    def _published(self) -> Codes | None:
+        """Open the published file if there is one and it is of this fingerprint."""
+        if not self.key.path.exists():
+            return None
+        codes = open_codes(self.key.path)
+        return codes if codes.fingerprint == self.key.fingerprint else None
+
+    def add_part(
+        self,
+        sha256: Sequence[str],
+        blocks: Sequence[NDArray[Any]],
+        rejects: Mapping[str, str],
+        seconds: float,
+    ) -> None:
+        """Write finished rows, whole and flushed, so that they count.
+
+        Parameters
+        ----------
+        sha256 : sequence of str, length n
+            Digests of the images.
+        blocks : sequence of array of shape (n, ...)
+            Codes, one a layer of the key's layers, in their order and final dtype.
+        rejects : mapping of str to str
+            Digests of images that cannot be used, to the reason.
+        seconds : float
+            What these rows took.
+        """
+        arrays = {f"codes/{i}": block for i, block in enumerate(blocks)}
+        arrays["sha256"] = np.array(list(sha256), "S64")
+        arrays["row_digest"] = row_digests(list(blocks)) if sha256 else np.empty(0, np.uint64)
+        arrays["reject_sha256"] = np.array(list(rejects), "S64")
+        arrays["reject_reason"] = text_column(rejects.values())
+        checksum = _checksum(arrays)
+        attributes = {
+            "fingerprint": self.key.fingerprint,
+            "checksum": checksum,
+            "seconds": float(seconds),
+        }
+        write_atomic(self._parts / f"{checksum[:24]}.part", pack(arrays, attributes))
+
+    def publish(self, manifest: Manifest, known: Known) -> Codes:
+        """Make the file of this manifest from rows that are all there, and put it in place.
+
+        Rows of its predecessor that the manifest has no use for are kept as parts; parts whose
+        rows are all in the new file are removed.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            Its readable images become the rows, in its order.
+        known : Known
+            Holds every one of them.
+        """
+        columns = _columns(manifest, known.rejects)
+        sha256 = columns["images/sha256"]
+        order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
+        filled = np.zeros(len(sha256), bool)
+        seconds, matches = 0.0, []
+        for source in known.sources:
+            at, rows = match_rows(source.sha256, sha256, order, filled)
+            filled[rows] = True
+            seconds += source.seconds * len(np.unique(at)) / max(1, len(source.sha256))
+            matches.append((source, at, rows))
+        if not filled.all():
+            raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
+        layout = {name: (column.shape, column.dtype) for name, column in columns.items()}
+        layout["images/row_digest"] = (sha256.shape, np.dtype(np.uint64))
+        for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
+            layout[codes_dataset(layer)] = ((len(sha256), *shape), dtype)
+        attributes = {
+            "format_version": FORMAT_VERSION,
+            "fingerprint": self.key.fingerprint,
+            "config": as_config(self.key.config),
+            "class_names": text_column(manifest.class_names),
+            "extraction_s": seconds,
+            "complete": True,
+        }
+        n_bytes = sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in layout.values())
+        need_space(self.key.path.parent, n_bytes + 1_000_000, f"Publishing {self.key.path.name}")
+        with publishing(self.key.path) as temporary:
+            fields = lay_out(temporary, layout, attributes)
+            with temporary.open("r+b") as stream:
+                handle = stream.fileno()
+                for name, column in columns.items():
+                    write_rows(handle, fields[name], np.arange(len(column)), column)
+                for source, at, rows in matches:
+                    if not len(at):
+                        continue
+                    blocks, digests = self._read(source)
+                    for layer, block in zip(self.layers, blocks, strict=True):
+                        write_rows(handle, fields[codes_dataset(layer)], rows, block, at)
+                    write_rows(handle, fields["images/row_digest"], rows, digests, at)
+                stream.flush()
+                os.fsync(handle)
+            self._retire(known, sha256)
+            self._untidy.touch()
+        self._tidy(known, sha256)
+        return open_codes(self.key.path)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers of the codes, in order."""
+        return tuple(self.key.config["layers"])
+
+    def _read(self, source: _Source) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
+        if source.is_part:
+            arrays, _ = unpack(source.path.read_bytes())
+            return [arrays[f"codes/{i}"] for i in range(len(self.layers))], arrays["row_digest"]
+        codes = open_codes(source.path)
+        return [codes[layer] for layer in self.layers], codes.row_digest
+
+    def _row_shapes(self, known: Known) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """Shape and dtype of one row, a layer."""
+        for source in known.sources:
+            if len(source.sha256):
+                blocks, _ = self._read(source)
+                return [(block.shape[1:], block.dtype) for block in blocks]
+        return [((0,), np.dtype(np.float32)) for _ in self.layers]
+
+    def _retire(self, known: Known, kept: NDArray[np.bytes_]) -> None:
+        """Keep, as parts, the rows of the published file that its successor will not have."""
+        for source in known.sources:
+            if source.is_part:
+                continue
+            rows = np.flatnonzero(~np.isin(source.sha256, kept) & (source.sha256 != b""))
+            blocks, _ = self._read(source)
+            for start in range(0, len(rows), PART_ROWS):
+                some = rows[start : start + PART_ROWS]
+                digests = [digest.decode() for digest in source.sha256[some].tolist()]
+                seconds = source.seconds * len(some) / len(source.sha256)
+                self.add_part(digests, [block[some] for block in blocks], {}, seconds)
+
+    def _tidy(self, known: Known, kept: NDArray[np.bytes_]) -> None:
+        """Remove parts whose rows are all published."""
+        for source in known.sources:
+            if source.is_part and np.isin(source.sha256, kept).all():
+                source.path.unlink()
+        self._untidy.unlink(missing_ok=True)
+
+    def tidy(self, published: Codes) -> None:
+        """Remove what a run that was killed right after publishing left; mostly, nothing.
+
+        Without effect while another run holds the file, or where the cache cannot be written.
+        """
+        if self._untidy.exists():
+            with suppress(CacheError), self.locked(None):
+                self._tidy(self.known(), published.sha256)
+
+
+def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Read a part's arrays and attributes.
+
+    Raises
+    ------
+    CacheError
+        It is not what was written.
+    """
+    arrays, attributes = unpack(path.read_bytes())
+    wanted = {"sha256", "row_digest", "reject_sha256", "reject_reason"}
+    if not wanted <= arrays.keys() or not {"fingerprint", "seconds"} <= attributes.keys():
+        raise CacheError("not a part of a cache")
+    if attributes.get("checksum") != _checksum(arrays):
+        raise CacheError("its checksum is another")
+    return arrays, attributes
+
+
+def _columns(manifest: Manifest, rejects: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Make all columns of a published file but the codes and their digests."""
+    bad = np.isin(manifest.sha256, np.array(list(rejects), "S64"))
+    rows = np.flatnonzero(~bad)
+    return {
+        "images/path": text_column(manifest.paths[i] for i in rows.tolist()),
+        "images/sha256": manifest.sha256[rows],
+        "images/split": np.array(SPLITS, "S5")[manifest.split[rows]],
+        "images/label": manifest.labels[rows],
+        **{f"images/extra/{k}": _plain(v[rows]) for k, v in manifest.extra.items()},
+        **_reject_columns(manifest, rejects, np.flatnonzero(bad)),
+    }
+
+
+def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two columns are equal bit for bit, NaN too."""
+    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+
+
+def _plain(column: NDArray[Any]) -> NDArray[Any]:
+    return column if column.dtype.kind in "biuf" else text_column(map(str, column.tolist()))
+
+
+def _reject_columns(
+    manifest: Manifest, rejects: Mapping[str, str], bad: NDArray[np.int64]
+) -> dict[str, NDArray[np.bytes_]]:
+    """Columns of the images of this manifest that cannot be used, its rows `bad`."""
+    digests = [manifest.sha256[i].decode() for i in bad.tolist()]
+    return {
+        "rejects/path": text_column(manifest.paths[i] for i in bad.tolist()),
+        "rejects/sha256": np.array(digests, "S64"),
+        "rejects/reason": text_column(rejects[digest] for digest in digests),
+    }
+
+
+def _rejects(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    digests, reasons = arrays["reject_sha256"].tolist(), arrays["reject_reason"].tolist()
+    return {d.decode(): r.decode() for d, r in zip(digests, reasons, strict=True)}
+
+
+def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()

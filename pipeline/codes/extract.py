@@ -1,0 +1,284 @@
+"""Stage one: images through the frozen network, into the cache.
+
+What is not in the cache is read and run in order (:mod:`.stream`); finished rows go to disk
+in parts of some 500. Memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backbones import load_card
+from ..backbones.engine import Engine, open_engine, pick_device
+from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..datasets import Manifest
+from ..errors import BackboneError, DataError, ImageError
+from ..files import need_space
+from ..progress import Progress, silent
+from ..settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from .cache import CacheFile
+from .keys import codes_key
+from .reader import Codes
+from .stream import Batch, Stream
+
+__all__ = ["Extraction", "as_stored", "extract"]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What stage one did.
+
+    Attributes
+    ----------
+    codes : Codes
+        The published file.
+    n_new : int
+        Images that went through the network now.
+    n_kept : int
+        Images whose codes were there.
+    rejects : dict of str to str
+        Path of each image that cannot be used, to the reason.
+    engine : str
+        What ran; empty where nothing had to.
+    start_s, run_s : float
+        Seconds until the engine stood ready, and for the new images from then on.
+    """
+
+    codes: Codes
+    n_new: int
+    n_kept: int
+    rejects: dict[str, str]
+    engine: str = ""
+    start_s: float = 0.0
+    run_s: float = 0.0
+
+
+def extract(
+    manifest: Manifest,
+    data: DataSettings,
+    codes: CodesSettings,
+    machine: MachineSettings,
+    places: PlaceSettings,
+    *,
+    on_wait: Callable[[str], None] | None = None,
+    progress: Progress = silent,
+) -> Extraction:
+    """Bring the cached codes of a manifest up to date; run only what is not there.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    data, codes, machine, places : settings
+        Seed, offline, strict; what the codes are; what runs it; where the cache is.
+    on_wait : callable or None
+        Told who holds the cache file when another run does; None: do not wait but raise.
+    progress : Progress
+        Counts images.
+
+    Raises
+    ------
+    ImageError
+        `data.strict` is set and an image cannot be used.
+    CacheError, NoSpaceError, CacheBusyError
+        The cache cannot be used; what was finished is kept.
+    BackboneError, DeviceError, DownloadError
+        The network or the machine cannot do what was asked.
+    """
+    began = time.perf_counter()
+    cache = Path(places.cache)
+    source: dict[str, Any] = {
+        "cache": cache,
+        "seed": data.seed,
+        "offline": data.offline,
+        "progress": progress,
+    }
+    pick_device(machine.device)
+    card = load_card(codes, **source)
+    layers = card.resolve(codes.layers)
+    preprocessing = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    views = Views.parse(codes.views, data.seed)
+    key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=cache)
+    file = CacheFile(key)
+    current = file.current(manifest)
+    if current is not None:
+        file.tidy(current)
+    else:
+        with file.locked(on_wait):
+            current = file.current(manifest)  # another run may have made it meanwhile
+            if current is None:
+                known = file.known()
+                missing = known.missing(manifest)
+                job = _Job(manifest, preprocessing, views, data.strict, codes.dtype)
+                if len(missing):
+                    engine = open_engine(card, layers, preprocessing, codes, machine, **source)
+                    job.start(engine, machine.workers)
+                    start_s = time.perf_counter() - began
+                    _run(file, job, missing, progress)
+                    known = file.known()
+                    published = file.publish(manifest, known)
+                    return _outcome(
+                        published, manifest, data, job=job, start_s=start_s, n_new=len(missing)
+                    )
+                current = file.publish(manifest, known)
+    return _outcome(current, manifest, data)
+
+
+def _outcome(
+    codes: Codes,
+    manifest: Manifest,
+    data: DataSettings,
+    *,
+    job: _Job | None = None,
+    start_s: float = 0.0,
+    n_new: int = 0,
+) -> Extraction:
+    bad = np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))
+    rejects = {  # every path, also where several have the same bytes
+        manifest.paths[i]: codes.rejects[manifest.sha256[i].decode()]
+        for i in np.flatnonzero(bad).tolist()
+    }
+    if rejects and data.strict:
+        raise _refused(*next(iter(rejects.items())))
+    return Extraction(
+        codes,
+        n_new=n_new,
+        n_kept=len(np.unique(manifest.sha256)) - n_new,
+        rejects=rejects,
+        engine=job.engine.name if job else "",
+        start_s=start_s,
+        run_s=job.run_s if job else 0.0,
+    )
+
+
+def _refused(path: str, reason: str) -> ImageError:
+    return ImageError(
+        f"{path}: {reason}.",
+        expected="readable images only, since STRICT=1",
+        todo="mend or remove it, or leave STRICT out: bad images are then skipped and named",
+    )
+
+
+@dataclass(eq=False)
+class _Job:
+    """What is to be made of each image; `read` is called from several threads."""
+
+    manifest: Manifest
+    preprocessing: Preprocessing
+    views: Views
+    strict: bool
+    dtype: str
+    run_s: float = 0.0
+    engine: Engine = field(init=False)
+    workers: int = field(init=False, default=0)
+
+    def start(self, engine: Engine, workers: int) -> None:
+        """Set the engine and the number of reading threads."""
+        self.engine = engine
+        self.workers = workers
+
+    def stream(self) -> Stream[int]:
+        """Take rows of the manifest to their codes."""
+        return Stream(
+            self.engine,
+            self.read,
+            n_views=self.views.count,
+            workers=self.workers,
+            store=self.stored,
+        )
+
+    def digest(self, row: int) -> str:
+        """SHA-256 of a row's image, 64 hexadecimal digits."""
+        digest: bytes = self.manifest.sha256[row]
+        return digest.decode()
+
+    def read(self, row: int) -> NDArray[np.uint8]:
+        """Read the views (V, size, size, 3) of a row's image."""
+        digest = self.digest(row)
+        path = self.manifest.root / self.manifest.paths[row]
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{path} went away while it was being read ({error.strerror}).",
+                todo="give the same command again",
+            ) from error
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise DataError(
+                f"{path} changed while it was being read.", todo="give the same command again"
+            )
+        return read_views(data, self.preprocessing, self.views, digest)
+
+    def stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
+        """Bring codes (n, V, ...) to how they are stored, refusing what that would spoil."""
+        stored = as_stored(block, self.dtype)
+        return stored[:, 0] if self.views.count == 1 else stored
+
+
+def as_stored(block: NDArray[np.float32], dtype: str) -> NDArray[Any]:
+    """Bring codes to the type that they are stored in.
+
+    Raises
+    ------
+    BackboneError
+        That would spoil them: they are not finite, or too large.
+    """
+    with np.errstate(over="ignore"):
+        stored = block.astype(dtype, copy=False)
+    if not np.isfinite(stored).all():
+        raise BackboneError(
+            f"The network gave codes that are not finite as {dtype}.",
+            todo="DTYPE=float32 and PRECISION=float32, or other weights",
+        )
+    return stored
+
+
+def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progress) -> None:
+    """Run the missing images and write them in parts; on any error, keep what was finished."""
+    began = last = time.perf_counter()
+    pending: list[Batch[int]] = []
+    checked = False
+
+    def write() -> None:
+        nonlocal last
+        now = time.perf_counter()
+        shas = [job.digest(row) for batch in pending for row in batch.items]
+        columns = zip(*(batch.blocks for batch in pending if batch.items), strict=True)
+        blocks = [np.concatenate(column) for column in columns]
+        rejects = {job.digest(row): why for batch in pending for row, why in batch.rejects}
+        pending.clear()  # also when the disk is full: the same rows must not be tried again
+        file.add_part(shas, blocks, rejects, now - last)
+        last = now
+
+    with progress("codes", len(missing), "images") as meter:
+        try:
+            for batch in job.stream().batches(missing.tolist()):
+                if job.strict and batch.rejects:
+                    row, why = batch.rejects[0]
+                    raise _refused(job.manifest.paths[row], why)
+                pending.append(batch)
+                meter.advance(len(batch.items) + len(batch.rejects))
+                row_bytes = _row_bytes(batch)
+                if row_bytes and not checked:
+                    n_bytes = row_bytes * (len(missing) + job.manifest.n_images)
+                    need_space(file.key.path.parent, n_bytes, "Extracting the codes")
+                    checked = True
+                n_rows = sum(len(one.items) + len(one.rejects) for one in pending)
+                if file.fills_a_part(n_rows, n_rows * row_bytes):
+                    write()
+        finally:
+            if pending:
+                write()
+            job.run_s = time.perf_counter() - began
+
+
+def _row_bytes(batch: Batch[int]) -> int:
+    return sum(block.nbytes // len(block) for block in batch.blocks)

@@ -1,0 +1,107 @@
+"""Which file holds which codes: a name for people, a fingerprint for certainty.
+
+The fingerprint is a digest of everything that changes a number. What changes only speed (device,
+engine, batch, workers) is not in it, nor are library versions, which are kept for the record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..backbones.card import Card, safe_name
+from ..backbones.preprocess import Preprocessing, Views
+from ..files import digest_of
+from ..settings import CodesSettings, as_dict
+
+__all__ = ["Key", "codes_key"]
+
+_LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "simplejpeg", "pillow", "numpy")
+_LONGEST = 48  # characters of the layers' names in a file name
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which file, and what its codes depend on.
+
+    Attributes
+    ----------
+    path : Path
+        The published file's name.
+    fingerprint : str
+        Digest of everything that changes a code.
+    config : dict
+        The same in words, with the library versions.
+    """
+
+    path: Path
+    fingerprint: str
+    config: dict[str, Any]
+
+
+def codes_key(
+    data: str,
+    card: Card,
+    layers: tuple[str, ...],
+    preprocessing: Preprocessing,
+    views: Views,
+    codes: CodesSettings,
+    *,
+    cache: Path,
+) -> Key:
+    """Name the file of these codes and take its fingerprint.
+
+    Parameters
+    ----------
+    data : str
+        The data set's name: the folder in the cache.
+    card, layers, preprocessing, views, codes
+        The network, resolved layer names, the adapted preprocessing, the views, the settings.
+    cache : Path
+        The cache folder.
+    """
+    matters = {
+        "backbone": [card.library, card.arch],
+        "weights_digest": card.weights_digest,
+        "layers": list(layers),
+        "pool": codes.pool,
+        "views": [views.kind, views.count, views.seed],
+        "preprocessing": preprocessing.as_dict(),
+        "precision": codes.precision,
+        "dtype": codes.dtype,
+    }
+    fingerprint = digest_of(matters)
+    asked = "+".join(codes.layers)
+    stem = "-".join(
+        safe_name(part)
+        for part in (
+            card.model,
+            asked if len(asked) <= _LONGEST else f"{len(codes.layers)}layers",
+            codes.views.replace(":", ""),
+            str(preprocessing.size),
+        )
+    )
+    usual = CodesSettings(model=codes.model)
+    default = all(
+        getattr(codes, name) == getattr(usual, name)
+        for name in ("weights", "pool", "precision", "dtype")
+    )
+    if (
+        not default
+        or preprocessing.fit != card.preprocessing.fit
+        or views.seed
+        or len(asked) > _LONGEST
+    ):
+        stem += f"-{fingerprint[:8]}"
+    config = {
+        **matters,
+        "model": card.model,
+        "weights": card.origin,
+        "size": preprocessing.size,
+        "n_views": views.count,
+        "asked": as_dict(codes),
+        "versions": {name: version(name) for name in _LIBRARIES},
+    }
+    return Key(cache / data / f"{stem}.h5", fingerprint, config)

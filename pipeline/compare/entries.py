@@ -1,0 +1,115 @@
+"""From the record of a run to its line in the comparison: figures, costs, and what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..backbones import load_card
+from ..backbones.graph import graph_path
+from ..results.records import FIGURES
+from ..results.runs import read_record
+from .runs import Job, Network, is_head
+
+__all__ = ["entry_of", "network_bytes"]
+
+FLOAT_BYTES = 4
+_PICTURES = (".predictions.csv", ".train.safetensors", ".svg", ".png")  # not needed to predict
+
+
+def entry_of(
+    job: Job, network: Network, method: str, record: Mapping[str, Any], asked: str
+) -> dict[str, Any]:
+    """Sum up a run, or the summary of several, as one line of the comparison.
+
+    Parameters
+    ----------
+    job, network
+        What it was run on.
+    method : str
+        As it was asked for.
+    record : mapping
+        Of kind ``run`` or ``summary``.
+    asked : str
+        Digest from :func:`cnn_codes.compare.runs.run_method`.
+
+    Returns
+    -------
+    dict
+        ``method``, ``model``, ``layers``, ``views``, ``size``, ``run``, ``runs`` (each split's),
+        the test figures by their names, ``accuracy_ci95`` (one split) or ``values`` (accuracy,
+        one a split) and ``accuracy_sd``; ``times_s`` (``codes``, ``fit``, ``predict``),
+        ``images_per_s`` (file to probabilities, the network at stage one's rate),
+        ``disk_bytes`` (all files that prediction reads), ``n_trained`` and ``n_network``
+        parameters, ``reused``, ``fingerprint``, ``asked``.
+    """
+    test = record["metrics"]["test"]
+    summary = record["kind"] == "summary"
+    runs = list(record["runs"]) if summary else [record["run"]]
+    first = read_record(_path_of(job, method, runs[0]))
+    n_test = sum(first["splits"]["test"].values())
+    times = {key: record["times_s"].get(key) for key in ("codes", "fit", "predict")}
+    per_image_s = network.seconds_per_image + times["predict"] / n_test
+    own_bytes, n_network = _sizes(job, network, method, first)
+    entry = {
+        "method": method,
+        "model": record["model"],
+        "layers": record["layers"],
+        "views": record["views"],
+        "size": record["size"],
+        "run": record["run"],
+        "runs": runs,
+        **{key: test[key] for key in FIGURES},
+        "accuracy_ci95": test.get("accuracy_ci95"),
+        "times_s": times,
+        "images_per_s": 1 / per_image_s if per_image_s > 0 else None,
+        "disk_bytes": own_bytes,
+        "n_trained": int(first["n_parameters"]),
+        "n_network": n_network,
+        "n_test": n_test,
+        "reused": bool(record.get("reused")),
+        "fingerprint": record["fingerprint"],
+        "asked": asked,
+    }
+    if summary:
+        spread = record["spread"]["test"]["accuracy"]
+        entry |= {"values": spread["values"], "accuracy_sd": spread["sd"]}
+    return entry
+
+
+def _path_of(job: Job, method: str, run: str) -> Path:
+    """Find a run's record: those of trained splits lie in folders of their own."""
+    direct = job.folder / f"{run}.json"
+    if is_head(method) or job.splits == 1:
+        return direct
+    return job.folder / f"split1of{job.splits}" / job.manifest.name / f"{run}.json"
+
+
+def _sizes(job: Job, network: Network, method: str, record: Mapping[str, Any]) -> tuple[int, int]:
+    """Bytes of the files that prediction reads, and the parameters of the whole network."""
+    path = _path_of(job, method, record["run"])
+    own = sum(
+        (path.parent / name).stat().st_size
+        for name in record.get("files", {})
+        if not name.endswith(_PICTURES)
+    )
+    n_network = record.get("n_network_parameters")
+    if n_network is not None:  # a trained network's file is whole by itself
+        return own, int(n_network)
+    backbone, n_parameters = network_bytes(job, network)
+    return own + backbone, n_parameters
+
+
+def network_bytes(job: Job, network: Network) -> tuple[int, int]:
+    """Bytes of a frozen network on disk, and its number of parameters.
+
+    The exported graph where it is there, which is what stage one reads on a CPU; else four
+    bytes a parameter.
+    """
+    asked, cache = network.asked, Path(job.places.cache)
+    card = load_card(asked, cache=cache, seed=job.data.seed, offline=job.data.offline)
+    preprocessing = card.preprocessing.adapted(size=asked.size, fit=asked.fit)
+    graph = graph_path(card, card.resolve(asked.layers), asked.pool, preprocessing, cache=cache)
+    there = graph.is_file()
+    return graph.stat().st_size if there else FLOAT_BYTES * card.n_parameters, card.n_parameters

@@ -1,0 +1,136 @@
+"""Two runs side by side: what differs between them, and whether one is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import ResultError
+from ..results.records import FIGURES
+from ..runs.columns import flattened
+from ..runs.listing import Run
+
+__all__ = ["side_by_side"]
+
+_IDENTITY = ("data", "method", "model", "layers", "views", "size", "seed", "kind")
+_SAID = (*_IDENTITY, "methods")  # settings that the identity tells already
+_LONG = ("curve", "trials", "each")  # of what was chosen: series, not settings
+_LEVEL = 0.05
+
+
+def side_by_side(a: Run, b: Run) -> dict[str, Any]:
+    """Set two runs side by side.
+
+    Returns
+    -------
+    dict
+        ``figures``: list of (name, a's, b's) for all figures of the test split (or val, of an
+        interrupted training); ``differences``: title to list of (name, a's, b's) of what is not
+        equal, for ``settings``, ``splits``, ``chosen``, ``times_s``, ``versions`` and
+        ``machine``; ``equal``: title to the number of names on which both agree; ``warnings``:
+        those of a alone and of b alone; ``paired``: what McNemar's test says on the shared test
+        images, or None; ``sentences``.
+    """
+    figures = [(name, a.columns[name], b.columns[name]) for name in ("on", "n_images", *FIGURES)]
+    differences: dict[str, list[tuple[str, Any, Any]]] = {}
+    equal: dict[str, int] = {}
+    for title, left, right in (
+        ("settings", _settings(a), _settings(b)),
+        ("splits", flattened(a.record["splits"]), flattened(b.record["splits"])),
+        ("chosen", _chosen(a), _chosen(b)),
+        ("times_s", flattened(a.record["times_s"]), flattened(b.record["times_s"])),
+        ("versions", a.record["versions"], b.record["versions"]),
+        ("machine", _of(a, "machine"), _of(b, "machine")),
+    ):
+        names = dict.fromkeys([*left, *right])
+        pairs = [(name, left.get(name), right.get(name)) for name in names]
+        differences[title] = [pair for pair in pairs if pair[1] != pair[2]]
+        equal[title] = len(pairs) - len(differences[title])
+    ours, theirs = list(map(str, a.record["warnings"])), list(map(str, b.record["warnings"]))
+    try:
+        paired = _paired(a, b)
+        sentences = _sentences(paired)
+    except ResultError as error:
+        paired, sentences = None, [f"No paired test: {error.found}"]
+    if a.record["fingerprint"] == b.record["fingerprint"]:
+        sentences.append("Both have the same fingerprint: everything that changes a number agrees.")
+    return {
+        "figures": figures,
+        "differences": differences,
+        "equal": equal,
+        "warnings": (
+            [text for text in ours if text not in theirs],
+            [text for text in theirs if text not in ours],
+        ),
+        "paired": paired,
+        "sentences": sentences,
+    }
+
+
+def _of(run: Run, key: str) -> dict[str, Any]:
+    found = run.record.get("provenance", {}).get(key, {})
+    return flattened(found) if isinstance(found, Mapping) else {}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Say what the run is of, and with which settings."""
+    own = {key: run.columns[key] for key in _IDENTITY}
+    asked = {key: value for key, value in _of(run, "settings").items() if key not in _SAID}
+    return own | asked
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    return flattened({k: v for k, v in run.record["chosen"].items() if k not in _LONG})
+
+
+def _paired(a: Run, b: Run) -> dict[str, Any]:
+    """Judge the two on the test images that both have."""
+    from .judge import aligned_predictions
+    from .paired import difference_interval, discordance, mcnemar, required_images
+
+    if a.record["data"] != b.record["data"]:
+        raise ResultError(f"{a.record['data']} and {b.record['data']} are different data sets.")
+    on = {str(run.columns["on"]) for run in (a, b)}
+    if on != {"test"}:
+        raise ResultError("an interrupted training has not looked at test.")
+    found = [a.predictions(), b.predictions()]
+    counts = [len(one.labels) for one in found]
+    left, right = aligned_predictions(found)
+    hits = [one.predicted == one.labels for one in (left, right)]
+    split = discordance(*hits)
+    return {
+        "n_shared": split.n,
+        "n_a": counts[0],
+        "n_b": counts[1],
+        "accuracy_a": float(np.mean(hits[0])),
+        "accuracy_b": float(np.mean(hits[1])),
+        "only_a": split.only_a,
+        "only_b": split.only_b,
+        "difference": split.difference,
+        "difference_ci95": difference_interval(split),
+        "p": mcnemar(split.only_a, split.only_b),
+        "images_for_one_point": required_images(split.rate),
+    }
+
+
+def _sentences(found: Mapping[str, Any]) -> list[str]:
+    n = found["n_shared"]
+    low, high = found["difference_ci95"]
+    whole = found["n_a"] == found["n_b"] == n
+    of = "" if whole else f" that both have ({found['n_a']:,} and {found['n_b']:,} in all)"
+    points = 100 * found["difference"]
+    said = [
+        f"On the {n:,} test images{of}, A alone is right on {found['only_a']:,} and B alone on "
+        f"{found['only_b']:,}: a difference of {points:+.2f} points (A less B; 95 % interval "
+        f"{100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p = {found['p']:.3g}."
+    ]
+    if found["p"] < _LEVEL:
+        said.append(f"{'A' if points > 0 else 'B'} is the more accurate (5 % level).")
+        return said
+    needed = found["images_for_one_point"]
+    text = "No difference can be shown (5 % level)"
+    if needed > n:
+        text += f"; about {needed:,} test images would be needed to see one point (power 80 %)"
+    return [*said, text + "."]

@@ -1,0 +1,427 @@
+"""Learning curves: accuracy against labelled images a class, and where one method overtakes.
+
+Heads are fitted on the codes that are there; methods that train the network go through stage
+three on a manifest of the draw, whose trunk runs once for each image, whatever draws it is in.
+Everything is chosen within the draw; test is looked at once for each fit. All images that are not
+test can be drawn, those of a val of the set's own too: they are labels that somebody made.
+
+Every fit is kept when it is done (:mod:`cnn_codes.curve.pieces`), so a curve that was killed
+goes on where it was, and one of more sizes or draws adds to what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..compare.compare import comparison_name
+from ..compare.runs import Job, Network, head_settings, is_head, train, training_of
+from ..datasets import SPLITS, Manifest
+from ..errors import DataError, SettingsError
+from ..files import digest_of, write_json
+from ..heads.run import Rows, rows_of
+from ..results.provenance import machine, versions
+from ..results.records import plain
+from ..results.runs import read_predictions
+from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
+from .crossing import Curve, crossing, interval_of_means
+from .draws import Draw, Pool, drawn, pool_of, sizes_of
+from .pieces import Piece, Pieces
+from .words import draw_picture, sentences
+
+__all__ = ["SCHEMA", "curve", "curve_name"]
+
+SCHEMA = 1
+VERSION = 1  # of what a fit makes of a draw; part of every piece's key
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+
+def curve(job: Job, network: Network, settings: CurveSettings) -> dict[str, Any]:
+    """Measure every method at every size on every draw, or take the fits that are there.
+
+    Parameters
+    ----------
+    job : Job
+        The data, the machine, the places.
+    network : Network
+        With its codes, current for the data.
+    settings : CurveSettings
+        Methods, sizes, draws.
+
+    Returns
+    -------
+    dict
+        The record as written to ``results/<data>/curve-....json``: ``sizes``, ``n_train_total``,
+        ``n_test``, ``draws``, ``methods`` (accuracy of each draw at each size, mean, sd,
+        interval, seconds), ``crossings`` (:func:`cnn_codes.curve.crossing.crossing`),
+        ``sentences`` and so on; beside it the picture, ``.svg``. ``reused`` is set where it was
+        there already, and ``n_new`` is the number of fits that had to be made.
+
+    Raises
+    ------
+    SettingsError
+        An unknown method, or sizes that are none.
+    DataError
+        A class with fewer than two different training images.
+    HeadError, TrainingError
+        A fit that cannot be made; those made before are kept.
+    """
+    if not settings.methods:
+        raise SettingsError("METHODS is empty.", expected="at least one method")
+    plan = _plan(job, network, settings)
+    name = curve_name(job, network)
+    path = job.folder / f"{name}.json"
+    fingerprint = digest_of(
+        {"schema": SCHEMA, "keys": [task.key for task in plan.tasks], "sizes": plan.sizes}
+    )
+    earlier = _earlier(path, fingerprint)
+    if earlier is not None:
+        return earlier | {"reused": True, "n_new": 0}
+    pieces = Pieces(job.folder / f"{name}.pieces.jsonl")
+    missing = set(pieces.missing(task.key for task in plan.tasks))
+    todo = [task for task in plan.tasks if task.key in missing]
+    _fit_heads(job, network, plan, [task for task in todo if is_head(task.method)], pieces)
+    _train_networks(job, network, plan, [t for t in todo if not is_head(t.method)], pieces)
+    record = _record(job, network, settings, plan, pieces, name, fingerprint)
+    draw_picture(path.with_name(f"{name}.svg"), record)
+    write_json(path, record)
+    return record | {"n_new": len(todo)}
+
+
+def curve_name(job: Job, network: Network) -> str:
+    """Name a curve by what it is of; methods, sizes and draws are not in it."""
+    return "curve" + comparison_name(replace(job, splits=1), [network]).removeprefix("compare")
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """One method on one draw of one size."""
+
+    key: str
+    method: str
+    draw: int
+    size: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """All that is to be measured.
+
+    Attributes
+    ----------
+    test : int64 (n,)
+        Rows of the codes that are measured on.
+    """
+
+    rows: Rows
+    pool: Pool
+    test: NDArray[np.int64]
+    sizes: list[int]
+    draws: list[Draw]
+    n_draws: dict[str, int]
+    tasks: list[_Task]
+    heads: dict[str, HeadSettings]
+    trainings: dict[str, FinetuneSettings]
+
+
+def _plan(job: Job, network: Network, settings: CurveSettings) -> _Plan:
+    manifest = job.manifest
+    rows = rows_of(manifest, network.codes)
+    test = rows.split == TEST
+    if job.data.leaks == "drop":
+        test &= ~rows.leaks()
+    if not test.any():
+        raise DataError("No test image is left to measure on.", expected="some that are not leaks")
+    labelled = np.flatnonzero(rows.split != TEST)
+    pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata)
+    sizes = sizes_of(settings.sizes, pool.counts(manifest.n_classes), manifest.class_names)
+    methods = tuple(dict.fromkeys(settings.methods))
+    trainings = {method: training_of(method) for method in methods if not is_head(method)}
+    heads = {method: head_settings(settings, method) for method in methods if is_head(method)}
+    n_draws = {m: settings.draws if is_head(m) else settings.trained_draws for m in methods}
+    draws = [drawn(pool, r, seed=job.data.seed) for r in range(max(n_draws.values()))]
+    shared = {
+        "version": VERSION,
+        "weights": network.codes.config["weights_digest"],
+        "codes": network.codes.fingerprint,
+        "classes": manifest.class_names,
+        "test": _digest(rows, np.flatnonzero(test)),
+    }
+    tasks = []
+    for draw in draws:
+        for size in sizes:
+            train_rows = _digest(rows, draw.rows(pool, size))
+            for method in methods:
+                if draw.number >= n_draws[method]:
+                    continue
+                asked = (
+                    as_dict(heads[method], affects="bytes")
+                    if is_head(method)
+                    else as_dict(trainings[method], affects="bytes") | as_dict(network.asked)
+                )
+                # Heads cut their folds anew in each draw. What trains the network keeps one seed:
+                # the random views of the trunk's cache hang on it, and the trunk is to run once.
+                seed = job.data.seed + (draw.number if is_head(method) else 0)
+                parts = {"method": method, "settings": asked, "train": train_rows, "seed": seed}
+                tasks.append(_Task(digest_of(shared | parts), method, draw.number, size))
+    return _Plan(
+        rows=rows, pool=pool, test=np.flatnonzero(test), sizes=sizes, draws=draws,
+        n_draws=n_draws, tasks=tasks, heads=heads, trainings=trainings,
+    )  # fmt: skip
+
+
+def _digest(rows: Rows, some: NDArray[np.int64]) -> str:
+    """Digest of which images these rows are, and of their labels."""
+    total = hashlib.sha256(np.ascontiguousarray(rows.sha256[some]).tobytes())
+    total.update(np.ascontiguousarray(rows.labels[some]).tobytes())
+    return total.hexdigest()
+
+
+def _earlier(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Give the record that is there if it is of the very same fits, with its picture."""
+    import json
+
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    same = isinstance(found, dict) and found.get("fingerprint") == fingerprint
+    return found if same and path.with_suffix(".svg").is_file() else None
+
+
+def _fit_heads(
+    job: Job, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
+) -> None:
+    """Fit heads, one process a fit at a time; the codes are mapped, not copied, into each."""
+    if not tasks:
+        return
+    from joblib import Parallel, cpu_count, delayed
+
+    matrix = network.codes.matrix()  # (N, V, D)
+    jobs = min(job.fit.jobs or cpu_count(), len(tasks))
+    # The largest first: a long fit begun last would leave the other cores idle.
+    order = sorted(tasks, key=lambda task: -task.size)
+    calls = (
+        delayed(_fit_one)(
+            matrix, plan.rows.labels, plan.rows.groups, task, plan.heads[task.method],
+            plan.draws[task.draw].rows(plan.pool, task.size), plan.test,
+            job.manifest.class_names, job.data.seed + task.draw,
+        )
+        for task in order
+    )  # fmt: skip
+    with job.progress("learning curve", len(order), "fits") as meter:
+        for piece in Parallel(jobs, return_as="generator_unordered", max_nbytes="1M")(calls):
+            pieces.add(piece)
+            meter.advance()
+
+
+def _fit_one(
+    matrix: NDArray[np.float32],
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    task: _Task,
+    settings: HeadSettings,
+    train_rows: NDArray[np.int64],
+    test_rows: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    seed: int,
+) -> Piece:
+    """Choose and fit one head on the rows of a draw, then measure it."""
+    from ..heads import Examples, fit_head
+
+    head = fit_head(
+        task.method,
+        Examples(matrix[train_rows], labels[train_rows], groups[train_rows]),
+        None,
+        replace(settings, jobs=1),
+        n_classes=len(class_names),
+        seed=seed,
+        class_names=class_names,
+    )
+    right = head.predict(matrix[test_rows]) == labels[test_rows]
+    chosen = {key: head.chosen[key] for key in ("C", "gamma", "k", "metric") if key in head.chosen}
+    return Piece(
+        key=task.key,
+        hits=Piece.bits(right),
+        n_test=len(test_rows),
+        n_train=len(train_rows),
+        fit_s=float(head.times_s["fit"]),
+        chosen=plain(chosen | {"folds": head.chosen["folds"]}),
+        warnings=[text for text in head.warnings if "converge" in text],
+    )
+
+
+def _train_networks(
+    job: Job, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
+) -> None:
+    """Train the network on the manifest of each draw, small sizes first; keep what counts of it.
+
+    The runs lie in a folder of their own until they are done: a killed one goes on at its last
+    epoch, and a finished one leaves its piece, not a network for each point of the curve.
+    """
+    if not tasks:
+        return
+    folder = job.folder / "curve"
+    try:
+        for task in sorted(tasks, key=lambda one: (one.method, one.draw, one.size)):
+            job.say(f"{task.method}: draw {task.draw + 1}, {task.size} images a class")
+            place = folder / task.key[:16]
+            part, tested = _manifest(job.manifest, plan, task)
+            record = train(
+                job,
+                replace(network, asked=replace(network.asked, layers=("final",))),
+                plan.trainings[task.method],
+                part,
+                replace(job.places, results=str(place)),
+            )
+            found = read_predictions(place / part.name / f"{record['run']}.predictions.csv")
+            right = dict(zip(found.paths, found.predicted == found.labels, strict=True))
+            kept = record["splits"]["train"], record["splits"]["val"]
+            pieces.add(
+                Piece(
+                    key=task.key,
+                    hits=Piece.bits(np.array([right[path] for path in tested], bool)),
+                    n_test=len(tested),
+                    n_train=sum(sum(counts.values()) for counts in kept),
+                    fit_s=float(record["times_s"]["fit"]),
+                    chosen={"epoch": record["chosen"]["epoch"]},
+                )
+            )
+            shutil.rmtree(place)
+    finally:
+        _restore(job, network)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _manifest(manifest: Manifest, plan: _Plan, task: _Task) -> tuple[Manifest, list[str]]:
+    """Give the manifest of a draw and the test images, and the paths of the latter in order."""
+    taken = np.concatenate([plan.draws[task.draw].rows(plan.pool, task.size), plan.test])
+    paths = {plan.rows.paths[row] for row in taken.tolist()}
+    at = np.array([i for i, path in enumerate(manifest.paths) if path in paths])
+    split = np.where(manifest.split[at] == TEST, TEST, TRAIN).astype(np.int8)
+    part = replace(
+        manifest,
+        paths=tuple(manifest.paths[i] for i in at.tolist()),
+        sha256=manifest.sha256[at],
+        labels=manifest.labels[at],
+        split=split,
+        extra={name: column[at] for name, column in manifest.extra.items()},
+        strata=None if manifest.strata is None else manifest.strata[at],
+        val_from="none",
+        split_from="cut",
+    )
+    return part, [plan.rows.paths[row] for row in plan.test.tolist()]
+
+
+def _restore(job: Job, network: Network) -> None:
+    """Give the published codes of the last layer all their rows back; nothing is run for it."""
+    from ..codes.extract import extract
+
+    final = replace(network.asked, layers=("final",), pool="mean", dtype="float32")
+    extract(job.manifest, job.data, final, job.machine, job.places, on_wait=job.on_wait)
+
+
+def _record(
+    job: Job,
+    network: Network,
+    settings: CurveSettings,
+    plan: _Plan,
+    pieces: Pieces,
+    name: str,
+    fingerprint: str,
+) -> dict[str, Any]:
+    manifest, sizes = job.manifest, plan.sizes
+    curves: dict[str, Curve] = {}
+    methods: dict[str, Any] = {}
+    warnings = dict.fromkeys(job.warnings)
+    for method, n_draws in plan.n_draws.items():
+        found = list(_pieces_of(plan, pieces, method, n_draws))  # R lists of S
+        one = Curve(np.stack([[piece.right() for piece in draw] for draw in found]))
+        accuracy = one.accuracies()  # (R, S)
+        curves[method] = one
+        methods[method] = {
+            "model": network.model,
+            "sizes": sizes,
+            "values": accuracy.T,
+            "mean": accuracy.mean(axis=0),
+            "sd": accuracy.std(axis=0, ddof=1) if n_draws > 1 else None,
+            "ci95": interval_of_means(one, seed=job.data.seed),
+            "fit_s": np.mean([[piece.fit_s for piece in draw] for draw in found], axis=0),
+            "chosen": [[draw[at].chosen for draw in found] for at in range(len(sizes))],
+        }
+        told = [text for draw in found for piece in draw for text in piece.warnings]
+        warnings |= dict.fromkeys(f"{method}: {text}" for text in told[:1])
+    warnings |= dict.fromkeys(_remarks(manifest, plan))
+    record: dict[str, Any] = {
+        "schema": SCHEMA,
+        "kind": "curve",
+        "name": name,
+        "data": manifest.name,
+        "model": network.model,
+        "layers": list(network.asked.layers),
+        "views": network.asked.views,
+        "size": int(network.codes.config["size"]),
+        "seed": job.data.seed,
+        "class_names": list(manifest.class_names),
+        "sizes": sizes,
+        "n_train_total": [len(plan.draws[0].rows(plan.pool, size)) for size in sizes],
+        "n_test": len(plan.test),
+        "draws": max(plan.n_draws.values()),
+        "methods": methods,
+        "crossings": [
+            crossing(curves[a], curves[b], sizes, names=(a, b), seed=job.data.seed)
+            for a, b in combinations(methods, 2)
+        ],
+        "fingerprint": fingerprint,
+        "warnings": list(warnings),
+        "versions": versions(),
+        "provenance": {
+            "settings": as_dict(settings) | as_dict(job.data) | as_dict(network.asked),
+            "command": job.command,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+        },
+    }
+    whole: dict[str, Any] = plain(record)
+    whole["sentences"] = sentences(whole)
+    return whole
+
+
+def _pieces_of(plan: _Plan, pieces: Pieces, method: str, n_draws: int) -> Iterator[list[Piece]]:
+    """Give the pieces of one method, draw by draw, in the order of the sizes."""
+    keys = {(t.draw, t.size): t.key for t in plan.tasks if t.method == method}
+    for draw in range(n_draws):
+        yield [pieces[keys[draw, size]] for size in plan.sizes]
+
+
+def _remarks(manifest: Manifest, plan: _Plan) -> list[str]:
+    """Say where a size means less than it says."""
+    counts = plan.pool.counts(manifest.n_classes)
+    short = [
+        f"{name} ({count:,})"
+        for name, count in zip(manifest.class_names, counts.tolist(), strict=True)
+        if count < plan.sizes[-1]
+    ]
+    remarks = []
+    if short:
+        shown = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+        remarks.append(
+            f"Some classes have fewer images than the largest size, {plan.sizes[-1]:,}; there they "
+            f"give all they have: {shown}."
+        )
+    if plan.sizes[-1] >= counts.max() and max(plan.n_draws.values()) > 1:
+        remarks.append(
+            f"At {plan.sizes[-1]:,} images a class all draws hold the same images: what differs "
+            "there is the seed of the folds, and the spread is that of the choice alone."
+        )
+    return remarks

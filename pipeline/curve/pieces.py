@@ -1,0 +1,120 @@
+"""Finished pieces of a long measurement: one line of JSON each, kept as soon as it is done.
+
+A file that is only ever appended to. A line that a kill cut short is passed over, and so is made
+again; nothing else can be lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import explained
+
+__all__ = ["Piece", "Pieces"]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One method on one draw of one size, measured on test.
+
+    Attributes
+    ----------
+    key : str
+        Digest of everything that changes it.
+    hits : str
+        Which test images it called rightly: bits in base64.
+    n_test : int
+        How many bits.
+    n_train : int
+        Images it was trained on.
+    fit_s : float
+        Seconds, choices included.
+    chosen : dict
+        What was chosen within the draw.
+    warnings : list of str
+    """
+
+    key: str
+    hits: str
+    n_test: int
+    n_train: int
+    fit_s: float
+    chosen: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def bits(right: NDArray[np.bool_]) -> str:
+        """Spell which images (N,) were called rightly."""
+        return b64encode(np.packbits(right).tobytes()).decode()
+
+    def right(self) -> NDArray[np.bool_]:
+        """Which of the test images (N,) were called rightly."""
+        packed = np.frombuffer(b64decode(self.hits), np.uint8)
+        return np.unpackbits(packed, count=self.n_test).astype(bool)
+
+
+class Pieces:
+    """The pieces in a file, by key.
+
+    Parameters
+    ----------
+    path : Path
+        Made at the first piece.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: dict[str, Piece] = {}
+        self._torn = False
+        if path.is_file():
+            data = path.read_bytes()
+            self._torn = bool(data) and not data.endswith(b"\n")
+            for line in data.splitlines():
+                piece = _read(line)
+                if piece is not None:
+                    self._found[piece.key] = piece
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._found
+
+    def __getitem__(self, key: str) -> Piece:
+        return self._found[key]
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that have no piece, each once."""
+        return [key for key in dict.fromkeys(keys) if key not in self._found]
+
+    def add(self, piece: Piece) -> None:
+        """Append a piece and flush it to the disk.
+
+        Raises
+        ------
+        NoSpaceError, CacheError
+            The file cannot be written.
+        """
+        line = json.dumps(asdict(piece), allow_nan=False).encode() + b"\n"
+        with explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as stream:
+                stream.write(b"\n" + line if self._torn else line)
+                stream.flush()
+                os.fsync(stream.fileno())
+        self._torn = False
+        self._found[piece.key] = piece
+
+
+def _read(line: bytes) -> Piece | None:
+    try:
+        piece = Piece(**json.loads(line))
+        return piece if len(piece.right()) == piece.n_test > 0 else None
+    except (ValueError, TypeError, AttributeError):
+        return None

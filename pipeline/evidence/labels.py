@@ -1,0 +1,185 @@
+"""Images that are likely mislabelled, most suspicious first.
+
+Every labelled image, those of test too, is judged by a softmax head that never saw it: folds
+over all images, copies of equal bytes in one fold, ``C`` chosen on the held-out images, one
+temperature. Byte-identical images under different labels come first: there at least one label
+is certainly wrong. The others follow by the margin of confident learning. How many flipped
+labels this finds is measured in ``benchmarks/mislabelled.md``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..codes.reader import Codes
+from ..datasets import SPLITS, Manifest
+from ..datasets.listing import few, plural
+from ..progress import Progress, silent
+from ..settings import DataSettings, LabelsSettings
+from .confident import class_thresholds, confident_classes, label_margin, other_class
+from .record import Request
+
+__all__ = ["find_mislabelled"]
+
+VERSION = 1
+METHOD = "softmax"
+
+
+def find_mislabelled(
+    manifest: Manifest,
+    codes: Codes,
+    data: DataSettings,
+    settings: LabelsSettings,
+    *,
+    results: Path,
+    command: str = "",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """List the images whose label is most suspicious, or take the list that is there.
+
+    Parameters
+    ----------
+    manifest, codes
+        The images, and a file of codes that is current for them; several layers are used side
+        by side.
+    data : DataSettings
+        Its seed cuts the folds.
+    settings : LabelsSettings
+        Folds, and the share of the images that is listed.
+    results : Path
+        The results folder; the record goes to ``results/<data>/mislabelled-*.json``.
+
+    Returns
+    -------
+    dict
+        ``n_images``; ``n_certain`` (images with copies under another label); ``n_suspects``
+        (confidently of another class than their label); ``n_listed``; ``images``, each with
+        ``path``, ``split``, ``label``, ``suggested``, ``p_label``, ``p_suggested``, ``score``
+        (0 to 1, the lowest the most suspicious), ``certain``, ``suspect``, ``copies`` (paths of
+        the same bytes under another label); ``accuracy`` held out; ``C``, ``folds``;
+        ``thresholds`` (a class); ``reused`` where it was there.
+
+    Raises
+    ------
+    HeadError
+        A class has fewer than two different images.
+    """
+    request = Request.of(
+        "mislabelled", VERSION, manifest, codes, data, settings, results, extra=METHOD
+    )
+    known = request.known()
+    if known is not None:
+        return known
+    from ..heads.folds import cut_folds
+    from ..heads.held_out import held_out
+
+    rows, names = request.rows, manifest.class_names
+    labels = rows.labels
+    folds, notes = cut_folds(
+        labels, rows.groups, folds=settings.folds, seed=data.seed, class_names=names
+    )
+    held = held_out(
+        codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
+        progress=progress,
+    )  # fmt: skip
+    p = held.probabilities()
+    thresholds = class_thresholds(p, labels)
+    confident = confident_classes(p, thresholds)
+    suspect = (confident >= 0) & (confident != labels)
+    suggested = np.where(suspect, confident, other_class(p, labels))
+    score = label_margin(p, labels)
+    copies = _contradicting(labels, rows.groups)
+    certain = np.zeros(len(labels), dtype=bool)
+    certain[list(copies)] = True
+    for row, others in copies.items():  # of the classes that its copies bear, the most probable
+        suggested[row] = max((int(labels[other]) for other in others), key=lambda k: p[row, k])
+    order = np.lexsort((score, ~certain))
+    n_listed = min(len(order), max(math.ceil(settings.share * len(order)), int(certain.sum())))
+    images = [
+        {
+            "path": rows.paths[row],
+            "split": SPLITS[rows.split[row]],
+            "label": names[labels[row]],
+            "suggested": names[suggested[row]],
+            "p_label": float(p[row, labels[row]]),
+            "p_suggested": float(p[row, suggested[row]]),
+            "score": float(score[row]),
+            "certain": bool(certain[row]),
+            "suspect": bool(suspect[row]),
+            "copies": [rows.paths[other] for other in copies.get(row, ())],
+        }
+        for row in order[:n_listed].tolist()
+    ]
+    body = {
+        "method": METHOD,
+        "layers": list(codes.layers),
+        "views": str(codes.config["asked"]["views"]),
+        "size": int(codes.config["size"]),
+        "n_images": len(labels),
+        "n_certain": int(certain.sum()),
+        "n_suspects": int(suspect.sum()),
+        "n_listed": n_listed,
+        "accuracy": held.accuracy,
+        "C": held.C,
+        "folds": len(folds),
+        "thresholds": dict(zip(names, thresholds.tolist(), strict=True)),
+        "images": images,
+        "warnings": [*notes, *held.warnings],
+    }
+    pairs = Counter(
+        zip(labels[suspect].tolist(), suggested[suspect].tolist(), strict=True)
+    ).most_common(3)
+    said = [f"labelled {names[a]}, looks like {names[b]}: {n:,}" for (a, b), n in pairs]
+    body["sentences"] = _sentences(body, said)
+    return request.write(body, command=command)
+
+
+def _contradicting(
+    labels: NDArray[np.int32], groups: NDArray[np.int64]
+) -> dict[int, tuple[int, ...]]:
+    """Rows that have copies of the same bytes under another label, each with these copies."""
+    n_groups = int(groups.max()) + 1
+    lowest, highest = np.full(n_groups, labels.max() + 1), np.full(n_groups, -1)
+    np.minimum.at(lowest, groups, labels)
+    np.maximum.at(highest, groups, labels)
+    found: dict[int, tuple[int, ...]] = {}
+    for group in np.flatnonzero(lowest < highest).tolist():
+        members = np.flatnonzero(groups == group)
+        for row in members.tolist():
+            found[row] = tuple(members[labels[members] != labels[row]].tolist())
+    return found
+
+
+def _sentences(body: dict[str, Any], pairs: list[str]) -> list[str]:
+    """Say what was found; every word follows from the numbers."""
+    said = []
+    if body["n_certain"]:
+        first = body["images"][0]
+        said.append(
+            f"{plural(body['n_certain'], 'image has', 'images have')} byte-identical copies under "
+            "another label: at least one label of each such group is wrong "
+            f"({few([' = '.join([first['path'], *first['copies']])])})."
+        )
+    share = f"{body['n_suspects'] / body['n_images']:.1%}".replace("%", " %")
+    how = (
+        f"a softmax head that never saw them ({body['folds']}-fold cross-validation, accuracy "
+        f"{100 * body['accuracy']:.1f} %)"
+    )
+    if not body["n_suspects"]:
+        said.append(f"No label of {body['n_images']:,} images is contradicted by {how}.")
+        return said
+    said.append(
+        f"{body['n_suspects']:,} of {body['n_images']:,} labels ({share}) "
+        f"{'is' if body['n_suspects'] == 1 else 'are'} contradicted with "
+        f"confidence by {how}; {', '.join(pairs)}."
+    )
+    said.append(
+        "These are suspects, not errors: an image that is merely hard looks the same to the head."
+    )
+    return said

@@ -1,0 +1,367 @@
+"""Stage two as a whole: codes of a manifest, heads fitted on them, results written.
+
+Joins what stands to its left: manifest (who is in which split), codes (arrays), heads (fits),
+results (records). A run whose fingerprint agrees with what is there already is not repeated.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..datasets import SPLITS, Manifest, resplit
+from ..errors import DataError, ResultError
+from ..files import digest_of, write_json
+from ..progress import Progress, silent
+from ..results.metrics import measure
+from ..results.runs import (
+    Predictions,
+    build_record,
+    read_record,
+    run_name,
+    summarise,
+    write_run,
+)
+from ..settings import DataSettings, HeadSettings, as_dict
+
+if TYPE_CHECKING:
+    from ..codes.reader import Codes
+
+__all__ = ["Rows", "probe", "redrawn", "rows_of"]
+
+VERSION = 2  # of what stage two makes of codes; part of every run's fingerprint
+TRAIN, VAL, TEST = range(len(SPLITS))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What is known of each row of a file of codes, N rows.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Relative to the data root.
+    sha256 : S64 (N,)
+        Digests of the images' bytes.
+    labels : int32 (N,)
+        Indices into the class names.
+    groups : int64 (N,)
+        Equal for byte-identical images.
+    split : int8 (N,)
+        Index into ``SPLITS``.
+    strata : int32 (N,) or None
+        What random splits are stratified by besides the class.
+    weight : float64 (N,) or None
+        Of each image in weighted metrics, where the data set brings it.
+    """
+
+    paths: tuple[str, ...]
+    sha256: NDArray[np.bytes_]
+    labels: NDArray[np.int32]
+    groups: NDArray[np.int64]
+    split: NDArray[np.int8]
+    strata: NDArray[np.int32] | None
+    weight: NDArray[np.float64] | None
+
+    def leaks(self) -> NDArray[np.bool_]:
+        """Test rows (N,) whose bytes are in train or val too."""
+        test = self.split == TEST
+        leaks: NDArray[np.bool_] = test & np.isin(self.groups, self.groups[~test])
+        return leaks
+
+
+def rows_of(manifest: Manifest, codes: Codes) -> Rows:
+    """Take the rows of the manifest that have codes, in the order of the codes.
+
+    Raises
+    ------
+    DataError
+        After bad images were left out, a class has none, or there is no test image.
+    """
+    kept = np.flatnonzero(~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64")))
+    weight = manifest.extra.get("weight")
+    rows = Rows(
+        paths=codes.paths,
+        sha256=codes.sha256,
+        labels=manifest.labels[kept],
+        groups=manifest.groups[kept],
+        split=manifest.split[kept],
+        strata=None if manifest.strata is None else manifest.strata[kept],
+        weight=None if weight is None else np.asarray(weight[kept], np.float64),
+    )
+    for split, name in ((TRAIN, "train"), (TEST, "test")):
+        have = np.unique(rows.labels[rows.split == split])
+        lost = [manifest.class_names[k] for k in range(manifest.n_classes) if k not in have]
+        if not len(have) or (lost and name == "train"):
+            raise DataError(
+                f"No readable image is left in {name} of {', '.join(lost)}.",
+                expected="at least one image of every class that can be read",
+                todo="make audit names the images that cannot be read",
+            )
+    return rows
+
+
+def probe(
+    manifest: Manifest,
+    codes: Codes,
+    data: DataSettings,
+    settings: HeadSettings,
+    *,
+    results: Path,
+    asked: dict[str, Any],
+    warnings: Sequence[str] = (),
+    command: str = "",
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Fit every head asked for, on every split and seed asked for, and write the results.
+
+    Parameters
+    ----------
+    manifest, codes
+        The images, and a file of codes that is current for them.
+    data : DataSettings
+        Its `seed` is the first seed; its `leaks` says whether leaked test images count.
+    settings : HeadSettings
+        Methods, folds, splits, seeds and so on.
+    results : Path
+        The results folder; files go to ``results/<data>/``.
+    asked : dict
+        The settings of the codes, for the record and for prediction.
+    warnings : sequence of str
+        What the audit found; goes into every record.
+    command : str
+        What repeats this, for the record.
+    progress : Progress
+        Told of the fits.
+
+    Returns
+    -------
+    list of dict
+        One record a method: of its run or, with several splits or seeds, of their summary.
+        ``reused`` is set in those that were there already.
+    """
+    rows = rows_of(manifest, codes)
+    folder = results / manifest.name
+    shared = _Shared(manifest, codes, data, settings, folder, asked, tuple(warnings), command)
+    records = []
+    for method in settings.methods:
+        runs = []
+        for r in range(settings.splits):
+            drawn = rows if settings.splits == 1 else redrawn(rows, manifest, data.seed + r)
+            for s in range(settings.seeds):
+                tag = f"split{r + 1}of{settings.splits}" if settings.splits > 1 else ""
+                runs.append(_run(shared, method, drawn, data.seed + s, tag, progress))
+        if len(runs) == 1:
+            records.append(runs[0])
+            continue
+        name = shared.name(method, data.seed, f"{settings.splits}splits-{settings.seeds}seeds")
+        summary = summarise(runs, run=name)
+        write_json(folder / f"{name}.json", summary)
+        records.append(summary | {"reused": all(run.get("reused") for run in runs)})
+    return records
+
+
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What all runs of one command have in common."""
+
+    manifest: Manifest
+    codes: Codes
+    data: DataSettings
+    settings: HeadSettings
+    folder: Path
+    asked: dict[str, Any]
+    warnings: tuple[str, ...]
+    command: str
+
+    def name(self, method: str, seed: int, tag: str) -> str:
+        """Name a run; whatever is not as by default adds a digest."""
+        digest = self.codes.path.stem.rpartition("-")[2]
+        other = as_dict(self.settings, affects="bytes") | {"leaks": self.data.leaks}
+        usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
+        for free in ("methods", "splits", "seeds"):
+            other.pop(free), usual.pop(free)
+        marks = [tag]
+        if digest == self.codes.fingerprint[:8]:
+            marks.append(digest)
+        if other != usual:
+            marks.append(digest_of(other)[:6])
+        return run_name(
+            method=method,
+            model=str(self.codes.config["model"]),
+            layers=self.codes.config["asked"]["layers"],
+            views=str(self.codes.config["asked"]["views"]).replace(":", ""),
+            size=int(self.codes.config["size"]),
+            seed=seed,
+            extra="-".join(mark for mark in marks if mark),
+        )
+
+    def fingerprint(self, method: str, rows: Rows, seed: int) -> str:
+        """Digest of everything that changes a number of a run."""
+        one = replace(self.settings, methods=(method,), splits=1, seeds=1)
+        drawn = hashlib.sha256(self.codes.sha256.tobytes())
+        for column in (rows.labels, rows.split, rows.weight):
+            drawn.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+        return digest_of(
+            {
+                "version": VERSION,
+                "codes": self.codes.fingerprint,
+                "rows": drawn.hexdigest(),
+                "classes": self.manifest.class_names,
+                "val_from": self.manifest.val_from,
+                "settings": as_dict(one, affects="bytes"),
+                "leaks": self.data.leaks,
+                "seed": seed,
+            }
+        )
+
+
+def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
+    """Cut all images anew into train and test, as many to test as the set itself has.
+
+    Split r (from 0) of several has the seed of the data plus r, with every method.
+    """
+    fraction = float(np.mean(rows.split == TEST))
+    split = resplit(
+        rows.labels,
+        rows.sha256,
+        fraction,
+        seed,
+        strata=rows.strata,
+        class_names=manifest.class_names,
+    )
+    return replace(rows, split=split)
+
+
+def _run(
+    shared: _Shared, method: str, rows: Rows, seed: int, tag: str, progress: Progress
+) -> dict[str, Any]:
+    name = shared.name(method, seed, tag)
+    fingerprint = shared.fingerprint(method, rows, seed)
+    path = shared.folder / f"{name}.json"
+    if path.is_file():
+        try:
+            record = read_record(path, verify=True)
+            if record["fingerprint"] == fingerprint:
+                return record | {"reused": True}
+        except ResultError:
+            pass  # damaged or of another version: it is made anew
+    return _fitted(shared, method, rows, seed, name, fingerprint, progress)
+
+
+def _fitted(
+    shared: _Shared,
+    method: str,
+    rows: Rows,
+    seed: int,
+    name: str,
+    fingerprint: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Fit one head and write its run."""
+    from . import Examples, fit_head, save_head
+
+    began = time.perf_counter()
+    manifest, codes = shared.manifest, shared.codes
+    matrix = codes.matrix()  # (N, V, D)
+    given_val = manifest.val_from == "data" and bool(np.any(rows.split == VAL))
+    used = {
+        "train": rows.split == TRAIN if given_val else (rows.split == TRAIN) | (rows.split == VAL),
+        "val": (rows.split == VAL) & given_val,
+        "test": rows.split == TEST,
+    }
+    leaks = rows.leaks()
+    warnings = list(shared.warnings)
+    if leaks.any():
+        if shared.data.leaks == "drop":
+            used["test"] &= ~leaks
+        what = "left out of" if shared.data.leaks == "drop" else "kept in"
+        first = ", ".join(rows.paths[i] for i in np.flatnonzero(leaks)[:5].tolist())
+        warnings.append(
+            f"{leaks.sum()} test images are byte-identical to training images (leaks) and are "
+            f"{what} the test figure: {first}{', ...' if leaks.sum() > 5 else ''}."
+        )
+
+    def examples(mask: NDArray[np.bool_]) -> Examples:
+        return Examples(matrix[mask], rows.labels[mask], rows.groups[mask])
+
+    head = fit_head(
+        method,
+        examples(used["train"]),
+        examples(used["val"]) if given_val else None,
+        shared.settings,
+        n_classes=manifest.n_classes,
+        seed=seed,
+        class_names=manifest.class_names,
+        progress=progress,
+    )
+    fit_s = time.perf_counter() - began
+    metrics, predict_s = {}, 0.0
+    probabilities = np.empty((0, manifest.n_classes))
+    for split, mask in used.items():
+        if not mask.any():
+            continue
+        start = time.perf_counter()
+        probabilities = head.predict_proba(matrix[mask])  # (n, K)
+        predict_s = time.perf_counter() - start
+        metrics[split] = measure(rows.labels[mask], probabilities)
+        if rows.weight is not None:
+            weighted = measure(rows.labels[mask], probabilities, sample_weight=rows.weight[mask])
+            metrics[split]["weighted_accuracy"] = weighted["accuracy"]
+    test = np.flatnonzero(used["test"])  # probabilities are those of the last split, test
+    predictions = Predictions(
+        tuple(rows.paths[i] for i in test.tolist()),
+        rows.labels[test],
+        probabilities,
+        manifest.class_names,
+    )
+    config = codes.config
+    record = build_record(
+        run=name,
+        data=manifest.name,
+        method=method,
+        model=str(config["model"]),
+        layers=config["asked"]["layers"],
+        views=str(config["asked"]["views"]),
+        size=int(config["size"]),
+        seed=seed,
+        class_names=manifest.class_names,
+        splits={
+            split: {
+                manifest.class_names[k]: int(np.sum(rows.labels[mask] == k))
+                for k in range(manifest.n_classes)
+            }
+            for split, mask in used.items()
+            if mask.any()
+        },
+        chosen=dict(head.chosen),
+        metrics=metrics,
+        times_s={
+            "codes": codes.extraction_s,
+            "fit": fit_s,
+            "predict": predict_s,
+            "total": codes.extraction_s + time.perf_counter() - began,
+        },
+        fingerprint=fingerprint,
+        warnings=[*warnings, *head.warnings],
+        settings=shared.asked | as_dict(shared.settings) | as_dict(shared.data),
+        command=shared.command,
+        extra={
+            "codes_fingerprint": codes.fingerprint,
+            "code_dim": head.code_dim,
+            "n_parameters": head.n_parameters,
+            "calibration": dict(head.calibration),
+        },
+    )
+    meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}
+    write_run(
+        shared.folder, record, predictions, save_model=lambda stem: save_head(stem, head, meta)
+    )
+    return record

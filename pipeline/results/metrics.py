@@ -1,0 +1,271 @@
+"""How good predictions are: every metric from labels and probabilities alone.
+
+Stands between the heads (or fine-tuning) and the results. The predicted class is always the one
+of the largest probability, so everything here can be recomputed from ``<run>.predictions.csv``.
+In numpy, so that results can be recomputed and reported where scikit-learn is not imported, and
+so that a class the split does not contain is an ordinary case; the tests hold every figure to
+scikit-learn's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ResultError
+
+__all__ = [
+    "auroc",
+    "calibration_bins",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "measure",
+    "wilson_interval",
+]
+
+ECE_BINS = 15
+CLIP = float(np.finfo(np.float64).eps)
+Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+
+
+def measure(
+    labels: ArrayLike, probabilities: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> dict[str, Any]:
+    """Compute every metric of one split.
+
+    Parameters
+    ----------
+    labels : integer (N,)
+        True classes, 0 to K - 1; N at least 1.
+    probabilities : float (N, K)
+        One row an image, K at least 2, in [0, 1], rows sum to 1 (to 1e-4). The predicted class
+        is the row's largest, the first of equals.
+    sample_weight : float (N,), optional
+        How much each image counts: not negative, not all zero; by default 1 each.
+
+    Returns
+    -------
+    dict
+        Plain numbers and lists, fit for JSON:
+        ``n_images``; ``accuracy`` and ``accuracy_ci95`` (Wilson's interval; with weights, for
+        the effective number of images, (sum w)^2 / sum w^2); ``balanced_accuracy`` (mean recall
+        of the classes that occur); ``macro_f1`` (mean over the classes that occur as label or
+        prediction); ``auroc`` (two classes: of the last one; more: mean of one against the
+        rest, over the classes that occur; None where no class has both); ``log_loss`` (nats,
+        probabilities clipped to [2.2e-16, 1 - 2.2e-16]); ``brier`` (half the squared distance
+        of the row to the true class's corner, 0 to 1); ``ece`` (see
+        :func:`expected_calibration_error`); ``per_class`` (one dict a class: precision, recall
+        and f1, 0 where undefined, and support); ``confusion`` (K x K: rows true, columns
+        predicted).
+
+    Raises
+    ------
+    ResultError
+        The arrays are not what is said above.
+    """
+    y, p, w = _checked(labels, probabilities, sample_weight)
+    n_classes = p.shape[1]
+    predicted = p.argmax(axis=1)
+    confusion = confusion_matrix(y, predicted, n_classes, sample_weight=w)  # (K, K)
+    hits, support, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    total = float(support.sum())
+    precision = _ratio(hits, called)
+    recall = _ratio(hits, support)
+    f1 = _ratio(2 * hits, support + called)
+    accuracy = min(float(hits.sum()) / total, 1.0)
+    effective = total**2 / float((w**2).sum())
+    clipped = np.clip(p[np.arange(len(y)), y], CLIP, 1 - CLIP)
+    off = p.copy()
+    off[np.arange(len(y)), y] -= 1.0
+    integral = sample_weight is None
+    return {
+        "n_images": len(y),
+        "accuracy": accuracy,
+        "accuracy_ci95": list(wilson_interval(accuracy * effective, effective)),
+        "balanced_accuracy": float(recall[support > 0].mean()),
+        "macro_f1": float(f1[(support > 0) | (called > 0)].mean()),
+        "auroc": auroc(y, p, sample_weight=w),
+        "log_loss": float(np.average(-np.log(clipped), weights=w)),
+        "brier": float(np.average((off**2).sum(axis=1) / 2, weights=w)),
+        "ece": expected_calibration_error(y, p, sample_weight=w),
+        "per_class": [
+            {
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "f1": float(f1[k]),
+                "support": _plain(support[k], integral),
+            }
+            for k in range(n_classes)
+        ],
+        "confusion": [[_plain(value, integral) for value in row] for row in confusion],
+    }
+
+
+def confusion_matrix(
+    labels: NDArray[np.integer],
+    predicted: NDArray[np.integer],
+    n_classes: int,
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Count (or weigh) the images of each true class (row) called each class (column), (K, K)."""
+    cells = labels.astype(np.int64) * n_classes + predicted
+    counts = np.bincount(cells, weights=sample_weight, minlength=n_classes**2)
+    return counts.reshape(n_classes, n_classes).astype(np.float64)
+
+
+def wilson_interval(hits: float, n: float, *, z: float = Z95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion.
+
+    Parameters
+    ----------
+    hits, n : float
+        Successes and trials, 0 <= hits <= n, n > 0; need not be whole numbers.
+    z : float
+        Normal quantile; the default gives 95 %.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit, in [0, 1].
+
+    References
+    ----------
+    Wilson 1927; Brown, Cai and DasGupta 2001 recommend it for samples of any size.
+    """
+    if not 0 <= hits <= n or n <= 0:
+        raise ResultError(f"{hits} hits of {n}.", expected="0 <= hits <= n and n > 0")
+    rate = hits / n
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    # At 0 or n hits one limit is exactly 0 or 1; rounding must not put it beside that.
+    low = 0.0 if hits == 0 else max(0.0, centre - half)
+    high = 1.0 if hits == n else min(1.0, centre + half)
+    return low, high
+
+
+def auroc(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Area under the receiver's operating curve, ties counted half.
+
+    Two classes: of the last one. More: the mean of one against the rest over the classes that
+    occur among `labels`. None where no class has examples both in and out of it.
+    """
+    w = np.ones(len(labels)) if sample_weight is None else sample_weight
+    columns: Sequence[int] = range(probabilities.shape[1])
+    if len(columns) == 2:
+        columns = (1,)
+    areas = [_area(labels == k, probabilities[:, k], w) for k in columns]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _area(
+    positive: NDArray[np.bool_], score: NDArray[np.float64], w: NDArray[np.float64]
+) -> float | None:
+    """Probability that a positive example scores above a negative one (Mann and Whitney)."""
+    up, down = np.where(positive, w, 0.0), np.where(positive, 0.0, w)
+    if up.sum() == 0 or down.sum() == 0:
+        return None
+    _, level = np.unique(score, return_inverse=True)
+    up_at, down_at = np.bincount(level, weights=up), np.bincount(level, weights=down)
+    below = np.cumsum(down_at) - down_at
+    return float((up_at * (below + down_at / 2)).sum() / (up.sum() * down.sum()))
+
+
+def calibration_bins(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+    bins: int = ECE_BINS,
+) -> NDArray[np.float64]:
+    """Confidence against accuracy in bins of equal mass.
+
+    Images are ordered by the probability of their predicted class and cut into `bins` bins of
+    equal total weight. Images of exactly equal confidence each count with their group's mean
+    accuracy, so the order of the rows is immaterial.
+
+    Returns
+    -------
+    float64 (B, 3)
+        Mean confidence, accuracy and share of the weight of each bin that is not empty, by
+        rising confidence.
+    """
+    w = np.ones(len(labels)) if sample_weight is None else sample_weight
+    confidence = probabilities.max(axis=1)
+    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    _, group = np.unique(confidence, return_inverse=True)
+    mass = np.bincount(group, weights=w)
+    correct = _ratio(np.bincount(group, weights=w * correct), mass)[group]
+    order = np.argsort(confidence, kind="stable")
+    w, confidence, correct = w[order], confidence[order], correct[order]
+    middle = (np.cumsum(w) - w / 2) / w.sum()  # in (0, 1)
+    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    share = np.bincount(which, weights=w, minlength=bins)
+    sums = [np.bincount(which, weights=w * a, minlength=bins) for a in (confidence, correct)]
+    full = share > 0
+    return np.stack(
+        [sums[0][full] / share[full], sums[1][full] / share[full], share[full] / share.sum()], 1
+    )
+
+
+def expected_calibration_error(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+    bins: int = ECE_BINS,
+) -> float:
+    """Mean distance of confidence and accuracy over bins of equal mass (top class, 15 bins).
+
+    The sum over :func:`calibration_bins` of share * |confidence - accuracy|: 0 to 1. Equal mass
+    rather than equal width, for a good network puts most images into the last of 15 equal
+    widths (Nixon et al. 2019, arXiv 1904.01685).
+    """
+    table = calibration_bins(labels, probabilities, sample_weight=sample_weight, bins=bins)
+    return float((table[:, 2] * np.abs(table[:, 0] - table[:, 1])).sum())
+
+
+def _ratio(over: NDArray[Any], under: NDArray[Any]) -> NDArray[np.float64]:
+    """Quotient, 0 where the divisor is 0."""
+    out: NDArray[np.float64] = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
+    return out
+
+
+def _plain(value: float, integral: bool) -> float | int:
+    return round(value) if integral else float(value)
+
+
+def _checked(
+    labels: ArrayLike, probabilities: ArrayLike, sample_weight: ArrayLike | None
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    y, p = np.asarray(labels), np.asarray(probabilities, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] < 2 or y.shape != p.shape[:1] or len(y) == 0:
+        raise ResultError(
+            f"Labels of shape {y.shape} with probabilities of shape {p.shape}.",
+            expected="(N,) and (N, K), at least one image and two classes",
+        )
+    if y.dtype.kind not in "iu" or y.min() < 0 or y.max() >= p.shape[1]:
+        raise ResultError(
+            "A label is not one of the classes.", expected=f"integers 0 to {p.shape[1] - 1}"
+        )
+    if not (p >= 0).all() or not (p <= 1).all() or np.abs(p.sum(axis=1) - 1).max() > 1e-4:
+        raise ResultError(
+            "A row of probabilities is not one.", expected="values in [0, 1] that sum to 1"
+        )
+    w = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    if w.shape != y.shape or not np.isfinite(w).all() or (w < 0).any() or w.sum() <= 0:
+        raise ResultError(
+            f"Weights of shape {w.shape} that are no weights.",
+            expected="one finite weight an image, none negative, not all zero",
+        )
+    return y.astype(np.int64), p, w

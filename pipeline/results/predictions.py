@@ -1,0 +1,113 @@
+"""Predictions: what a run said of each image of one split, as a table anybody can recompute from.
+
+Made by heads and fine-tuning, written beside the record of a run; every metric of the record
+follows from this file alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ResultError
+from ..files import write_atomic
+
+__all__ = ["Predictions", "read_predictions", "write_predictions"]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a run said of each image of one split.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        One a row, relative to the data's root.
+    labels : integer (N,)
+        True classes, indices into `class_names`.
+    probabilities : float64 (N, K)
+        Rows sum to 1; the predicted class is the largest, the first of equals.
+    class_names : tuple of str
+        K names.
+    """
+
+    paths: tuple[str, ...]
+    labels: NDArray[np.int32]
+    probabilities: NDArray[np.float64]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        shape = (len(self.paths), len(self.class_names))
+        if self.probabilities.shape != shape or self.labels.shape != shape[:1]:
+            raise ResultError(
+                f"{len(self.paths)} paths, labels {self.labels.shape}, probabilities "
+                f"{self.probabilities.shape}, {len(self.class_names)} classes.",
+                expected="one label and one row an image, one column a class",
+            )
+        if len(self.labels) and not (0 <= self.labels.min() <= self.labels.max() < shape[1]):
+            raise ResultError("A label is not one of the classes.", expected=f"0 to {shape[1] - 1}")
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Index of the largest probability of each row, (N,)."""
+        best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return best
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write ``path,label,predicted,<one probability column a class>`` as CSV (RFC 4180, UTF-8).
+
+    Labels are class names; a probability has as many digits as bring back the very same number,
+    so that every metric recomputed from the file equals the stored one. File names that are not
+    UTF-8 keep their bytes.
+    """
+    names = predictions.class_names
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["path", "label", "predicted", *names])
+    rows = predictions.probabilities.astype(np.float64).tolist()
+    called = predictions.predicted.tolist()
+    for name, label, guess, row in zip(
+        predictions.paths, predictions.labels.tolist(), called, rows, strict=True
+    ):
+        writer.writerow([name, names[label], names[guess], *map(repr, row)])
+    write_atomic(path, stream.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Read what :func:`write_predictions` wrote.
+
+    Raises
+    ------
+    ResultError
+        The file is missing or is no such table, or a row's predicted class is not that of its
+        largest probability.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
+        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        names = tuple(header[3:])
+        index = {name: k for k, name in enumerate(names)}
+        if header[:3] != ["path", "label", "predicted"] or not 2 <= len(index) == len(names):
+            raise ValueError("the header is another")
+        found = Predictions(
+            tuple(row[0] for row in rows),
+            np.array([index[row[1]] for row in rows], dtype=np.int32),
+            np.array([[float(cell) for cell in row[3:]] for row in rows]).reshape(-1, len(names)),
+            names,
+        )
+        if [names[k] for k in found.predicted.tolist()] != [row[2] for row in rows]:
+            raise ValueError("a predicted class is not the most probable one")
+    except (OSError, ValueError, KeyError, IndexError, csv.Error, ResultError) as error:
+        raise ResultError(
+            f"{path} holds no predictions ({error}).",
+            expected="a CSV: path,label,predicted,<one probability column a class>",
+            todo="run the method again",
+        ) from error
+    return found

@@ -1,0 +1,324 @@
+"""Results: one JSON record a run, the predictions it rests on, and tables of them.
+
+The end of the flow: heads and fine-tuning hand their predictions here; reports, comparisons and
+lists of runs read from here. ``<run>.json`` is written last and removed first, so that its
+presence means that the predictions and the model beside it are whole and belong to it; it holds
+their digests. Imports neither scikit-learn nor torch, for listing runs must take no time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ..errors import ResultError
+from ..files import explained, sha256_file, write_json
+from .predictions import Predictions, read_predictions, write_predictions
+from .provenance import machine, versions
+from .records import FIGURES, SCHEMA, check_record, plain
+from .tables import table
+
+__all__ = [
+    "SCHEMA",
+    "Predictions",
+    "build_record",
+    "check_record",
+    "list_records",
+    "machine",
+    "read_predictions",
+    "read_record",
+    "run_name",
+    "summarise",
+    "table",
+    "versions",
+    "write_predictions",
+    "write_run",
+]
+
+
+def run_name(
+    *,
+    method: str,
+    model: str,
+    layers: Sequence[str],
+    views: str,
+    size: int,
+    seed: int,
+    extra: str = "",
+) -> str:
+    """Name a run by what was asked for, fit to be a file's name.
+
+    `extra` tells apart runs that differ otherwise: a split's number, a digest of the settings.
+    """
+    parts = [method, model, "+".join(layers), views, str(size), f"seed{seed}", extra]
+    return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "_", part) for part in parts if part)
+
+
+def build_record(
+    *,
+    run: str,
+    data: str,
+    method: str,
+    model: str,
+    layers: Sequence[str],
+    views: str,
+    size: int,
+    seed: int,
+    class_names: Sequence[str],
+    splits: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    times_s: Mapping[str, float],
+    fingerprint: str,
+    warnings: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
+    command: str = "",
+    extra: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Build the record of one run: what was done, what came out, and where it came from.
+
+    Parameters
+    ----------
+    run, data, method, model, layers, views, size, seed
+        What was run; `size` in pixels.
+    class_names : sequence of str
+        In the order of the labels.
+    splits : mapping
+        Split name to images a class: ``{"train": {"ants": 124, ...}, ...}``.
+    chosen : mapping
+        What was selected, how, and on which split.
+    metrics : mapping
+        Split name to what :func:`cnn_codes.results.metrics.measure` gives.
+    times_s : mapping
+        Seconds: ``codes``, ``fit``, ``predict``, ``total``.
+    fingerprint : str
+        Digest of everything that changes a number of this run.
+    settings, command, extra
+        All settings as plain values; the command that repeats the run; further fields.
+
+    Returns
+    -------
+    dict
+        Plain values that JSON can hold; numpy's numbers and arrays are turned into them.
+    """
+    record = {
+        "schema": SCHEMA,
+        "kind": "run",
+        "run": run,
+        "data": data,
+        "method": method,
+        "model": model,
+        "layers": list(layers),
+        "views": views,
+        "size": int(size),
+        "seed": int(seed),
+        "class_names": list(class_names),
+        "splits": splits,
+        "chosen": chosen,
+        "metrics": metrics,
+        "times_s": times_s,
+        "fingerprint": fingerprint,
+        "versions": versions(),
+        "warnings": list(warnings),
+        **(extra or {}),
+        "provenance": {
+            "settings": settings or {},
+            "command": command,
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+        },
+    }
+    whole: dict[str, Any] = plain(record)
+    check_record(whole, name=f"The record of {run}")
+    return whole
+
+
+def write_run(
+    folder: Path,
+    record: Mapping[str, Any],
+    predictions: Predictions,
+    *,
+    save_model: Callable[[Path], Iterable[Path]] | None = None,
+) -> Path:
+    """Write the model, the predictions and, last, the record of a run.
+
+    Parameters
+    ----------
+    folder : Path
+        ``$(RESULTS)/<data>``; made where missing.
+    record : mapping
+        From :func:`build_record`; its ``run`` names the files, its ``files`` are filled in here.
+    predictions : Predictions
+        Of the test split.
+    save_model : callable, optional
+        Called with the files' common stem (``folder/<run>``); writes the model and returns the
+        paths of its files.
+
+    Returns
+    -------
+    Path
+        The record, ``folder/<run>.json``.
+    """
+    stem = folder / str(record["run"])
+    path = _beside(stem, ".json")
+    # An older record must not vouch for the files that are about to replace its own.
+    with explained(path):
+        path.unlink(missing_ok=True)
+    model_files = list(save_model(stem)) if save_model else []
+    table_path = _beside(stem, ".predictions.csv")
+    write_predictions(table_path, predictions)
+    files = {file.name: sha256_file(file) for file in [*model_files, table_path]}
+    whole = {**record, "files": files}
+    check_record(whole, name=str(path))
+    write_json(path, whole)
+    return path
+
+
+def _beside(stem: Path, suffix: str) -> Path:
+    """Append: `with_suffix` would cut a dot in a network's name."""
+    return stem.with_name(stem.name + suffix)
+
+
+def read_record(path: Path, *, verify: bool = False) -> dict[str, Any]:
+    """Read one record.
+
+    Parameters
+    ----------
+    path : Path
+        ``<run>.json``.
+    verify : bool
+        Re-hash the files that belong to it.
+
+    Raises
+    ------
+    ResultError
+        It is missing, damaged or of another schema, or a file of it is not the one it was
+        written with.
+    """
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultError(
+            f"{path} cannot be read as a result ({error}).",
+            expected="a record that a run wrote",
+            todo="run the method again, or move the file away",
+        ) from error
+    check_record(record, name=str(path))
+    for name, digest in record.get("files", {}).items() if verify else ():
+        file = path.parent / Path(name).name
+        if not file.is_file() or sha256_file(file) != digest:
+            raise ResultError(
+                f"{file} is {'not the one the run wrote' if file.is_file() else 'missing'}.",
+                expected=f"the file that {path.name} was written with (SHA-256 {digest[:12]}…)",
+                todo="run the method again",
+            )
+    return record
+
+
+def list_records(
+    folder: Path, *, on_error: Callable[[ResultError], None] | None = None
+) -> list[dict[str, Any]]:
+    """Read all records under `folder`, by path; none where there is no such folder.
+
+    Model descriptions and other JSON files without ``schema`` and ``metrics`` are passed over.
+    What claims to be a record and cannot be read raises, or, with `on_error`, is reported there
+    and left out.
+    """
+    records = []
+    for path in sorted(folder.rglob("*.json")):
+        if path.name.endswith(".model.json") or path.name.startswith("."):
+            continue
+        try:
+            records.append(read_record(path))
+        except ResultError as error:
+            if _is_foreign(path):
+                continue
+            if on_error is None:
+                raise
+            on_error(error)
+    return records
+
+
+def _is_foreign(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not (isinstance(found, dict) and {"schema", "metrics"} <= found.keys())
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]], *, run: str, split: str = "test"
+) -> dict[str, Any]:
+    """Sum up one method over random splits or seeds: mean, spread, and every single value.
+
+    Parameters
+    ----------
+    records : sequence of mapping
+        Runs of one method, network, layers and views on one data set; at least one.
+    run : str
+        The summary's own name.
+    split : str
+        Whose metrics.
+
+    Returns
+    -------
+    dict
+        A record of kind ``summary``. ``metrics[split][figure]`` is the mean, so that a table
+        can show it beside single runs; ``spread[split][figure]`` has mean, sd (of a sample;
+        None for a single run), min, max and ``values`` in the order of ``runs``. The interval
+        is left out: runs on overlapping images are not independent.
+    """
+    if not records:
+        raise ResultError("There are no runs to sum up.", expected="at least one record")
+    first = records[0]
+    same = ("data", "method", "model", "layers", "views", "size", "class_names")
+    for record in records:
+        if off := [key for key in same if record[key] != first[key]]:
+            raise ResultError(
+                f"{record['run']} differs from {first['run']} in {', '.join(off)}.",
+                expected="runs that differ in seed or split only",
+            )
+    spread: dict[str, Any] = {}
+    for key in FIGURES:
+        values = [record["metrics"][split][key] for record in records]
+        known = [value for value in values if value is not None]
+        spread[key] = {**_spread(known), "values": values}
+    times = {
+        key: statistics.fmean(record["times_s"][key] for record in records)
+        for key in first["times_s"]
+        if all(isinstance(record["times_s"].get(key), int | float) for record in records)
+    }
+    summary = {
+        **{key: first[key] for key in ("schema", *same, "seed", "splits", "versions")},
+        "kind": "summary",
+        "run": run,
+        "runs": [record["run"] for record in records],
+        "seeds": [record["seed"] for record in records],
+        "chosen": {"each": [record["chosen"] for record in records]},
+        "metrics": {split: {key: spread[key]["mean"] for key in FIGURES}},
+        "spread": {split: spread},
+        "times_s": times,
+        "fingerprint": first["fingerprint"],
+        "fingerprints": [record["fingerprint"] for record in records],
+        "warnings": sorted({str(text) for record in records for text in record["warnings"]}),
+    }
+    whole: dict[str, Any] = plain(summary)
+    check_record(whole, name=f"The summary {run}")
+    return whole
+
+
+def _spread(values: Sequence[float]) -> dict[str, float | None]:
+    if not values:
+        return {"mean": None, "sd": None, "min": None, "max": None}
+    return {
+        "mean": statistics.fmean(values),
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+        "min": min(values),
+        "max": max(values),
+    }
