@@ -31,12 +31,12 @@ from cnn_codes.settings import (
 )
 
 LINEAR = ("svm", "softmax", "ridge", "centroid")
-ALL = CodesSettings(layers=("all",), views="dihedral", fit="stretch", pool="max")
+ALL = CodesSettings(layers=("all",), views="dihedral", resize="stretch", pool="max")
 CASES = (
     ("hotdog", CodesSettings(), (*LINEAR, "rbf"), 1),
     ("ants-bees", CodesSettings(), (*LINEAR, "rbf"), 1),
     ("elpv", CodesSettings(), (*LINEAR, "rbf"), 5),
-    ("elpv", CodesSettings(fit="stretch"), (*LINEAR, "rbf"), 5),
+    ("elpv", CodesSettings(resize="stretch"), (*LINEAR, "rbf"), 5),
     ("elpv", ALL, ("svm", "softmax", "rbf"), 5),
 )
 
@@ -67,7 +67,7 @@ def bench_accuracy(data_root: Path, cache: Path) -> list[dict[str, Any]]:
                     "data": name,
                     "layers": "+".join(codes.layers),
                     "views": codes.views,
-                    "fit": codes.fit,
+                    "resize": codes.resize,
                     "pool": codes.pool,
                     "method": record["method"],
                     "splits": splits,

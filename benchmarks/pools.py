@@ -35,7 +35,7 @@ def main() -> None:
     data = DataSettings(data="elpv", offline=True)
     manifest = load_manifest(data, places)
     for pool in POOLS:
-        asked = CodesSettings(layers=("all",), views="dihedral", fit="stretch", pool=pool)
+        asked = CodesSettings(layers=("all",), views="dihedral", resize="stretch", pool=pool)
         codes = extract(manifest, data, asked, MachineSettings(), places).codes
         matrix, rows = codes.matrix(), rows_of(manifest, codes)
         for method in METHODS:

@@ -17,6 +17,7 @@ from .errors import SettingsError
 
 __all__ = [
     "METHODS",
+    "RENAMED",
     "AdviseSettings",
     "CodesSettings",
     "CompareSettings",
@@ -37,6 +38,9 @@ __all__ = [
     "from_mapping",
     "setting",
 ]
+
+
+RENAMED = {"fit": "resize", "batch": "extract_batch"}  # earlier names of settings
 
 
 def setting(
@@ -109,7 +113,7 @@ class CodesSettings:
     )
     pool: str = setting("mean", "how maps become vectors: 'mean', 'max' or 'grid:K'")
     size: int = setting(0, "input size in pixels; 0: what the weights were made for")
-    fit: str = setting(
+    resize: str = setting(
         "default",
         "from image to square: 'crop' (centre), 'stretch' or 'pad'; default: the weights' own",
         choices=("default", "crop", "stretch", "pad"),
@@ -144,13 +148,15 @@ class MachineSettings:
         affects="speed",
         choices=("auto", "onnx", "torch"),
     )
-    batch: int = setting(0, "images a batch; 0: what suits the engine", affects="speed")
+    extract_batch: int = setting(
+        0, "images per batch of extraction; 0: what suits the engine", affects="speed"
+    )
     workers: int = setting(0, "threads that read images; 0: one a core", affects="speed")
 
     def __post_init__(self) -> None:
         """Refuse negative counts and unknown engines."""
         _check(self)
-        for name in ("batch", "workers"):
+        for name in ("extract_batch", "workers"):
             if getattr(self, name) < 0:
                 raise SettingsError(f"{name.upper()} is negative.", expected="a count, or 0")
 
@@ -516,6 +522,10 @@ class ReportSettings:
 
 
 def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:
-    """Build settings of class `cls` from those of `values` that are its fields."""
+    """Build settings of class `cls` from those of `values` that are its fields.
+
+    Files of earlier versions have settings under their earlier names (`RENAMED`).
+    """
     names = {field.name for field in dataclasses.fields(cls)}
-    return cls(**{name: value for name, value in values.items() if name in names})
+    named = {RENAMED.get(name, name): value for name, value in values.items()}
+    return cls(**{name: value for name, value in named.items() if name in names})

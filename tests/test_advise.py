@@ -169,7 +169,7 @@ def test_the_networks_own_probabilities_follow_from_its_codes(
     source = source_probabilities(job, network, done.codes.matrix()[:, 0])
     assert source is not None
     card, own = load_network(asked_, cache=stage_one.cache, seed=0, offline=True)
-    preprocessing = card.preprocessing.adapted(size=64, fit="default")
+    preprocessing = card.preprocessing.adapted(size=64, resize="default")
     data = (few.root / few.paths[3]).read_bytes()
     view = read_views(data, preprocessing, Views("center", 1), few.sha256[3].decode())[0]
     x = torch.from_numpy(view.astype(np.float32)).permute(2, 0, 1)[None] / 255

@@ -190,7 +190,7 @@ def test_labels_that_are_not_the_ones_before_are_never_used(run, tmp_path):
         ({"pool": "median"}, ("POOL=median", "grid:K")),
         ({"size": "-3"}, ("SIZE=-3",)),
         ({"size": "two"}, ("size", "'two'", "whole number")),
-        ({"fit": "squash"}, ("FIT=squash", "stretch")),
+        ({"resize": "squash"}, ("RESIZE=squash", "stretch")),
         ({"views": "flop"}, ("VIEWS=flop", "random:K")),
         ({"precision": "half"}, ("PRECISION=half", "mixed")),
         ({"precision": "mixed", "device": "cpu"}, ("PRECISION=mixed",)),
@@ -202,7 +202,9 @@ def test_labels_that_are_not_the_ones_before_are_never_used(run, tmp_path):
         ({"folds": "1"}, ("FOLDS=1",)),
         ({"splits": "0"}, ("SPLITS",)),
         ({"class_weight": "equal"}, ("CLASS_WEIGHT=equal", "balanced")),
-        ({"veiws": "flip"}, ("VEIWS is no setting", "did you mean VIEWS=flip?")),
+        ({"fit": "stretch"}, ("FIT is now RESIZE: RESIZE=stretch",)),
+        ({"batch": "8"}, ("BATCH is now EXTRACT_BATCH: EXTRACT_BATCH=8",)),
+        ({"veiws": "flip"}, ("Unknown setting VEIWS", "did you mean VIEWS=flip?")),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
@@ -223,6 +225,8 @@ def test_a_mistake_in_a_setting_is_answered_before_any_work(run, tmp_path, setti
         (["svm", "--data-rot=x"], ("--data-rot", "did you mean --data-root?")),
         (["svm", "veiws=flip"], ("veiws=flip", "did you mean VIEWS=flip?")),
         (["svm", "path/to/folder"], ("path/to/folder", "DATA=path/to/folder")),
+        (["svm", "--fit=pad"], ("FIT is now RESIZE: --resize=pad",)),
+        (["svm", "--batch", "4"], ("BATCH is now EXTRACT_BATCH: --extract-batch",)),
         (["svm", "--view", "flip"], ("--view", "did you mean --views?")),
         (["--nothing"], ("--nothing",)),
     ],
@@ -494,7 +498,7 @@ def test_values_reach_the_command_as_they_were_given(value):
 def test_a_misspelt_variable_is_handed_on_so_that_it_is_answered():
     done = make("svm", "VEIWS=flip", f"PY={sys.executable}", "-o", ".venv/.ready")
     assert done.returncode == 2
-    assert "error: VEIWS is no setting." in done.stderr
+    assert "error: Unknown setting VEIWS." in done.stderr
     assert "Next: did you mean VIEWS=flip?" in done.stderr
 
 

@@ -24,7 +24,7 @@ def opened(cache):
     def get(codes=SETTINGS, **machine):
         where = {"cache": cache, "seed": 0, "offline": True}
         card, network = load_network(codes, **where)
-        preprocessing = card.preprocessing.adapted(size=codes.size, fit="default")
+        preprocessing = card.preprocessing.adapted(size=codes.size, resize="default")
         layers = card.resolve(codes.layers)
         engine = open_engine(
             card, layers, preprocessing, codes, MachineSettings(**machine), **where
@@ -78,7 +78,7 @@ def test_onnx_codes_are_the_same_bits_whatever_comes_together(opened):
 
 
 def test_torch_codes_do_not_depend_on_what_fills_the_batch(opened):
-    engine, _, _ = opened(engine="torch", device="cpu", batch=8)
+    engine, _, _ = opened(engine="torch", device="cpu", extract_batch=8)
     images = noise(8)
     (whole,) = engine.run(images)
     for n in (1, 3, 7):
@@ -89,7 +89,7 @@ def test_torch_codes_do_not_depend_on_what_fills_the_batch(opened):
 
 def test_batch_normalisation_never_sees_the_images(opened):
     """Codes taken without eval() depend on the batch, and change the network."""
-    engine, _, network = opened(engine="torch", device="cpu", batch=4)
+    engine, _, network = opened(engine="torch", device="cpu", extract_batch=4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     dark, bright = noise(1), np.full((3, 32, 32, 3), 250, np.uint8)
     (alone,) = engine.run(np.repeat(dark, 4, axis=0))
@@ -151,11 +151,11 @@ def test_graphs_of_other_outputs_have_other_names(opened, cache):
         graph_path(card, layers, pool, preprocessing, cache=cache)
         for layers in (("final",), ("blocks.1", "final"))
         for pool in ("mean", "max")
-        for preprocessing in (card.preprocessing, card.preprocessing.adapted(size=48, fit="pad"))
+        for preprocessing in (card.preprocessing, card.preprocessing.adapted(size=48, resize="pad"))
     }
     assert len(names) == 8
     # How an image becomes a square is not in the graph.
-    stretched = card.preprocessing.adapted(size=0, fit="stretch")
+    stretched = card.preprocessing.adapted(size=0, resize="stretch")
     paths = [
         graph_path(card, ("final",), "mean", p, cache=cache)
         for p in (card.preprocessing, stretched)
@@ -245,13 +245,13 @@ def test_mixed_precision_is_near_and_runs_in_float16(opened, images):
 @pytest.mark.parametrize("precision", ["float32", "mixed"])
 def test_codes_of_the_gpu_repeat_and_do_not_depend_on_the_batch(opened, images, precision):
     codes = CodesSettings(precision=precision)
-    engine, _, _ = opened(codes, device="cuda", batch=32)
+    engine, _, _ = opened(codes, device="cuda", extract_batch=32)
     (whole,) = engine.run(images[:32])
     (again,) = engine.run(images[:32])
     (few,) = engine.run(images[:5])
     assert np.array_equal(whole, again)
     assert np.array_equal(few, whole[:5])
-    other, _, _ = opened(codes, device="cuda", batch=8)
+    other, _, _ = opened(codes, device="cuda", extract_batch=8)
     parts = np.concatenate([other.run(images[i : i + 8])[0] for i in range(0, 32, 8)])
     assert off_by(parts, whole) < (1e-3 if precision == "float32" else 2e-2)
 
@@ -260,10 +260,10 @@ def test_codes_of_the_gpu_repeat_and_do_not_depend_on_the_batch(opened, images, 
 def test_a_batch_that_the_gpu_has_no_memory_for_is_answered(opened):
     torch.cuda.set_per_process_memory_fraction(0.02)
     try:
-        engine, _, _ = opened(CodesSettings(), device="cuda", batch=4096)
+        engine, _, _ = opened(CodesSettings(), device="cuda", extract_batch=4096)
         with pytest.raises(DeviceError, match="no memory") as caught:
             engine.run(np.zeros((4096, 224, 224, 3), np.uint8))
-        assert "BATCH=2048" in caught.value.todo
+        assert "EXTRACT_BATCH=2048" in caught.value.todo
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()

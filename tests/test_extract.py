@@ -457,8 +457,8 @@ def test_other_settings_never_get_old_codes(stage_one, pets, tmp_path, monkeypat
         {"layers": ("blocks.1",), "pool": "max"},
         {"layers": ("blocks.1",), "pool": "grid:2"},
         {"size": 48},
-        {"fit": "stretch"},
-        {"fit": "pad"},
+        {"resize": "stretch"},
+        {"resize": "pad"},
         {"views": "flip"},
         {"views": "random:2"},
         {"dtype": "float16"},
@@ -495,7 +495,7 @@ def test_precision_is_part_of_the_fingerprint_and_speed_is_not(tmp_path):
 
     assert key(precision="mixed").fingerprint != key().fingerprint
     assert key(precision="mixed").path != key().path
-    assert not {"device", "engine", "batch", "workers"} & key().config.keys()
+    assert not {"device", "engine", "extract_batch", "workers"} & key().config.keys()
 
 
 # Speed changes nothing but speed
@@ -507,7 +507,7 @@ def test_batch_size_and_number_of_workers_change_no_bit(stage_one, pets):
         whole = arrays(stage_one(pets, views=views).codes)
         for batch, workers in ((1, 1), (3, 2), (64, 3)):
             other = new_cache(stage_one, f"{views}-{batch}")
-            done = other(pets, batch=batch, workers=workers, views=views)
+            done = other(pets, extract_batch=batch, workers=workers, views=views)
             assert done.n_new == 41
             assert arrays(done.codes) == whole
 
@@ -541,7 +541,7 @@ def test_a_read_only_cache_serves_what_is_there_and_refuses_what_is_not(command,
         done = as_user(command.line("features", **SMALL, data=pets), codes.path.parent)
         assert done.returncode == 0, done.stderr
         assert "nothing to run" in done.stderr
-        line = command.line("features", **SMALL | {"fit": "stretch"}, data=pets)
+        line = command.line("features", **SMALL | {"resize": "stretch"}, data=pets)
         done = as_user(line, codes.path.parent)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.match(r"error: .* cannot be written \(Permission denied\)", done.stderr)

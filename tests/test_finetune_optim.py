@@ -88,7 +88,12 @@ def test_the_average_is_the_exponential_one_and_a_second_swap_undoes_the_first()
 
 
 SQUARE = Preprocessing(
-    size=24, crop_ratio=1.0, interpolation="bilinear", fit="crop", mean=(0.5,) * 3, std=(0.5,) * 3
+    size=24,
+    crop_ratio=1.0,
+    interpolation="bilinear",
+    resize="crop",
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
 )
 
 

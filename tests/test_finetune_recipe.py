@@ -66,7 +66,10 @@ def test_unknown_recipes_and_settings_are_answered_with_the_nearest(tmp_path: Pa
     with pytest.raises(SettingsError, match="hotdog-finetune"):
         load_recipe("hotdog-finetuned")
     (tmp_path / "odd.toml").write_text("learning_rate = 1\n")
-    with pytest.raises(SettingsError, match="learning_rate is no setting"):
+    with pytest.raises(SettingsError, match="learning_rate is not a setting"):
+        load_recipe(str(tmp_path / "odd.toml"))
+    (tmp_path / "odd.toml").write_text("fit = 'pad'\n")
+    with pytest.raises(SettingsError, match="fit is now resize"):
         load_recipe(str(tmp_path / "odd.toml"))
     (tmp_path / "odd.toml").write_text("lr = 'fast'\n")
     with pytest.raises(SettingsError, match="lr is 'fast'"):

@@ -276,7 +276,7 @@ def parity(images: list[Path], codes: CodesSettings, cache: Path) -> dict[str, f
     """Give, a layer, the largest difference of ONNX codes from plain PyTorch over its largest."""
     where = {"cache": cache, "seed": 0, "offline": True}
     card, network = load_network(codes, **where)
-    preprocessing = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize)
     layers = card.resolve(codes.layers)
     pixels = np.concatenate([views_of(path, preprocessing) for path in images])
     engine = open_engine(

@@ -79,7 +79,7 @@ def test_predictions_of_the_test_images_equal_the_stored_ones(
         {"views": "flip"},
         {"views": "random:3", "seed": 5, "engine": "torch"},
         {"views": "dihedral", "train_views": "all", "methods": ("knn",)},
-        {"layers": ("all",), "pool": "max", "fit": "pad", "size": 48, "engine": "torch"},
+        {"layers": ("all",), "pool": "max", "resize": "pad", "size": 48, "engine": "torch"},
         {"layers": ("final", "blocks.2"), "pool": "grid:2", "dtype": "float16"},
     ],
     ids=lambda settings: "-".join(settings),
@@ -191,7 +191,7 @@ def test_an_image_is_predicted_alike_wherever_it_stands(
     together = classifier.predict_proba(paths)
     alone = np.concatenate([classifier.predict_proba(path) for path in paths])
     assert np.array_equal(together, alone)
-    one_thread = shop.load(real["svm"], machine=MachineSettings(workers=1, batch=3))
+    one_thread = shop.load(real["svm"], machine=MachineSettings(workers=1, extract_batch=3))
     assert np.array_equal(one_thread.predict_proba(paths[::-1])[::-1], together)
 
 

@@ -12,7 +12,12 @@ from pictures import encoded, jpeg, photo
 from PIL import Image
 
 BASE = Preprocessing(
-    size=56, crop_ratio=0.875, fit="crop", interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3
+    size=56,
+    crop_ratio=0.875,
+    resize="crop",
+    interpolation="bicubic",
+    mean=(0.5,) * 3,
+    std=(0.5,) * 3,
 )
 CENTER = Views("center", 1)
 RESAMPLING = {
@@ -76,7 +81,7 @@ def test_the_crop_is_what_torchvision_makes_of_a_photograph(hotdog, interpolatio
 
 def test_stretching_takes_in_the_whole_image():
     data = png(1, (200, 100))
-    view = read_views(data, BASE.adapted(size=0, fit="stretch"), CENTER, "")[0]
+    view = read_views(data, BASE.adapted(size=0, resize="stretch"), CENTER, "")[0]
     expected = Image.open(io.BytesIO(data)).resize((56, 56), Image.Resampling.BICUBIC)
     assert np.abs(view - np.asarray(expected, int)).max() <= 2
 
@@ -84,7 +89,7 @@ def test_stretching_takes_in_the_whole_image():
 @pytest.mark.parametrize(("size", "inner"), [((200, 100), (56, 28)), ((50, 100), (28, 56))])
 def test_padding_keeps_the_aspect_and_fills_with_the_mean_colour(size, inner):
     data = png(2, size)
-    view = read_views(data, BASE.adapted(size=0, fit="pad"), CENTER, "")[0]
+    view = read_views(data, BASE.adapted(size=0, resize="pad"), CENTER, "")[0]
     left, top = (56 - inner[0]) // 2, (56 - inner[1]) // 2
     small = Image.open(io.BytesIO(data)).resize(inner, Image.Resampling.BICUBIC)
     middle = view[top : top + inner[1], left : left + inner[0]]
@@ -103,11 +108,11 @@ def test_padding_keeps_the_aspect_and_fills_with_the_mean_colour(size, inner):
 )
 @settings(max_examples=60, deadline=None)
 def test_an_even_colour_stays_even_whatever_the_shape_and_the_views(
-    width, height, fit, views, mode
+    width, height, resize, views, mode
 ):
     data = encoded(Image.new(mode, (width, height), 128 if mode == "L" else (128,) * 3), "PNG")
     some = Views.parse(views, 0)
-    taken = read_views(data, BASE.adapted(size=0, fit=fit), some, "")
+    taken = read_views(data, BASE.adapted(size=0, resize=resize), some, "")
     assert taken.shape == (some.count, 56, 56, 3)
     assert taken.dtype == np.uint8
     assert np.all(taken == 128)
@@ -120,9 +125,9 @@ def test_grey_becomes_three_equal_channels():
     assert view.std() > 10
 
 
-@pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
-def test_the_first_view_is_the_centre_and_the_second_its_mirror_image(fit):
-    data, preprocessing = png(4, (90, 70)), BASE.adapted(size=0, fit=fit)
+@pytest.mark.parametrize("resize", ["crop", "stretch", "pad"])
+def test_the_first_view_is_the_centre_and_the_second_its_mirror_image(resize):
+    data, preprocessing = png(4, (90, 70)), BASE.adapted(size=0, resize=resize)
     center = read_views(data, preprocessing, CENTER, "")[0]
     flip = read_views(data, preprocessing, Views.parse("flip", 0), "")
     dihedral = read_views(data, preprocessing, Views.parse("dihedral", 0), "")
@@ -167,9 +172,9 @@ def test_unknown_views_are_refused_with_what_there_is(text):
         Views.parse(text, 0)
 
 
-def test_size_and_fit_change_only_where_they_are_given():
-    assert BASE.adapted(size=0, fit="default") == BASE
-    assert BASE.adapted(size=99, fit="pad").as_dict() == {
+def test_size_and_resize_change_only_where_they_are_given():
+    assert BASE.adapted(size=0, resize="default") == BASE
+    assert BASE.adapted(size=99, resize="pad").as_dict() == {
         **BASE.as_dict(),
         "size": 99,
         "fit": "pad",

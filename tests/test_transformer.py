@@ -231,8 +231,8 @@ def test_a_bad_image_is_named_and_the_good_ones_are_kept(
         ({"model": "resnet81"}, BackboneError),
         ({"layers": "blocks.99"}, BackboneError),
         ({"views": "all"}, SettingsError),
-        ({"frame": "round"}, SettingsError),
-        ({"batch": -1}, SettingsError),
+        ({"resize": "round"}, SettingsError),
+        ({"extract_batch": -1}, SettingsError),
     ],
 )
 def test_wrong_settings_are_refused_at_fit(

@@ -66,7 +66,7 @@ def cached_networks(folder: Path, usual: CodesSettings) -> list[CodesSettings]:
             continue
         same = all(
             getattr(asked, name) == getattr(usual, name)
-            for name in ("views", "fit", "size", "precision", "dtype", "pool")
+            for name in ("views", "resize", "size", "precision", "dtype", "pool")
         )
         key = (asked.model, asked.weights)
         if not same or key == (usual.model, usual.weights):

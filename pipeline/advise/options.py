@@ -226,7 +226,7 @@ def _command(
     """Spell the command as make has it, with every setting that is not the default."""
     named = {"DATA": job.data.data}
     usual = CodesSettings()
-    for name in ("model", "weights", "pool", "size", "fit", "views", "precision", "dtype"):
+    for name in ("model", "weights", "pool", "size", "resize", "views", "precision", "dtype"):
         if getattr(network.asked, name) != getattr(usual, name):
             named[name.upper()] = str(getattr(network.asked, name))
     if layers and list(layers) == list(every) and len(every) > 1:

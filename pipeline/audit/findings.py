@@ -95,7 +95,7 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         look("tiny", short < TINY_PX, f"under {TINY_PX} px high or wide",
              "enlarged to the network's input, {they} {are} mostly blur", shape, is_problem=True),
         look("long", long > LONG * short, f"over {LONG} times as long as wide",
-             "the central square that a network sees leaves most of {them} out (FIT=pad shows "
+             "the central square that a network sees leaves most of {them} out (RESIZE=pad shows "
              "all)", shape),
         *_odd_formats(manifest, look, formats),
         _by_class(manifest, facts, "format", formats),

@@ -207,6 +207,8 @@ def _path(settings: CodesSettings, cache: Path, seed: int) -> Path:
 
 def _from_json(value: dict[str, Any]) -> Card:
     fields: dict[str, Any] = value["preprocessing"]
+    if "fit" in fields:  # a card of an earlier version
+        fields["resize"] = fields.pop("fit")
     fields |= {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
     value["preprocessing"] = Preprocessing(**fields)
     value["layers"] = {name: tuple(shape) for name, shape in value["layers"].items()}

@@ -154,7 +154,7 @@ def open_engine(
         if not is_sound(path):
             network = build() if build else _network(card, preprocessing, codes, **source)
             export_graph(network, card, layers, codes.pool, preprocessing, path)
-        return OnnxEngine(path, batch=machine.batch or 4)
+        return OnnxEngine(path, batch=machine.extract_batch or 4)
     from .torch_engine import TorchEngine
 
     network = build() if build else _network(card, preprocessing, codes, **source)
@@ -166,7 +166,7 @@ def open_engine(
         preprocessing,
         device=device,
         mixed=codes.precision == "mixed",
-        batch=machine.batch,
+        batch=machine.extract_batch,
     )
 
 

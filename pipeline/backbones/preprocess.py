@@ -31,6 +31,7 @@ from ..errors import SettingsError
 __all__ = ["Preprocessing", "Views", "read_views", "take_views"]
 
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
+_STORED = {"resize": "fit"}  # field to its name in files and fingerprints
 _MAX_SIZE = 4096  # px; of a description from elsewhere: a view of 50 MB
 
 _FILTERS = {
@@ -52,8 +53,8 @@ class Preprocessing:
     size : int
         Side of the network's input, in pixels.
     crop_ratio : float
-        Side of the central crop over the image's shorter side, in (0, 1]; for ``fit="crop"``.
-    fit : str
+        Side of the central crop over the image's shorter side, in (0, 1]; for ``resize="crop"``.
+    resize : str
         ``crop`` (central square), ``stretch`` (the whole image, aspect lost) or ``pad`` (the
         whole image, the rest filled with the mean colour).
     interpolation : str
@@ -64,18 +65,27 @@ class Preprocessing:
 
     size: int
     crop_ratio: float
-    fit: str
+    resize: str
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def adapted(self, *, size: int, fit: str) -> Preprocessing:
-        """Change the input size (0: keep it) and the fit (``default``: keep it)."""
-        return replace(self, size=size or self.size, fit=self.fit if fit == "default" else fit)
+    def adapted(self, *, size: int, resize: str) -> Preprocessing:
+        """Change the input size (0: keep it) and how it is reached (``default``: keep it)."""
+        return replace(
+            self,
+            size=size or self.size,
+            resize=self.resize if resize == "default" else resize,
+        )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, with the version of this module's arithmetic."""
-        return {"version": VERSION, **asdict(self)}
+        """Plain values, with the version of this module's arithmetic.
+
+        ``resize`` is called ``fit`` in here: the name that it has in the fingerprints of all codes
+        and in the descriptions of all trained networks since the first version.
+        """
+        values = {_STORED.get(name, name): value for name, value in asdict(self).items()}
+        return {"version": VERSION, **values}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
@@ -88,8 +98,11 @@ class Preprocessing:
         """
         if not isinstance(values, Mapping) or values.get("version", VERSION) != VERSION:
             raise ValueError("its preprocessing is of another version")
+        named = {stored: name for name, stored in _STORED.items()}
         fields: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k != "version"
+            named.get(k, k): tuple(v) if isinstance(v, list) else v
+            for k, v in values.items()
+            if k != "version"
         }
         try:
             found = cls(**fields)
@@ -97,7 +110,7 @@ class Preprocessing:
                 type(found.size) is int
                 and 1 <= found.size <= _MAX_SIZE
                 and 0 < found.crop_ratio <= 1
-                and found.fit in ("crop", "stretch", "pad")
+                and found.resize in ("crop", "stretch", "pad")
                 and found.interpolation in _FILTERS
                 and len(found.mean) == len(found.std) == 3
                 and all(-math.inf < one < math.inf for one in found.mean)
@@ -166,7 +179,7 @@ def read_views(
     ImageError
         As :func:`cnn_codes.datasets.images.decode`.
     """
-    ratio = preprocessing.crop_ratio if preprocessing.fit == "crop" else 1.0
+    ratio = preprocessing.crop_ratio if preprocessing.resize == "crop" else 1.0
     pixels = decode(data, min_side=round(preprocessing.size / ratio))
     return take_views(pixels, preprocessing, views, digest)
 
@@ -192,9 +205,9 @@ def take_views(
 def _square(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     height, width, _ = pixels.shape
     size = preprocessing.size
-    if preprocessing.fit == "stretch":
+    if preprocessing.resize == "stretch":
         return _resized(pixels, (0, 0, width, height), (size, size), preprocessing)
-    if preprocessing.fit == "pad":
+    if preprocessing.resize == "pad":
         scale = size / max(width, height)
         inner = max(1, round(height * scale)), max(1, round(width * scale))
         small = _resized(pixels, (0, 0, width, height), inner, preprocessing)

@@ -96,5 +96,5 @@ class TorchEngine:
         except torch.OutOfMemoryError as error:
             raise DeviceError(
                 f"{self._device} has no memory for {len(images)} images at once.",
-                todo=f"BATCH={max(1, len(images) // 2)}; what was finished is kept",
+                todo=f"EXTRACT_BATCH={max(1, len(images) // 2)}; what was finished is kept",
             ) from error

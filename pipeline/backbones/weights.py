@@ -130,7 +130,7 @@ def _packaged(
     preprocessing = Preprocessing(
         size=packaged.size,
         crop_ratio=0.875,
-        fit="crop",
+        resize="crop",
         interpolation="bicubic",
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
@@ -167,7 +167,7 @@ def _torchvision(
     preprocessing = Preprocessing(
         size=preset.crop_size[0],
         crop_ratio=min(1.0, preset.crop_size[0] / preset.resize_size[0]),
-        fit="crop",
+        resize="crop",
         interpolation=_interpolation(preset.interpolation.value),
         mean=tuple(preset.mean),
         std=tuple(preset.std),
@@ -206,7 +206,7 @@ def _timm(
     preprocessing = Preprocessing(
         size=data["input_size"][-1],
         crop_ratio=min(1.0, data["crop_pct"]),
-        fit={"center": "crop", "squash": "stretch", "border": "pad"}[data["crop_mode"]],
+        resize={"center": "crop", "squash": "stretch", "border": "pad"}[data["crop_mode"]],
         interpolation=_interpolation(data["interpolation"]),
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import SettingsError
+from ..settings import RENAMED
 
 __all__ = ["add_options", "assigned", "meant", "settings_from"]
 
@@ -97,16 +98,41 @@ def assigned(arguments: Iterable[str], stage: Iterable[str], known: Iterable[str
     for argument in arguments:
         name, equals, value = argument.partition("=")
         if not equals or not name.isupper() or argument.startswith("-"):
+            _refuse_renamed(argument)
             options.append(argument)
+        elif name.lower() in RENAMED:
+            _refuse_renamed(argument)
         elif name.lower() in stage:
             options.append(f"--{name.lower().replace('_', '-')}={value}")
         elif name.lower() not in known:
             raise SettingsError(
-                f"{name} is no setting.",
+                f"Unknown setting {name}.",
                 expected=", ".join(sorted(stage)).upper(),
                 todo=meant(argument, known),
             )
     return options
+
+
+def _refuse_renamed(argument: str) -> None:
+    """Answer the earlier name of a setting, ``FIT=stretch`` or ``--fit=stretch``, with its new one.
+
+    Raises
+    ------
+    SettingsError
+        It is such a name.
+    """
+    name, equals, value = argument.partition("=")
+    option = name.startswith("--")
+    old = name.removeprefix("--").replace("-", "_")
+    if not (option or (equals and name.isupper())) or old.lower() not in RENAMED:
+        return
+    new = RENAMED[old.lower()]
+    shown = f"--{new.replace('_', '-')}" if option else new.upper()
+    raise SettingsError(
+        f"{old.upper()} is now {new.upper()}: {shown}{equals}{value}",
+        expected="the new name; the values are the same",
+        todo=f"give {shown}{equals}{value} in place of {argument}",
+    )
 
 
 def meant(argument: str, known: Iterable[str]) -> str:

@@ -104,7 +104,7 @@ def extract(
     pick_device(machine.device)
     card = load_card(codes, **source)
     layers = card.resolve(codes.layers)
-    preprocessing = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize)
     views = Views.parse(codes.views, data.seed)
     key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=cache)
     file = CacheFile(key)

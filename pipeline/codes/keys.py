@@ -90,7 +90,7 @@ def codes_key(
     )
     if (
         not default
-        or preprocessing.fit != card.preprocessing.fit
+        or preprocessing.resize != card.preprocessing.resize
         or views.seed
         or len(asked) > _LONGEST
     ):

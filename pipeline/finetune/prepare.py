@@ -92,8 +92,8 @@ class Prepared:
 
 
 def preprocessing_of(card: Card, codes: CodesSettings, settings: FinetuneSettings) -> Preprocessing:
-    """Adapt the weights' preprocessing to SIZE, FIT and NORMALISE."""
-    adapted = card.preprocessing.adapted(size=codes.size, fit=codes.fit)
+    """Adapt the weights' preprocessing to SIZE, RESIZE and NORMALISE."""
+    adapted = card.preprocessing.adapted(size=codes.size, resize=codes.resize)
     if not settings.normalise:
         return adapted
     try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..backbones.catalog import nearest
 from ..errors import SettingsError
-from ..settings import CodesSettings, FinetuneSettings, HeadSettings
+from ..settings import RENAMED, CodesSettings, FinetuneSettings, HeadSettings
 
 __all__ = ["FOLDER", "load_recipe", "phases_of", "recipe_names"]
 
@@ -68,9 +68,15 @@ def load_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
             recipe[key] = value
         elif key in known:
             recipe[key] = _fit(path.name, known[key], value)
+        elif key in RENAMED:
+            raise SettingsError(
+                f"{path.name}: {key} is now {RENAMED[key]}.",
+                expected=f"{RENAMED[key]} = {value!r}",
+                todo=f"rename {key} to {RENAMED[key]} in {path}",
+            )
         else:
             raise SettingsError(
-                f"{path.name}: {key} is no setting.",
+                f"{path.name}: {key} is not a setting.",
                 expected="settings of the codes, the heads or of fine-tuning",
                 todo="near: " + ", ".join(nearest(key, list(known), 3)),
             )

@@ -71,7 +71,11 @@ class Outcome:
 
 def name_of(setup: Setup, settings: FinetuneSettings) -> str:
     """Name a run; the digest tells apart runs that differ in any setting."""
-    codes = {k: getattr(setup.codes, k) for k in ("weights", "fit", "precision")}
+    codes = {
+        "weights": setup.codes.weights,
+        "fit": setup.codes.resize,  # its name in the digests of all versions
+        "precision": setup.codes.precision,
+    }
     everything = [as_dict(settings, affects="bytes"), codes, setup.data.leaks]
     return run_name(
         method=_method(settings),

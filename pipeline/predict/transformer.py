@@ -56,11 +56,11 @@ class CodesTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     weights, layers, pool, size, views, precision, dtype
         As the settings of the same names (:class:`cnn_codes.settings.CodesSettings`); `layers` is
         a word or a sequence of words. Several views are averaged.
-    frame : str
-        From image to square, the setting FIT: ``default``, ``crop``, ``stretch`` or ``pad``.
+    resize : str
+        From image to square, the setting RESIZE: ``default``, ``crop``, ``stretch`` or ``pad``.
     seed : int
         Of random views, and of ``weights="none"``.
-    device, engine, batch, workers
+    device, engine, extract_batch, workers
         As :class:`cnn_codes.settings.MachineSettings`.
     cache : path or None
         The cache folder. None: a temporary one, for the life of this process.
@@ -76,14 +76,14 @@ class CodesTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         layers: str | Sequence[str] = "final",
         pool: str = "mean",
         size: int = 0,
-        frame: str = "default",
+        resize: str = "default",
         views: str = "center",
         precision: str = "float32",
         dtype: str = "float32",
         seed: int = 0,
         device: str = "auto",
         engine: str = "auto",
-        batch: int = 0,
+        extract_batch: int = 0,
         workers: int = 0,
         cache: str | os.PathLike[str] | None = "cache",
         offline: bool = False,
@@ -93,14 +93,14 @@ class CodesTransformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.layers = layers
         self.pool = pool
         self.size = size
-        self.frame = frame
+        self.resize = resize
         self.views = views
         self.precision = precision
         self.dtype = dtype
         self.seed = seed
         self.device = device
         self.engine = engine
-        self.batch = batch
+        self.extract_batch = extract_batch
         self.workers = workers
         self.cache = cache
         self.offline = offline
@@ -184,13 +184,16 @@ class _Source:
             layers=tuple(layers.split(",")) if isinstance(layers, str) else tuple(layers),
             pool=owner.pool,
             size=owner.size,
-            fit=owner.frame,
+            resize=owner.resize,
             views=owner.views,
             precision=owner.precision,
             dtype=owner.dtype,
         )
         self._machine = MachineSettings(
-            device=owner.device, engine=owner.engine, batch=owner.batch, workers=owner.workers
+            device=owner.device,
+            engine=owner.engine,
+            extract_batch=owner.extract_batch,
+            workers=owner.workers,
         )
         cache = _own_cache() if owner.cache is None else Path(owner.cache)
         self._source: dict[str, Any] = {
@@ -201,7 +204,7 @@ class _Source:
         self._card: Card = load_card(self._codes, **self._source)
         self.layers = self._card.resolve(self._codes.layers)
         self._preprocessing: Preprocessing = self._card.preprocessing.adapted(
-            size=owner.size, fit=owner.frame
+            size=owner.size, resize=owner.resize
         )
         self._views = Views.parse(owner.views, owner.seed)
         self._key: Key = codes_key(
