@@ -1,10 +1,16 @@
 # Every target is a thin door to `python -m pipeline <stage>`, which does the same without make.
-# Variables given to make (DATA=..., MODEL=...) are handed on as they are; `make help` lists them.
+# Settings given on make's command line (DATA=..., MODEL=...) are handed on as they are; variables of
+# the shell's environment are not settings, and a note names those that are ignored.
 
-PYTHON ?= python3
-VENV ?= .venv
-PY := $(VENV)/bin/python
-READY := $(VENV)/.ready
+PYTHON = python3
+VENV = .venv
+# Which PyTorch: default (what pip takes) or cpu (from PyTorch's own index; untried).
+TORCH = default
+TORCH_INDEX = https://download.pytorch.org/whl/cpu
+PY = $(VENV)/bin/python
+READY = $(VENV)/.ready
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+EXTRAS = dev,demo
 
 # The names of the settings in pipeline/settings.py; a test holds the two lists together.
 SETTINGS := DATA SEED OFFLINE STRICT LEAKS DATA_ROOT CACHE RESULTS \
@@ -18,13 +24,25 @@ SETTINGS := DATA SEED OFFLINE STRICT LEAKS DATA_ROOT CACHE RESULTS \
 	WHERE SORT LIMIT AGAINST EXPORT \
 	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST
 quote = '$(subst ','\'',$(1))'
+typed = $(filter command,$(origin $(1)))
 # What stands on make's command line is handed on too, so that a misspelt name is answered.
-commanded = $(foreach name,$(filter-out PYTHON VENV PY READY,$(.VARIABLES)),$(if $(filter command,$(origin $(name))),$(name)))
-given = $(foreach name,$(sort $(SETTINGS) $(commanded)),$(if $(filter-out undefined,$(origin $(name))),$(call quote,$(name)=$($(name)))))
-stage = $(PY) -m pipeline $@ $(given)
+own = PYTHON VENV TORCH TORCH_INDEX PY READY PIP EXTRAS
+commanded = $(foreach name,$(filter-out $(own),$(.VARIABLES)),$(if $(call typed,$(name)),$(name)))
+given = $(foreach name,$(sort $(commanded)),$(call quote,$(name)=$($(name))))
+# Variables of the environment that are named like settings: ignored, and not silently.
+ignored = $(strip $(foreach name,$(sort $(SETTINGS)),$(if $(filter environment,$(origin $(name))),$(name))))
+define told
+echo 'note: variables of the environment are not settings; ignored: $(ignored).' \
+	'To use one, type it after make: make $@ $(firstword $(ignored))=...' >&2;
+endef
+stage = $(if $(ignored),$(told)) $(PY) -m pipeline $@ $(given)
+results = $(call quote,$(or $(if $(call typed,RESULTS),$(RESULTS)),results))
+define cpu_torch
+$(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
+endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict verify test check bench clean clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict verify test check bench clean clean-results clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -38,10 +56,13 @@ setup: $(READY) ## make the environment (.venv) and install everything into it
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: $(PYTHON) is older than 3.11. Next: make setup PYTHON=python3.12"; exit 2; }
+		{ echo "error: $(PYTHON) is older than 3.11. Next: make setup PYTHON=python3.12" >&2; exit 2; }
+	@case '$(TORCH)' in default | cpu) ;; *) \
+		echo "error: TORCH=$(TORCH) is unknown. Expected: TORCH=default or TORCH=cpu." >&2; exit 2;; esac
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) --upgrade pip
+	$(if $(filter cpu,$(TORCH)),$(cpu_torch))
+	$(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(READY) ## codes, SVM, softmax and fine-tuning on 2,624 solar cells; downloads nothing
@@ -109,11 +130,15 @@ check: $(READY) ## lint, format and types
 bench: $(READY) ## measure speed and accuracy; writes results/bench.json
 	$(PY) -m benchmarks $(given)
 
-clean: ## remove results and what tools left behind
-	rm -rf results build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove what tools left behind; never results or the cache
+	rm -rf build dist docs/_build docs/reference/generated *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-clean-cache: ## remove every cached code, graph and downloaded weight
-	find $(call quote,$(or $(CACHE),cache)) -mindepth 1 \( -name '*.h5' -o -path '*.h5.parts*' \
-		-o -path '*/backbones*' -o -path '*/weights*' -o -name digests.npz -o -name facts.npz \
-		-o -name source.json \) -delete
+clean-results: ## remove every result: records, predictions, models, reports
+	rm -rf $(results)
+
+clean-cache: ## remove all of the cache (codes, graphs, weights), unless a run is using it
+	@test -x $(PY) || { echo "error: $(PY) is missing; it checks whether a run uses the cache." \
+		"Next: make setup, or remove the folder by hand" >&2; exit 2; }
+	@$(stage)

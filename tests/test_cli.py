@@ -22,6 +22,7 @@ from cnn_codes.cli import STAGES, _parser, main
 from cnn_codes.cli.options import assigned
 from cnn_codes.errors import PipelineError
 from conftest import ROOT, SMALL, as_user
+from filelock import FileLock
 from pictures import jpeg, write_set
 
 MAKEFILE = (ROOT / "Makefile").read_text()
@@ -502,6 +503,72 @@ def test_a_misspelt_variable_is_handed_on_so_that_it_is_answered():
     assert "Next: did you mean VIEWS=flip?" in done.stderr
 
 
+def test_settings_of_the_shell_are_ignored_and_named():
+    arguments = ("svm", "SEED=3", f"PY={sys.executable} -c pass", "-o", ".venv/.ready")
+    done = make(*arguments, VIEWS="flip", MODEL="it's", EDITOR="vi")
+    assert done.returncode == 0
+    assert "ignored: MODEL VIEWS." in done.stderr
+    assert "make svm MODEL=..." in done.stderr
+    shown = make("-n", *arguments, VIEWS="flip").stdout
+    assert "'SEED=3'" in shown
+    assert "VIEWS=" not in shown.rpartition("-m pipeline")[2]
+    quiet = make(*arguments)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
+def test_only_torch_default_or_cpu_can_be_set_up(tmp_path):
+    assert "--index-url" in make("-n", "setup", "TORCH=cpu", f"VENV={tmp_path}/v").stdout
+    assert "--index-url" not in make("-n", "setup", f"VENV={tmp_path}/v").stdout
+    done = make("setup", "TORCH=gpu", f"VENV={tmp_path}/v")
+    assert done.returncode == 2
+    assert "TORCH=gpu is unknown. Expected: TORCH=default or TORCH=cpu." in done.stderr
+    assert not (tmp_path / "v").exists()
+
+
+def test_clean_keeps_results_and_cache_and_each_has_a_target_of_its_own():
+    shown = make("-n", "clean", RESULTS="elsewhere").stdout
+    assert "results" not in shown
+    assert "cache" not in re.sub(r"\S*_cache|__pycache__", "", shown)
+    assert make("-n", "clean-results", RESULTS="elsewhere").stdout == "rm -rf 'results'\n"
+    assert make("-n", "clean-results", "RESULTS=a b").stdout == "rm -rf 'a b'\n"
+
+
+def test_clean_cache_leaves_nothing_but_the_readme(run, tmp_path):
+    cache = tmp_path / "own"
+    write_set(tmp_path / "set", 8)
+    assert run("features", data=tmp_path / "set", cache=cache)[0] == 0
+    (cache / "README.md").write_text("the format")
+    assert len(list(cache.iterdir())) > 2
+    code, out, _ = run("clean-cache", cache=cache)
+    assert code == 0
+    assert "MB" in out
+    assert [path.name for path in cache.iterdir()] == ["README.md"]
+    assert run("clean-cache", cache=cache)[0] == 0
+    assert run("clean-cache", cache=tmp_path / "nowhere")[0] == 0
+
+
+def test_clean_cache_refuses_a_folder_in_use_or_not_of_its_own(run, tmp_path):
+    cache = tmp_path / "own"
+    write_set(tmp_path / "set", 8)
+    run("features", data=tmp_path / "set", cache=cache)
+    (lock,) = cache.glob("*/*.h5.parts/lock")
+    before = sorted(cache.rglob("*"))
+    with FileLock(lock):
+        assert_refused(run("clean-cache", cache=cache), "A run is writing", "make clean-cache")
+    (cache / "thesis").mkdir()
+    assert_refused(run("clean-cache", cache=cache), "thesis", "Nothing was removed")
+    (cache / "thesis").rmdir()
+    assert sorted(cache.rglob("*")) == before
+    assert_refused(run("clean-cache", cache=tmp_path), "is not part of a cache")
+
+
+def assert_refused(outcome: tuple[int, str, str], *words: str) -> None:
+    code, out, err = outcome
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in err
+
+
 def documented() -> list[tuple[str, str]]:
     """Give every command that the pages show: in indented blocks, in code spans, in recipes."""
     commands = []
@@ -523,7 +590,7 @@ def test_every_command_of_the_pages_is_one(page, command):
         assert names
         assert set(names) <= set(TARGETS)
         given = [word.partition("=")[0] for word in words[1:] if "=" in word]
-        assert set(given) <= {*settings_in_makefile(), "PYTHON", "VENV"}
+        assert set(given) <= {*settings_in_makefile(), "PYTHON", "VENV", "TORCH"}
         stages = [name for name in names if name in STAGES]
         words = ["python", "-m", "pipeline", *stages[:1], *(w for w in words[1:] if "=" in w)]
         if not stages:

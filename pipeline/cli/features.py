@@ -1,4 +1,4 @@
-"""Commands of the data and of stage one: data, audit, features, verify."""
+"""Commands of the data and of stage one: data, audit, features, verify, clean-cache."""
 
 from __future__ import annotations
 
@@ -73,6 +73,13 @@ def _verify(options: argparse.Namespace) -> None:
         )
 
 
+def _clean_cache(options: argparse.Namespace) -> None:
+    from ..codes.clean import clear_cache
+
+    removed = clear_cache(Path(options.cache))
+    print(f"{options.cache}: removed {removed / 1e6:,.1f} MB")
+
+
 STAGES = {
     "data": Stage(_data, "fetch a data set and count it", (DataSettings, PlaceSettings)),
     "audit": Stage(
@@ -81,5 +88,8 @@ STAGES = {
     "features": Stage(_features, "stage one: cache the codes of every image", STAGE_ONE),
     "verify": Stage(
         _verify, "check the cache against the images and its digests", (DataSettings, PlaceSettings)
+    ),
+    "clean-cache": Stage(
+        _clean_cache, "remove all of the cache: codes, graphs, weights", (PlaceSettings,)
     ),
 }
