@@ -94,8 +94,15 @@ class DataSettings:
     strict: bool = setting(False, "stop at the first bad image", affects="place")
     leaks: str = setting(
         "drop",
-        "test images whose bytes are in train too: left out of the test figure, or kept in it",
+        "test images whose bytes or group are in train too: left out of the test figure, or kept "
+        "in it",
         choices=("drop", "keep"),
+    )
+    group: str = setting(
+        "",
+        "images of one thing, kept on one side of every split: a column's name, 'parent' (the "
+        "folder of the image), a regular expression whose match on the path is the group, 'auto' "
+        "(near-duplicates) or 'none'; empty: what the data set brings",
     )
 
 

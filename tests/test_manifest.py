@@ -158,9 +158,9 @@ def test_a_table_s_columns_stay_with_their_rows_when_some_are_rejected(tmp_path,
     assert len(numbers) == 39
 
 
-def test_elpv_is_split_by_probability_and_type(places):
-    manifest = load("elpv", places)
-    assert (manifest.name, manifest.n_images) == ("elpv", 2624)
+def test_elpv_by_cell_is_split_by_probability_and_type(places):
+    manifest = load("elpv-cells", places)
+    assert (manifest.name, manifest.n_images) == ("elpv-cells", 2624)
     assert manifest.class_names == ("functional", "defective")
     np.testing.assert_array_equal(manifest.labels, manifest.extra["probability"] > 0.5)
     assert np.sum(manifest.split == TEST) == 656
@@ -169,7 +169,7 @@ def test_elpv_is_split_by_probability_and_type(places):
         for kind in ("mono", "poly"):
             here = (manifest.extra["probability"] == level) & (manifest.extra["type"] == kind)
             assert abs(np.sum(manifest.split[here] == TEST) - here.sum() / 4) <= 1.5
-    for split in (manifest.split, load("elpv", places, seed=1).split):
+    for split in (manifest.split, load("elpv-cells", places, seed=1).split):
         assert not set(manifest.groups[split == TRAIN]) & set(manifest.groups[split == TEST])
     later = cut_val(manifest.labels, manifest.split, manifest.sha256, 0, strata=manifest.strata)
     assert abs(np.sum(later == VAL) - 394) <= 2

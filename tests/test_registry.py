@@ -25,10 +25,10 @@ def zipped(*names: str) -> bytes:
 
 
 def test_what_is_registered_has_an_address_or_a_package():
-    assert set(REGISTRY) == {"hotdog", "ants-bees", "flowers", "cats-dogs", "elpv"}
+    assert set(REGISTRY) == {"hotdog", "ants-bees", "flowers", "cats-dogs", "elpv", "elpv-cells"}
     for name, one in REGISTRY.items():
         assert one.name == name
-        assert one.url.startswith("https://") or name == "elpv"
+        assert one.url.startswith("https://") or name in ("elpv", "elpv-cells")
         assert one.licence
         if one.checksum:
             algorithm, digits = one.checksum.split(":")
@@ -80,8 +80,8 @@ def test_elpv_is_found_without_importing_it():
     assert len(listing.paths) == REGISTRY["elpv"].n_images
     assert listing.labels.count("defective") == 821
     cells = dict(zip(listing.paths, zip(*listing.extra.values(), strict=True), strict=True))
-    assert cells["images/cell0001.png"] == (1.0, "mono", 1.0)
-    assert cells["images/cell0004.png"] == (0.0, "mono", 1.0)
+    assert cells["images/cell0001.png"] == (1.0, "mono", 1.0, 0)
+    assert cells["images/cell0004.png"] == (0.0, "mono", 1.0, 0)
     weight = listing.extra["weight"]
     assert sorted(set(weight.tolist())) == [0.33, 0.67, 1.0]
 

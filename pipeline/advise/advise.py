@@ -161,7 +161,7 @@ def _sample(job: Job, network: Network, settings: AdviseSettings) -> Sample:
     if n_train > MOST_IMAGES:
         cut = resplit(
             rows.labels[used],
-            rows.sha256[used],
+            rows.keys[used],
             MOST_IMAGES / n_train,
             job.data.seed,
             class_names=manifest.class_names,
@@ -195,6 +195,7 @@ def _fingerprint(
             "settings": as_dict(settings, affects="bytes"),
             "seed": job.data.seed,
         }
+        | ({"groups": job.manifest.groups_digest} if job.manifest.grouping else {})
     )
 
 

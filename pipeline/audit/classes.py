@@ -45,16 +45,17 @@ def class_findings(manifest: Manifest) -> list[Finding]:
 
 
 def _pairs(
-    manifest: Manifest, rows: NDArray[np.intp], others: NDArray[np.intp]
+    manifest: Manifest,
+    rows: NDArray[np.intp],
+    others: NDArray[np.intp],
+    same: NDArray[np.int64] | None = None,
 ) -> list[tuple[str, str]]:
-    """Pair each of `rows` with the first of `others` that has the same bytes."""
+    """Pair each of `rows` with the first of `others` of the same bytes (or of the same `same`)."""
+    same = manifest.copies if same is None else same
     first: dict[int, int] = {}
     for row in others.tolist():
-        first.setdefault(int(manifest.groups[row]), row)
-    return [
-        (manifest.paths[row], manifest.paths[first[int(manifest.groups[row])]])
-        for row in rows.tolist()
-    ]
+        first.setdefault(int(same[row]), row)
+    return [(manifest.paths[row], manifest.paths[first[int(same[row])]]) for row in rows.tolist()]
 
 
 def _finding(
@@ -74,9 +75,15 @@ def _leaks(manifest: Manifest) -> Finding | None:
     rows = np.flatnonzero(manifest.leaks)
     if not len(rows):
         return None
-    pairs = _pairs(manifest, rows, np.flatnonzero(manifest.split != TEST))
+    others = np.flatnonzero(manifest.split != TEST)
     n_test = int(np.sum(manifest.split == TEST))
-    are = "is byte-identical to one" if len(rows) == 1 else "are byte-identical to ones"
+    if np.all(np.isin(manifest.copies[rows], manifest.copies[others])):
+        pairs = _pairs(manifest, rows, others)
+        are = "is byte-identical to one" if len(rows) == 1 else "are byte-identical to ones"
+    else:
+        pairs = _pairs(manifest, rows, others, manifest.groups)
+        are = "shares" if len(rows) == 1 else "share"
+        are += f" bytes or a group ({manifest.grouping}) with images"
     return _finding(
         "leaks",
         True,
@@ -91,7 +98,7 @@ def _val_leaks(manifest: Manifest) -> Finding | None:
         return None
     train = np.flatnonzero(manifest.split == TRAIN)
     val = np.flatnonzero(manifest.split == VAL)
-    rows = val[np.isin(manifest.groups[val], manifest.groups[train])]
+    rows = val[np.isin(manifest.copies[val], manifest.copies[train])]
     if not len(rows):
         return None
     return _finding(
@@ -118,7 +125,7 @@ def _contradictions(manifest: Manifest) -> Finding | None:
 
 def _within(manifest: Manifest, split: int) -> Finding | None:
     rows = np.flatnonzero(manifest.split == split)
-    _, first = np.unique(manifest.groups[rows], return_index=True)
+    _, first = np.unique(manifest.copies[rows], return_index=True)
     copies = np.delete(rows, first)
     if not len(copies):
         return None

@@ -133,7 +133,7 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
                     likeness = unit @ _unit(codes, at[others], mean).T  # (q, r)
                     i, j = np.nonzero(likeness >= THRESHOLD)
                     hits = np.stack([queries[i], others[j], likeness[i, j]], axis=1)
-                    hits = hits[manifest.groups[queries[i]] != manifest.groups[others[j]]]
+                    hits = hits[manifest.copies[queries[i]] != manifest.copies[others[j]]]
                     n_pairs += len(hits)
                     found.update(hits[:, 0].astype(int).tolist())
                     best = np.concatenate([best, hits])
@@ -199,7 +199,7 @@ def near_finding(near: Near) -> Finding | None:
 
 def _sides(manifest: Manifest) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
     """Rows that are searched for, and those they are searched among; one row an image."""
-    groups = manifest.groups
+    groups = manifest.copies
 
     def rows(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
         chosen = np.flatnonzero(mask)

@@ -219,6 +219,7 @@ def _asked(job: Job, network: Network, training: FinetuneSettings) -> str:
             "split": manifest.split.tolist(),
             "splits": job.splits,
         }
+        | ({"groups": manifest.groups_digest} if manifest.grouping else {})
     )
 
 

@@ -309,17 +309,7 @@ def _manifest(manifest: Manifest, plan: _Plan, task: _Task) -> tuple[Manifest, l
     paths = {plan.rows.paths[row] for row in taken.tolist()}
     at = np.array([i for i, path in enumerate(manifest.paths) if path in paths])
     split = np.where(manifest.split[at] == TEST, TEST, TRAIN).astype(np.int8)
-    part = replace(
-        manifest,
-        paths=tuple(manifest.paths[i] for i in at.tolist()),
-        sha256=manifest.sha256[at],
-        labels=manifest.labels[at],
-        split=split,
-        extra={name: column[at] for name, column in manifest.extra.items()},
-        strata=None if manifest.strata is None else manifest.strata[at],
-        val_from="none",
-        split_from="cut",
-    )
+    part = replace(manifest.take(at), split=split, val_from="none", split_from="cut")
     return part, [plan.rows.paths[row] for row in plan.test.tolist()]
 
 

@@ -190,7 +190,7 @@ def _read_named(root: Path, lists: dict[int, Path], tables: list[Path], level: _
 
 def _read_class_folders(given: Path, root: Path, level: _Level) -> Listing:
     splits = _split_folders(root, level)
-    listing = Listing(root=root, paths=[], labels=[], split=np.zeros(0, np.int8))
+    listing = Listing(root=root, paths=[], labels=[], split=np.zeros(0, np.int8), by_folder=True)
     rows_split: list[int] = []
     ignored: Counter[str] = Counter()
     empty: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ __all__ = [
     "VAL",
     "Listing",
     "archive_stem",
+    "class_remarks",
     "few",
     "is_archive",
     "is_image",
@@ -84,6 +85,12 @@ class Listing:
         Shares of train, val and test to cut where the set has no split.
     class_names : tuple of str, or None
         The order of the classes where it means something; None: sorted.
+    groups : list of str, length N, or None
+        Groups that the set itself brings; equal where images are of one thing.
+    groups_from : str
+        Where they come from.
+    by_folder : bool
+        Whether the classes are folders.
     rejects : list of (path, reason)
         Files that are left out already: names that are not UTF-8.
     warnings : list of str
@@ -98,23 +105,24 @@ class Listing:
     strata: NDArray[np.int32] | None = None
     cut_fractions: tuple[float, float, float] = (0.60, 0.15, 0.25)
     class_names: tuple[str, ...] | None = None
+    groups: list[str] | None = None
+    groups_from: str = ""
+    by_folder: bool = False
     rejects: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Listing:
         """Give the listing of these rows, in this order."""
         index = np.asarray(rows, dtype=np.intp)
-        return Listing(
-            root=self.root,
-            paths=[self.paths[row] for row in index.tolist()],
-            labels=[self.labels[row] for row in index.tolist()],
+        taken = index.tolist()
+        return replace(
+            self,
+            paths=[self.paths[row] for row in taken],
+            labels=[self.labels[row] for row in taken],
             split=self.split[index],
             extra={name: column[index] for name, column in self.extra.items()},
             strata=None if self.strata is None else self.strata[index],
-            cut_fractions=self.cut_fractions,
-            class_names=self.class_names,
-            rejects=self.rejects,
-            warnings=self.warnings,
+            groups=None if self.groups is None else [self.groups[row] for row in taken],
         )
 
     def in_order(self) -> Listing:
@@ -184,29 +192,33 @@ class Listing:
                     todo="mend the names, add training images, or take the class out",
                 )
 
-    def remarks(self) -> list[str]:
-        """Say what is odd about the classes without being wrong."""
-        names, labels = self.classes()
-        remarks = []
-        for alike in _alike(names):
-            remarks.append(
-                f"Class names that differ only by case or spaces: {few(alike)}; "
-                "they are kept apart."
-            )
-        if UNSPLIT in self.split:
-            return remarks
-        counts = np.bincount(labels[self.split == TRAIN], minlength=len(names))
-        small = [
-            f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < 5
-        ]
-        if small:
-            remarks.append(f"Classes with fewer than 5 training images: {few(small)}.")
-        for split in (VAL, TEST):
-            here = np.bincount(labels[self.split == split], minlength=len(names))
-            missing = [repr(names[one]) for one in np.flatnonzero(here == 0)]
-            if here.any() and missing:
-                remarks.append(f"Classes with no {SPLITS[split]} images: {few(missing)}.")
-        return remarks
+
+def class_remarks(
+    names: Sequence[str], labels: NDArray[np.int32], split: NDArray[np.int8]
+) -> list[str]:
+    """Say what is odd about the classes without being wrong.
+
+    Parameters
+    ----------
+    names : sequence of str, length K
+    labels, split : arrays of shape (N,)
+        Index into `names`, and into ``SPLITS``.
+    """
+    remarks = []
+    for alike in _alike(names):
+        remarks.append(
+            f"Class names that differ only by case or spaces: {few(alike)}; they are kept apart."
+        )
+    counts = np.bincount(labels[split == TRAIN], minlength=len(names))
+    small = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < 5]
+    if small:
+        remarks.append(f"Classes with fewer than 5 training images: {few(small)}.")
+    for one in (VAL, TEST):
+        here = np.bincount(labels[split == one], minlength=len(names))
+        missing = [repr(names[k]) for k in np.flatnonzero(here == 0).tolist()]
+        if here.any() and missing:
+            remarks.append(f"Classes with no {SPLITS[one]} images: {few(missing)}.")
+    return remarks
 
 
 def _names(splits: Iterable[int]) -> list[str]:

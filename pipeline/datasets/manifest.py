@@ -1,14 +1,18 @@
 """The manifest: every image of a data set with its bytes' digest, its label and its split.
 
-All later stages take their rows from it. It is loaded anew at each command (0.1 s for 5,000
-images that nobody touched) and never stored, so it cannot be stale.
+All later stages take their rows from it. It is loaded at each command (0.1 s for 5,000 images
+that nobody touched) and never stored, so it cannot be stale.
+
+Images of one group (of equal bytes, or of one thing as ``GROUP=`` says) stay on one side of every
+cut. Cut by :attr:`Manifest.keys`; compare by :attr:`Manifest.groups`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -21,9 +25,11 @@ from ..errors import DataError
 from ..progress import Progress, silent
 from ..settings import DataSettings, PlaceSettings
 from .digests import hash_files
+from .elpv import NAMES as ELPV
 from .elpv import read_elpv
+from .groups import group_values, joined, offered
 from .layout import read_layout
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural
+from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, class_remarks, few, plural
 from .names import claim_name
 from .registry import REGISTRY, Source, locate
 from .splits import cut
@@ -63,11 +69,22 @@ class Manifest:
         Further columns that came with the images.
     strata : array of shape (N,), int32, or None
         What splits are stratified by besides the class.
+    group_keys : array of shape (N,), S64, or None
+        Equal for images of one group; None: groups are equal bytes.
+    grouping : str
+        Where groups beyond equal bytes come from (``column patient_id``); empty: there are none.
+        ``auto``: they are still to be found, from codes; see :meth:`with_groups`.
     val_from, split_from : str
         Where val comes from (``data``, ``cut``, ``none``) and where the split does (``data``,
         ``cut``).
+    cut_fractions : tuple of three floats
+        Shares of train, val and test where the split was cut.
+    seed : int
+        Of the cut.
     rejects : tuple of Reject
         Files that could not be opened, are empty, or whose name is not UTF-8.
+    notes : tuple of str
+        Those of the warnings that do not depend on the split.
     warnings : tuple of str
         What belongs into every result of this set.
     """
@@ -81,10 +98,20 @@ class Manifest:
     class_names: tuple[str, ...]
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     strata: NDArray[np.int32] | None = None
+    group_keys: NDArray[np.bytes_] | None = None
+    grouping: str = ""
     val_from: str = "none"
     split_from: str = "data"
+    cut_fractions: tuple[float, float, float] = (0.60, 0.15, 0.25)
+    seed: int = 0
     rejects: tuple[Reject, ...] = ()
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the groups are those of these images."""
+        if self.group_keys is not None and len(self.group_keys) != len(self.paths):
+            raise ValueError(f"{len(self.group_keys)} groups for {len(self.paths)} images")
 
     @property
     def n_images(self) -> int:
@@ -96,14 +123,34 @@ class Manifest:
         """Number of classes K."""
         return len(self.class_names)
 
+    @property
+    def keys(self) -> NDArray[np.bytes_]:
+        """Key (N,), S64, of each image's group: what cuts draw by, whatever the order of rows."""
+        return self.sha256 if self.group_keys is None else self.group_keys
+
     @cached_property
-    def groups(self) -> NDArray[np.int64]:
+    def copies(self) -> NDArray[np.int64]:
         """Number (N,) of each image's bytes: equal for byte-identical images, ordered by digest."""
         return np.unique(self.sha256, return_inverse=True)[1].astype(np.int64)
 
     @cached_property
+    def groups(self) -> NDArray[np.int64]:
+        """Number (N,) of each image's group, from 0.
+
+        Groups are the connected components of equal bytes and equal ``GROUP``.
+        """
+        return np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def groups_digest(self) -> str:
+        """Digest of the groups, for fingerprints of what depends on them; empty: equal bytes."""
+        if self.group_keys is None:
+            return ""
+        return hashlib.sha256(np.ascontiguousarray(self.group_keys).tobytes()).hexdigest()
+
+    @cached_property
     def leaks(self) -> NDArray[np.bool_]:
-        """Test images (N,) whose bytes are in train or val too."""
+        """Test images (N,) whose group (or bytes) is in train or val too."""
         test = self.split == TEST
         seen = np.zeros(self.groups.max(initial=-1) + 1, dtype=bool)
         seen[self.groups[~test]] = True
@@ -111,16 +158,44 @@ class Manifest:
 
     @cached_property
     def contradictions(self) -> tuple[tuple[int, ...], ...]:
-        """Rows of byte-identical images that carry different labels, one tuple a group."""
-        n_groups = self.groups.max(initial=-1) + 1
-        lowest = np.full(n_groups, self.n_classes)
-        highest = np.full(n_groups, -1)
-        np.minimum.at(lowest, self.groups, self.labels)
-        np.maximum.at(highest, self.groups, self.labels)
-        return tuple(
-            tuple(np.flatnonzero(self.groups == one).tolist())
-            for one in np.flatnonzero(lowest < highest)
+        """Rows of byte-identical images that carry different labels, one tuple an image."""
+        n_copies = self.copies.max(initial=-1) + 1
+        lowest = np.full(n_copies, self.n_classes)
+        highest = np.full(n_copies, -1)
+        np.minimum.at(lowest, self.copies, self.labels)
+        np.maximum.at(highest, self.copies, self.labels)
+        rows = np.flatnonzero((lowest < highest)[self.copies])
+        rows = rows[np.argsort(self.copies[rows], kind="stable")]
+        ends = np.flatnonzero(np.diff(self.copies[rows])) + 1
+        return tuple(tuple(part.tolist()) for part in np.split(rows, ends) if len(part))
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Manifest:
+        """Give the manifest of these rows, in this order, with all else as it is."""
+        return replace(
+            self,
+            paths=tuple(self.paths[row] for row in rows.tolist()),
+            sha256=self.sha256[rows],
+            labels=self.labels[rows],
+            split=self.split[rows],
+            extra={name: column[rows] for name, column in self.extra.items()},
+            strata=None if self.strata is None else self.strata[rows],
+            group_keys=None if self.group_keys is None else self.group_keys[rows],
         )
+
+    def with_groups(self, groups: Sequence[Any] | NDArray[Any], how: str) -> Manifest:
+        """Give the manifest with these groups, joined with equal bytes, and its splits cut again.
+
+        A split that came with the data stays, but for validation images whose group is in train.
+
+        Parameters
+        ----------
+        groups : sequence of length N, of int or str
+            Equal for images of one group; negative or empty for an image of its own.
+        how : str
+            Where they come from, for the record.
+        """
+        keys = joined(self.sha256, groups)
+        return _settled(replace(self, group_keys=keys, grouping=how))
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images by split and class; splits without images are left out."""
@@ -191,12 +266,12 @@ def load_manifest(
     if digests.faults:
         kept = np.delete(np.arange(len(listing.paths)), list(digests.faults))
         listing, sha256 = listing.take(kept), sha256[kept]
-    return _assemble(name, source, listing, sha256, tuple(rejects), data.seed)
+    return _assemble(name, source, listing, sha256, tuple(rejects), data)
 
 
 def _read(source: Source) -> Listing:
-    if source.registered and source.name == "elpv" and (source.path / "images").is_dir():
-        return read_elpv(source.path)
+    if source.registered and source.name in ELPV and (source.path / "images").is_dir():
+        return read_elpv(source.path, by_module=source.name == ELPV[0])
     return read_layout(source.path)
 
 
@@ -206,60 +281,115 @@ def _assemble(
     listing: Listing,
     sha256: NDArray[np.bytes_],
     rejects: tuple[Reject, ...],
-    seed: int,
+    data: DataSettings,
 ) -> Manifest:
     listing.check(source.path)
     names, labels = listing.classes()
-    warnings = list(listing.warnings)
-    split_from, val_from = "data", "none"
-    present = set(listing.split.tolist())
+    values, grouping, remarks = group_values(listing, data.group)
+    notes = [*listing.warnings, *remarks]
+    if not data.group and not grouping:
+        notes += offered(listing)
+    split, split_from, val_from = listing.split, "data", "none"
+    present = set(split.tolist())
     if present == {TRAIN, VAL}:
-        listing.split = np.where(listing.split == VAL, TEST, TRAIN).astype(np.int8)
-        warnings.append("The set has no test split: its val is reported as test.")
+        split = np.where(split == VAL, TEST, TRAIN).astype(np.int8)
+        notes.append("The set has no test split: its val is reported as test.")
     elif present in ({UNSPLIT}, {TRAIN}):
         if present == {TRAIN}:
-            warnings.append("The set has a train split only: it was cut like one without splits.")
-        fractions = listing.cut_fractions
-        listing.split = cut(
-            labels, sha256, fractions, seed, strata=listing.strata, class_names=names
-        )
-        split_from, val_from = "cut", "cut" if fractions[VAL] else "none"
+            notes.append("The set has a train split only: it was cut like one without splits.")
+        split_from, val_from = "cut", "cut" if listing.cut_fractions[VAL] else "none"
     elif VAL in present:
         val_from = "data"
     if rejects:
-        warnings.append(
+        notes.append(
             f"{plural(len(rejects), 'file was', 'files were')} left out: "
             f"{few([f'{one.path} ({one.reason})' for one in rejects])}."
         )
-    manifest = Manifest(
-        name=name,
-        root=Path(os.path.realpath(listing.root)),
-        paths=tuple(listing.paths),
-        sha256=sha256,
-        labels=labels,
-        split=listing.split,
-        class_names=names,
-        extra=MappingProxyType(listing.extra),
-        strata=listing.strata,
-        val_from=val_from,
-        split_from=split_from,
-        rejects=rejects,
-        warnings=(),
+    return _settled(
+        Manifest(
+            name=name,
+            root=Path(os.path.realpath(listing.root)),
+            paths=tuple(listing.paths),
+            sha256=sha256,
+            labels=labels,
+            split=split,
+            class_names=names,
+            extra=MappingProxyType(listing.extra),
+            strata=listing.strata,
+            group_keys=None if values is None else joined(sha256, values),
+            grouping=grouping,
+            val_from=val_from,
+            split_from=split_from,
+            cut_fractions=listing.cut_fractions,
+            seed=data.seed,
+            rejects=rejects,
+            notes=tuple(notes),
+        )
     )
-    warnings += listing.remarks() + _remarks(manifest)
-    object.__setattr__(manifest, "warnings", tuple(warnings))
-    return manifest
+
+
+def _settled(manifest: Manifest) -> Manifest:
+    """Cut the splits that are to be cut, keep groups on one side, and say what is odd."""
+    remarks: list[str] = []
+    if manifest.split_from == "cut":
+        split = cut(
+            manifest.labels,
+            manifest.keys,
+            manifest.cut_fractions,
+            manifest.seed,
+            strata=manifest.strata,
+            class_names=manifest.class_names,
+        )
+        manifest = replace(manifest, split=split)
+    elif manifest.val_from == "data":
+        manifest, remarks = _val_apart(manifest)
+    remarks += class_remarks(manifest.class_names, manifest.labels, manifest.split)
+    remarks += _remarks(manifest)
+    return replace(manifest, warnings=(*manifest.notes, *remarks))
+
+
+def _val_apart(manifest: Manifest) -> tuple[Manifest, list[str]]:
+    """Count validation images whose group is in train as training images: they choose nothing."""
+    train, val = manifest.split == TRAIN, manifest.split == VAL
+    shared = val & np.isin(manifest.groups, manifest.groups[train])
+    if not shared.any():
+        return manifest, []
+    split = np.where(shared, TRAIN, manifest.split).astype(np.int8)
+    left = bool(np.any(split == VAL))
+    moved = replace(manifest, split=split, val_from="data" if left else "none")
+    what = "are copies or of the group of training images" if manifest.grouping else "are copies"
+    first = few([manifest.paths[row] for row in np.flatnonzero(shared)[:6].tolist()])
+    return moved, [
+        f"{int(shared.sum()):,} of {int(val.sum()):,} validation images {what}"
+        f"{'' if manifest.grouping else ' of training images'}; they count as training images, so "
+        f"that nothing is chosen on them: {first}."
+        + ("" if left else " No validation image is left.")
+    ]
 
 
 def _remarks(manifest: Manifest) -> list[str]:
     remarks = []
-    n_leaks = int(manifest.leaks.sum())
+    leaks = manifest.leaks
+    n_leaks = int(leaks.sum())
     if n_leaks:
-        n_test = int(np.sum(manifest.split == TEST))
-        remarks.append(
-            f"{n_leaks:,} of {n_test:,} test images are byte-identical to training or validation "
-            "images (leaks)."
-        )
+        test = manifest.split == TEST
+        n_copies = int(np.isin(manifest.copies[test], manifest.copies[~test]).sum())
+        n_test = int(test.sum())
+        if n_copies:
+            remarks.append(
+                f"{n_copies:,} of {n_test:,} test images are byte-identical to training or "
+                "validation images (leaks)."
+            )
+        if n_leaks > n_copies:
+            remarks.append(
+                f"{n_leaks - n_copies:,} of {n_test:,} test images are of a group that is in "
+                f"training or validation too ({manifest.grouping}; leaks)."
+            )
+        if n_leaks == n_test:
+            remarks.append(
+                "No test image is left without LEAKS=keep: every group of the test split is in "
+                "training or validation too."
+            )
     if manifest.contradictions:
         examples = [
             " = ".join(manifest.paths[row] for row in rows[:2]) for rows in manifest.contradictions

@@ -96,7 +96,17 @@ REGISTRY: Mapping[str, Registered] = MappingProxyType(
                 n_images=2_624,
                 n_classes=2,
                 licence="CC BY-NC-SA 4.0",
-                description="solar cells in electroluminescence, functional or defective",
+                description="solar cells in electroluminescence, functional or defective; split "
+                "by module (inferred from the order of the files)",
+            ),
+            Registered(
+                name="elpv-cells",
+                url="",
+                n_images=2_624,
+                n_classes=2,
+                licence="CC BY-NC-SA 4.0",
+                description="the same images split by cell, as the published figures are: cells "
+                "of one module on both sides",
             ),
         )
     }

@@ -1,14 +1,19 @@
-"""Cut splits by seed: stratified, duplicates together, and independent of the rows' order.
+"""Cut splits by seed: stratified, groups together, and independent of the rows' order.
 
-Each group of byte-identical images draws a number from its own bytes and the seed, and within a
-stratum the lowest numbers go to test, the next to val, the rest to train. So a permuted set gets
-the permuted split, a few images added or removed leave nearly all others where they were, and
-cutting test first and val later ends as cutting both at once.
+Each group (images of equal bytes, or of one thing) draws a number from its own key and the seed,
+and within a stratum the lowest numbers go to test, the next to val, the rest to train. So a
+permuted set gets the permuted split, a few images added or removed leave nearly all others where
+they were, and cutting test first and val later ends as cutting both at once.
+
+Groups that hold several classes (patients, modules) cannot be cut class by class: in the order of
+their numbers, each is taken to test (then to val) where that brings the classes' shares nearer to
+those wanted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +24,9 @@ from ..errors import DataError
 from .listing import TEST, TRAIN, VAL, few
 
 __all__ = ["cut", "cut_val", "resplit"]
+
+_MOST_MIXED = 0.02  # share of images in groups of several classes that are cut as of the first
+_TOTAL_WEIGHT = 2.0  # of the share of the whole set, against those of classes and strata
 
 
 def cut(
@@ -37,8 +45,8 @@ def cut(
     labels : array of shape (N,), int
         Class of each image.
     groups : array of shape (N,), int or bytes
-        Equal where images must stay on one side. Give the SHA-256 of the images' bytes: numbers
-        counted up by somebody else make the split depend on that count.
+        Equal where images must stay on one side. Give ``Manifest.keys``: numbers that somebody
+        counted up make the split depend on that count.
     fractions : tuple of three floats that sum to 1
         Shares of train, val, test; a share of 0 leaves that split empty.
     seed : int
@@ -52,12 +60,13 @@ def cut(
     -------
     array of shape (N,), int8
         Index into ``SPLITS``. Each class, and each stratum in it, has its share but for rounding
-        (and for groups that would have to be cut through); the whole set too.
+        (and for groups that would have to be cut through); the whole set too. No group is on two
+        sides.
 
     Raises
     ------
     DataError
-        A class has fewer different images than there are splits to fill.
+        A class lies in fewer groups than there are splits to fill.
     """
     wanted = [side for side, share in zip((TRAIN, VAL, TEST), fractions, strict=True) if share > 0]
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) < 0 or TRAIN not in wanted:
@@ -67,9 +76,15 @@ def cut(
     label = _lowest(labels, group, len(unique))  # (G,) contradicting duplicates: the first class
     stratum = np.zeros_like(label) if strata is None else _lowest(strata, group, len(unique))
     n_classes = int(labels.max(initial=-1)) + 1
+    draw = _draw(unique, seed)
+    mixed = (label != _highest(labels, group, len(unique))) | (
+        False if strata is None else stratum != _highest(strata, group, len(unique))
+    )
+    if sizes[mixed].sum() > _MOST_MIXED * len(labels):
+        return _cut_mixed(labels, strata, group, draw, fractions, wanted, class_names)[group]
     _check_sizes(np.bincount(label, minlength=n_classes), len(wanted), labels, class_names)
 
-    order = np.lexsort((np.arange(len(unique)), _draw(unique, seed), stratum, label))
+    order = np.lexsort((np.arange(len(unique)), draw, stratum, label))
     images = np.bincount(label, weights=sizes, minlength=n_classes).astype(np.int64)  # (K,)
     side = np.full(len(unique), TRAIN, dtype=np.int8)
     n_test = _shares(images, fractions[TEST])
@@ -128,7 +143,7 @@ def resplit(
     strata: NDArray[np.integer[Any]] | None = None,
     class_names: Sequence[str] | None = None,
 ) -> NDArray[np.int8]:
-    """Cut the whole set anew into train and test: one of R random splits, by seeds seed + r.
+    """Cut the whole set into train and test: one of R random splits, by seeds seed + r.
 
     Parameters and errors are those of :func:`cut`.
     """
@@ -142,23 +157,37 @@ def _lowest(values: NDArray[Any], group: NDArray[np.intp], n_groups: int) -> NDA
     return lowest
 
 
+def _highest(values: NDArray[Any], group: NDArray[np.intp], n_groups: int) -> NDArray[np.int64]:
+    highest = np.full(n_groups, -1)
+    np.maximum.at(highest, group, values.astype(np.int64))
+    return highest
+
+
 def _check_sizes(
     counts: NDArray[np.intp],
     needed: int,
     labels: NDArray[Any],
     class_names: Sequence[str] | None,
 ) -> None:
-    small = np.flatnonzero((counts < needed) & (np.bincount(labels, minlength=len(counts)) > 0))
-    if len(small):
-        names = [
-            f"{class_names[one] if class_names else one!s} ({counts[one]})"
-            for one in small.tolist()
-        ]
-        raise DataError(
-            f"Too few different images to be split: {few(names)}.",
-            expected=f"at least {needed} in every class, one for each of the {needed} splits",
-            todo="add images of that class, or take the class out",
-        )
+    images = np.bincount(labels, minlength=len(counts))
+    small = np.flatnonzero((counts < needed) & (images > 0))
+    if not len(small):
+        return
+    names, grouped = [], False
+    for one in small.tolist():
+        name = class_names[one] if class_names else str(one)
+        if images[one] >= needed:
+            grouped = True
+            names.append(f"{name} ({images[one]} images in {counts[one]} groups)")
+        else:
+            names.append(f"{name} ({counts[one]})")
+    raise DataError(
+        f"Too few different images to split: {few(names)}.",
+        expected=f"at least {needed} in every class, one for each of the {needed} splits"
+        + ("; images of equal bytes or of one group stay together" if grouped else ""),
+        todo="add images of that class, or remove the class"
+        + ("; GROUP=none splits without groups" if grouped else ""),
+    )
 
 
 def _shares(images: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
@@ -196,6 +225,84 @@ def _cut_class(
         ):
             side[member] = one
     return side
+
+
+def _cut_mixed(
+    labels: NDArray[np.integer[Any]],
+    strata: NDArray[np.integer[Any]] | None,
+    group: NDArray[np.intp],
+    draw: NDArray[np.uint64],
+    fractions: tuple[float, float, float],
+    wanted: list[int],
+    class_names: Sequence[str] | None,
+) -> NDArray[np.int8]:
+    """Sides (G,) of groups that hold several classes, each taken where it improves the shares."""
+    n_classes = int(labels.max(initial=-1)) + 1
+    stratum = np.zeros_like(labels) if strata is None else strata
+    cells, cell = np.unique(np.stack([labels, stratum]), axis=1, return_inverse=True)
+    # Number of images a group and cell: sorted pairs, since most groups have few of the cells.
+    pair, n_pair = np.unique(group * cells.shape[1] + cell.reshape(-1), return_counts=True)
+    ends = np.searchsorted(pair // cells.shape[1], np.arange(len(draw) + 1))
+    content = [(pair[a:b] % cells.shape[1], n_pair[a:b]) for a, b in itertools.pairwise(ends)]
+    label_of = cells[0]
+    classes = [set(label_of[at].tolist()) for at, _ in content]
+    _check_sizes(
+        np.bincount([one for of in classes for one in of], minlength=n_classes),
+        len(wanted),
+        labels,
+        class_names,
+    )
+    images = np.bincount(cell.reshape(-1), minlength=cells.shape[1])  # of each cell
+    sizes = np.array([count.sum() for _, count in content])
+    order = np.lexsort((np.arange(len(draw)), draw))
+    side = np.full(len(draw), TRAIN, dtype=np.int8)
+    for one in (TEST, VAL):
+        if one not in wanted:
+            continue
+        aim, total = images * fractions[one], len(labels) * fractions[one]
+        have, n_have = np.zeros(len(aim)), 0
+        for member in order.tolist():
+            if side[member] != TRAIN:
+                continue
+            at, count = content[member]
+            n = int(sizes[member])
+            change = np.sum(count * (2 * (have[at] - aim[at]) + count) / aim[at])
+            change += _TOTAL_WEIGHT * n * (2 * (n_have - total) + n) / total
+            if change < 0:
+                side[member] = one
+                have[at] += count
+                n_have += n
+    _fill(side, wanted, classes, sizes, draw, n_classes)
+    return side
+
+
+def _fill(
+    side: NDArray[np.int8],
+    wanted: list[int],
+    classes: list[set[int]],
+    sizes: NDArray[np.int64],
+    draw: NDArray[np.uint64],
+    n_classes: int,
+) -> None:
+    """Give each side a group of each class, as far as that takes no other side its last."""
+    have = np.zeros((3, n_classes), dtype=np.int64)  # groups a side and class
+    for member, of in enumerate(classes):
+        for one in of:
+            have[side[member], one] += 1
+    order = np.lexsort((draw, sizes)).tolist()
+    for goal in (TRAIN, *(one for one in (TEST, VAL) if one in wanted)):
+        for missing in np.flatnonzero(have[goal] == 0).tolist():
+            if have[goal, missing]:
+                continue
+            candidates = [m for m in order if missing in classes[m] and side[m] != goal]
+            safe = [m for m in candidates if all(have[side[m], one] > 1 for one in classes[m])]
+            if not safe and goal != TRAIN:
+                continue
+            for member in (safe or candidates)[:1]:
+                for one in classes[member]:
+                    have[side[member], one] -= 1
+                    have[goal, one] += 1
+                side[member] = goal
 
 
 def _draw(unique: NDArray[Any], seed: int) -> NDArray[np.uint64]:

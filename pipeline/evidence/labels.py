@@ -94,7 +94,7 @@ def find_mislabelled(
     suspect = (confident >= 0) & (confident != labels)
     suggested = np.where(suspect, confident, other_class(p, labels))
     score = label_margin(p, labels)
-    copies = _contradicting(labels, rows.groups)
+    copies = _contradicting(labels, np.unique(rows.sha256, return_inverse=True)[1])
     certain = np.zeros(len(labels), dtype=bool)
     certain[list(copies)] = True
     for row, others in copies.items():  # of the classes that its copies bear, the most probable

@@ -108,6 +108,7 @@ class Request:
                 "seed": self.data.seed,
                 "extra": self.extra,
             }
+            | ({"groups": self.manifest.groups_digest} if self.manifest.grouping else {})
         )
 
     def known(self) -> dict[str, Any] | None:

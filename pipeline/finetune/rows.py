@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,7 @@ def rows_of(
         split[good] = cut_val(
             manifest.labels[good],
             split[good],
-            manifest.sha256[good],
+            manifest.keys[good],
             data.seed,
             fraction=settings.val_fraction,
             strata=None if manifest.strata is None else manifest.strata[good],
@@ -97,7 +97,7 @@ def rows_of(
         kept = data.leaks == "keep"
         first = ", ".join(manifest.paths[i] for i in test[leaks][:5].tolist())
         warnings.append(
-            f"{leaks.sum()} test images are byte-identical to training images (leaks) and are "
+            f"{leaks.sum()} test images share bytes or group with training images (leaks) and are "
             f"{'kept in' if kept else 'left out of'} the test figure: "
             f"{first}{', ...' if leaks.sum() > 5 else ''}."
         )
@@ -107,12 +107,4 @@ def rows_of(
 
 def part_of(manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
     """Give the manifest of some rows only."""
-    return replace(
-        manifest,
-        paths=tuple(manifest.paths[i] for i in rows.tolist()),
-        sha256=manifest.sha256[rows],
-        labels=manifest.labels[rows],
-        split=manifest.split[rows],
-        extra={name: column[rows] for name, column in manifest.extra.items()},
-        strata=None if manifest.strata is None else manifest.strata[rows],
-    )
+    return manifest.take(rows)

@@ -214,6 +214,7 @@ class _Run:
                 "labels": manifest.labels.tolist(),
                 "rows": [rows.train.tolist(), rows.val.tolist(), rows.test.tolist()],
             }
+            | ({"groups": manifest.groups_digest} if manifest.grouping else {})
         )
 
     @property

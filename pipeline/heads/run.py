@@ -53,7 +53,9 @@ class Rows:
     labels : int32 (N,)
         Indices into the class names.
     groups : int64 (N,)
-        Equal for byte-identical images.
+        Equal for images of one group: of equal bytes, or of one thing.
+    keys : S64 (N,)
+        Keys of the groups, which random splits are cut by.
     split : int8 (N,)
         Index into ``SPLITS``.
     strata : int32 (N,) or None
@@ -66,12 +68,13 @@ class Rows:
     sha256: NDArray[np.bytes_]
     labels: NDArray[np.int32]
     groups: NDArray[np.int64]
+    keys: NDArray[np.bytes_]
     split: NDArray[np.int8]
     strata: NDArray[np.int32] | None
     weight: NDArray[np.float64] | None
 
     def leaks(self) -> NDArray[np.bool_]:
-        """Test rows (N,) whose bytes are in train or val too."""
+        """Test rows (N,) whose group is in train or val too."""
         test = self.split == TEST
         leaks: NDArray[np.bool_] = test & np.isin(self.groups, self.groups[~test])
         return leaks
@@ -92,6 +95,7 @@ def rows_of(manifest: Manifest, codes: Codes) -> Rows:
         sha256=codes.sha256,
         labels=manifest.labels[kept],
         groups=manifest.groups[kept],
+        keys=manifest.keys[kept],
         split=manifest.split[kept],
         strata=None if manifest.strata is None else manifest.strata[kept],
         weight=None if weight is None else np.asarray(weight[kept], np.float64),
@@ -185,6 +189,7 @@ class _Shared:
         """Name a run; whatever is not as by default adds a digest."""
         digest = self.codes.path.stem.rpartition("-")[2]
         other = as_dict(self.settings, affects="bytes") | {"leaks": self.data.leaks}
+        other |= {"group": self.data.group} if self.data.group else {}
         usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
         for free in ("methods", "splits", "seeds"):
             other.pop(free), usual.pop(free)
@@ -220,6 +225,7 @@ class _Shared:
                 "leaks": self.data.leaks,
                 "seed": seed,
             }
+            | ({"groups": self.manifest.groups_digest} if self.manifest.grouping else {})
         )
 
 
@@ -231,7 +237,7 @@ def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
     fraction = float(np.mean(rows.split == TEST))
     split = resplit(
         rows.labels,
-        rows.sha256,
+        rows.keys,
         fraction,
         seed,
         strata=rows.strata,
@@ -285,7 +291,7 @@ def _fitted(
         what = "left out of" if shared.data.leaks == "drop" else "kept in"
         first = ", ".join(rows.paths[i] for i in np.flatnonzero(leaks)[:5].tolist())
         warnings.append(
-            f"{leaks.sum()} test images are byte-identical to training images (leaks) and are "
+            f"{leaks.sum()} test images share bytes or group with training images (leaks) and are "
             f"{what} the test figure: {first}{', ...' if leaks.sum() > 5 else ''}."
         )
 
