@@ -29,7 +29,7 @@ def _svm(data_root: Path, cache: Path) -> dict[str, Any]:
     data = DataSettings(data="hotdog", offline=True)
     manifest = load_manifest(data, places)
     codes = extract(manifest, data, CodesSettings(), MachineSettings(), places).codes
-    train = codes.split == b"train"
+    train = codes.split == "train"
     return dict(bench_svm(codes.matrix()[train], codes.labels[train]))
 
 

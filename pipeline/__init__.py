@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .codes.reader import open_codes
-    from .predict import Classifier, CodesTransformer
+    from .predict import Classifier, CodesClassifier, CodesTransformer, load_network
 
-__all__ = ["Classifier", "CodesTransformer", "__version__", "open_codes"]
+__all__ = [
+    "Classifier",
+    "CodesClassifier",
+    "CodesTransformer",
+    "__version__",
+    "load_network",
+    "open_codes",
+]
 __version__ = "0.1.0"
 
 _WHERE = {
     "Classifier": ".predict.classifier",
+    "CodesClassifier": ".predict.estimator",
     "CodesTransformer": ".predict.transformer",
+    "load_network": ".predict.network",
     "open_codes": ".codes.reader",
 }
 

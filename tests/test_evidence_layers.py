@@ -65,7 +65,7 @@ def test_every_layer_is_probed_in_the_order_of_the_network(data, made):
 
 def test_figures_are_those_of_scikit_learn_on_the_same_folds(data, made):
     manifest, codes = data
-    train = codes.split == b"train"
+    train = codes.split == "train"
     labels = codes.labels[train]
     folds, _ = cut_folds(
         labels, manifest.groups[train], folds=5, seed=0, class_names=manifest.class_names

@@ -12,6 +12,7 @@ from cnn_codes import CodesTransformer
 from cnn_codes.backbones.onnx_engine import OnnxEngine
 from cnn_codes.codes.reader import open_codes
 from cnn_codes.errors import BackboneError, ImageError, SettingsError
+from cnn_codes.predict.source import user_cache
 from conftest import SMALL, StageOne
 from numpy.typing import NDArray
 from PIL import Image
@@ -243,13 +244,40 @@ def test_wrong_settings_are_refused_at_fit(
         small.fit(["a.jpg"])
 
 
-def test_without_a_cache_codes_last_as_long_as_the_process(
-    cache: Path, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_default_cache_is_the_user_s_and_nothing_is_made_in_the_current_folder(
+    backbones: Path, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    home, here = tmp_path / "home", tmp_path / "here"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    here.mkdir()
+    monkeypatch.chdir(here)
+    cache = user_cache()
+    cache.mkdir(parents=True)
+    assert cache.is_relative_to(home)
+    (cache / "backbones").symlink_to(backbones)
     transformer = CodesTransformer(
-        "test_efficientnet", weights="none", size=32, cache=None, engine="torch", device="cpu"
+        "test_efficientnet", weights="none", size=32, engine="torch", device="cpu"
     )
     assert np.array_equal(transformer.transform(paths[:2]), transformer.transform(paths[:2]))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache"]
-    assert not (cache / "transformer").exists()
+    assert list(here.iterdir()) == []
+    assert list((cache / "transformer").iterdir())
+    transformer.set_params(cache="named").transform(paths[:2])
+    assert [path.name for path in here.iterdir()] == ["named"]
+
+
+def test_no_session_is_opened_again(
+    small: CodesTransformer, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, start = [], OnnxEngine.__init__
+
+    def counted(engine: OnnxEngine, path: Path, **options: Any) -> None:
+        opened.append(path)
+        start(engine, path, **options)
+
+    monkeypatch.setattr(OnnxEngine, "__init__", counted)
+    for path in paths[:4]:
+        small.transform(path)
+        clone(small).fit([path]).transform([path])
+    assert len(opened) == 1
+    small.set_params(size=48).transform(paths[:1])
+    assert len(opened) == 2

@@ -130,9 +130,9 @@ class Codes:
         return np.asarray(self.contents.array("images/label"))
 
     @cached_property
-    def split(self) -> NDArray[np.bytes_]:
-        """``train``, ``val`` or ``test`` as bytes, (n_images,)."""
-        return np.asarray(self.contents.array("images/split"))
+    def split(self) -> NDArray[np.str_]:
+        """``train``, ``val`` or ``test``, (n_images,)."""
+        return np.char.decode(np.asarray(self.contents.array("images/split")), "ascii", "replace")
 
     @property
     def row_digest(self) -> NDArray[np.uint64]:

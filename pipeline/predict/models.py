@@ -32,7 +32,7 @@ from ..progress import Progress, silent
 from ..settings import CodesSettings, MachineSettings, from_mapping
 from .runs import Run
 
-__all__ = ["HeadModel", "Model", "NetworkModel", "load_model"]
+__all__ = ["HeadModel", "Model", "NetworkModel", "kind_of", "load_model"]
 
 _KIND_LIMIT_BYTES = 64 * 2**20
 
@@ -186,7 +186,7 @@ def load_model(
         The network's weights are not here, or are others.
     """
     description = run.file(".model.json")
-    if _kind(description) == "network":
+    if kind_of(description) == "network":
         if weights:
             raise SettingsError(
                 f"{run.name} is a fine-tuned network, which brings its own weights.",
@@ -198,8 +198,8 @@ def load_model(
     )
 
 
-def _kind(path: Path) -> str:
-    """Say what a description is of; the loaders refuse whatever is wrong with it."""
+def kind_of(path: Path) -> str:
+    """Give a description's kind, ``head`` or ``network``; the loaders refuse what is wrong."""
     try:
         if path.stat().st_size > _KIND_LIMIT_BYTES:
             return ""

@@ -198,7 +198,7 @@ def _training_rows(run: Run, codes: Codes) -> NDArray[np.int64]:
     A run on a random split of its own has other test images than the data set: those it wrote
     predictions for. A leaked image is in train too, and so stays.
     """
-    training = codes.split != b"test"
+    training = codes.split != "test"
     try:
         tested = set(read_predictions(run.file(".predictions.csv")).paths)
     except ResultError:  # the two model files alone: the split is the data set's
@@ -206,9 +206,9 @@ def _training_rows(run: Run, codes: Codes) -> NDArray[np.int64]:
     if tested:
         training = np.array([path not in tested for path in codes.paths])
     if "val" in (run.splits or ()):  # it chose the settings, and trained nothing
-        training &= codes.split != b"val"
+        training &= codes.split != "val"
     rows = np.flatnonzero(training)
-    rows = rows[np.argsort(codes.split[rows] == b"test", kind="stable")]  # paths in train first
+    rows = rows[np.argsort(codes.split[rows] == "test", kind="stable")]  # paths in train first
     _, first = np.unique(codes.sha256[rows], return_index=True)
     return np.sort(rows[first])
 
