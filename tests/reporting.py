@@ -176,7 +176,7 @@ def _compare(made: Made, runs: list[list[dict[str, Any]]], splits: int) -> None:
     found = aligned_predictions([every[0]["found"] for every in runs])
     n_test = len(found[0].labels)
     pairs = (
-        judge_pairs(found)
+        judge_pairs([[one] for one in found])
         if splits == 1
         else judge_splits([one["values"] for one in entries], n_train=24, n_test=n_test, rope=0.01)
     )

@@ -1,4 +1,4 @@
-"""The comparison as a whole: identical splits, one table, words that follow from the numbers."""
+"""The comparison: identical splits, one table, sentences that follow from the numbers."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cnn_codes.compare.judge import best_of, mark
+from cnn_codes.compare.judge import best_of, judge_splits, mark
 from cnn_codes.compare.words import comparison_table, sentences
 from cnn_codes.results.runs import read_predictions, read_record
 from conftest import Command
@@ -116,7 +116,8 @@ def _pair(a: int, b: int, difference: float, p: float) -> dict[str, Any]:
     return {
         "a": a, "b": b, "difference": difference, "ci95": [difference - 0.01, difference + 0.01],
         "p": p, "p_holm": p, "images_for_one_point": 1900, "only_a": 5, "only_b": 3,
-        "macro_f1_ci95": None, "auroc_ci95": None,
+        "macro_f1_ci95": None, "auroc_ci95": None, "log_loss_ci95": None, "test": "mcnemar",
+        "alpha": 0.05, "at_most": {"a": 0.031, "b": 0.012}, "seed_share": None, "n_groups": None,
     }  # fmt: skip
 
 
@@ -125,27 +126,67 @@ def _judged(entries: list[dict[str, Any]], pairs: list[dict[str, Any]]) -> dict[
     return {"entries": entries, "pairs": pairs, "n_test": 400, "n_splits": 1, "rope": 0.01}
 
 
-def test_words_say_that_nothing_can_be_shown_and_what_would_be_needed() -> None:
+def test_no_significant_difference_comes_with_a_bound_and_what_would_be_needed() -> None:
     entries = [_entry("svm", 0.93), _entry("finetune", 0.94, log_loss=0.2)]
     said = " ".join(sentences(_judged(entries, [_pair(0, 1, -0.01, 0.6)])))
-    assert "No difference can be shown with 400 test images" in said
-    assert "about 1,900 test images would be needed" in said
+    assert "svm is not significantly different from the best (exact McNemar, \u03b1 = 0.05" in said
+    assert "svm at most 3.1 points worse (95 % confidence)" in said
+    assert "about 1,900 test images are needed; there are 400" in said
     assert "better than" not in said
     assert [one["alike"] for one in entries] == [True, False]
 
 
-def test_words_say_that_a_difference_is_shown() -> None:
+def test_words_say_that_a_difference_is_significant() -> None:
     entries = [_entry("svm", 0.80), _entry("finetune", 0.94)]
     record = _judged(entries, [_pair(0, 1, -0.14, 1e-6)])
     said = " ".join(sentences(record))
-    assert "It is better than svm" in said
+    assert "It is significantly better than svm" in said
     assert "1e-06" in said
-    assert "14.0 points" in said or "No difference" not in said
+    assert "Significantly worse: svm by 14.0 points (13.0 to 15.0)" in said
+    assert "not significantly" not in said
     assert [one["alike"] for one in entries] == [False, False]
     table = comparison_table(record).splitlines()
     assert len(table) == 3
     assert table[2].startswith("*")
     assert not table[1].startswith(("*", "~"))
+
+
+def test_another_figure_is_only_named_where_its_adjusted_interval_excludes_0() -> None:
+    entries = [_entry("svm", 0.94, auroc=0.9), _entry("finetune", 0.93, auroc=0.99)]
+    pair = _pair(0, 1, 0.01, 0.6)
+    record = _judged(entries, [pair])
+    assert not any("AUROC" in text for text in sentences(record))
+    record["pairs"] = [pair | {"auroc_ci95": [-0.14, -0.02]}]
+    (said,) = (text for text in sentences(record) if "AUROC" in text)
+    assert "finetune is significantly better (0.990 against 0.900" in said
+    assert "adjusted for 1 pair and 3 figures" in said
+    lower = [one | {"log_loss": loss} for one, loss in zip(entries, (0.3, 0.1), strict=True)]
+    record = _judged(lower, [pair | {"log_loss_ci95": [0.1, 0.3]}])
+    assert any("By log-loss, finetune" in text for text in sentences(record))
+
+
+def test_the_seeds_share_is_said() -> None:
+    entries = [_entry("svm", 0.93), _entry("finetune", 0.94)]
+    pair = _pair(0, 1, -0.01, 0.6) | {"test": "seeds", "seed_share": 0.27}
+    said = " ".join(sentences(_judged(entries, [pair])))
+    assert "bootstrap over seeds and images" in said
+    assert "due to the training seeds: 27 % (svm)" in said
+
+
+def test_two_splits_are_not_tested_and_the_sentence_says_so() -> None:
+    entries = [_entry(m, a, accuracy_ci95=None, accuracy_sd=0.01, values=[a, a])
+               for m, a in (("svm", 0.93), ("finetune", 0.94))]  # fmt: skip
+    values = [one["values"] for one in entries]
+    pairs = judge_splits(values, n_train=300, n_test=100, rope=0.01)
+    record = _judged(entries, pairs) | {"n_splits": 2}
+    said = " ".join(sentences(record))
+    assert "No test is made: 2 splits" in said
+    assert "SPLITS=10" in said
+    assert "significant" not in said
+    assert "100 %" not in said
+    table = comparison_table(record)
+    assert "sd (binomial se)" in table
+    assert "0.0100 (0.0" in table
 
 
 def test_of_equally_accurate_methods_the_lower_log_loss_is_best() -> None:

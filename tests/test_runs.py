@@ -211,7 +211,7 @@ def test_two_runs_side_by_side_show_what_differs_and_the_paired_test(results):
     paired = found["paired"]
     assert (paired["only_a"], paired["only_b"], paired["n_shared"]) == (only_a, only_b, 120)
     assert paired["p"] == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
-    assert f"A alone is right on {only_a}" in found["sentences"][0]
+    assert f"only A is correct on {only_a}" in found["sentences"][0]
     assert ("accuracy", hits[0].mean(), hits[1].mean()) in found["figures"]
 
 
@@ -230,7 +230,7 @@ def test_a_clear_difference_is_said_to_be_one(tmp_path):
     a_run(tmp_path, "softmax", found=said(0, skill=0))
     listing = list_runs(tmp_path)
     texts = side_by_side(find("softmax", listing), find("svm", listing))["sentences"]
-    assert texts[1] == "B is the more accurate (5 % level)."
+    assert texts[1] == "B is significantly more accurate (\u03b1 = 0.05)."
 
 
 def test_without_shared_images_there_is_no_paired_test_but_a_reason(results):

@@ -1,67 +1,124 @@
-"""Intervals for the difference of two figures that have no closed form: AUROC and macro-F1.
+"""Bootstrap intervals of every figure, over images or over groups of images.
 
 All methods are measured on the same resampled sets of test images, so that what is hard about an
-image is hard for all of them and cancels in the differences.
+image is hard for all of them and cancels in the differences. Where images belong to groups
+(patients, modules), whole groups are resampled: images of one group are not independent.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtr, ndtri, stdtrit
 
-from ..results.predictions import Predictions
+from ..errors import ResultError
+from ..results.metrics import wilson_interval
 
-__all__ = ["FIGURES", "interval", "resampled", "resamples"]
+__all__ = [
+    "FIGURES",
+    "figure_intervals",
+    "interval",
+    "resampled",
+    "resamples",
+    "simultaneous",
+]
 
-FIGURES = ("accuracy", "macro_f1", "auroc")
+FIGURES = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "auroc",
+    "average_precision",
+    "log_loss",
+    "brier",
+)
 SAMPLES = 2000
 LEAST_SAMPLES = 400
 MOST_CELLS = 400_000_000  # samples x images x classes: a few seconds a method
 BLOCK_CELLS = 4_000_000
+LEVEL = 0.95
+CLIP = float(np.finfo(np.float64).eps)
 
 
-def resamples(n_images: int, *, n_classes: int = 2, seed: int = 0) -> NDArray[np.int32]:
+def resamples(
+    n_images: int,
+    *,
+    groups: NDArray[np.generic] | None = None,
+    n_classes: int = 2,
+    seed: int = 0,
+) -> NDArray[np.int32]:
     """Draw resampled sets of the images: how often each image is in each set.
+
+    Parameters
+    ----------
+    n_images : int
+        N.
+    groups : (N,), optional
+        The group of each image: G groups are drawn with replacement, each with all its images
+        (the cluster bootstrap). By default images are drawn.
+    n_classes : int
+        Of the predictions that will be measured: many classes mean fewer samples.
+    seed : int
+        Of the draws.
 
     Returns
     -------
     int32 (B, n_images)
-        Rows sum to `n_images`. B is 2,000, or fewer (at least 400) where images and classes are
-        many.
+        Without groups, rows sum to `n_images`. B is 2,000, or fewer (at least 400) where images
+        and classes are many.
+
+    References
+    ----------
+    Efron 1979; Davison and Hinkley 1997, section 3.8, for groups.
     """
     n_samples = min(SAMPLES, max(LEAST_SAMPLES, MOST_CELLS // (n_images * n_classes)))
     random = np.random.default_rng(seed)
+    index = np.arange(n_images)
+    if groups is not None:
+        if groups.shape != (n_images,):
+            raise ResultError(
+                f"Groups of shape {groups.shape} for {n_images} images.",
+                expected="one group per image",
+            )
+        index = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    n_units = int(index.max()) + 1
     counts = np.empty((n_samples, n_images), np.int32)
     for row in counts:
-        row[:] = np.bincount(random.integers(0, n_images, n_images), minlength=n_images)
+        row[:] = np.bincount(random.integers(0, n_units, n_units), minlength=n_units)[index]
     return counts
 
 
-def resampled(found: Predictions, counts: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
-    """Measure the predictions on each resampled set.
+def resampled(
+    labels: NDArray[np.integer], probabilities: NDArray[np.float64], counts: NDArray[np.int32]
+) -> dict[str, NDArray[np.float64]]:
+    """Measure predictions on each resampled set.
 
     Parameters
     ----------
-    found : Predictions
-        Of N images, K classes.
+    labels : integer (N,)
+        True classes, 0 to K - 1.
+    probabilities : float64 (N, K)
+        Rows sum to 1.
     counts : int32 (B, N)
-        From :func:`resamples`.
+        From :func:`resamples`; no row all 0.
 
     Returns
     -------
     dict of str to float64 (B,)
-        ``accuracy``, ``macro_f1``, ``auroc`` as
-        :func:`~cnn_codes.results.metrics.measure` has them; NaN for
-        the AUROC of a set in which it is undefined.
+        The figures of :data:`FIGURES` as :func:`~cnn_codes.results.metrics.measure` has them
+        (average precision as scikit-learn: of the last of two classes, the mean over the classes
+        that occur of several); NaN where one is undefined.
     """
     n_samples, n_images = counts.shape
-    labels, p = found.labels.astype(np.int64), found.probabilities
+    y, p = labels.astype(np.int64), probabilities
     k = p.shape[1]
-    predicted = found.predicted
-    true_of = labels[:, None] == np.arange(k)  # (N, K)
-    called_as = predicted[:, None] == np.arange(k)
+    true_of = y[:, None] == np.arange(k)  # (N, K)
+    called_as = p.argmax(axis=1)[:, None] == np.arange(k)
+    own = np.clip(p[np.arange(n_images), y], CLIP, 1 - CLIP)
+    losses = np.stack([-np.log(own), ((p - true_of) ** 2).sum(axis=1) / 2], axis=1)  # (N, 2)
     out = {name: np.empty(n_samples) for name in FIGURES}
     columns = (1,) if k == 2 else tuple(range(k))
     orders = [np.argsort(p[:, c], kind="stable") for c in columns]
@@ -69,46 +126,178 @@ def resampled(found: Predictions, counts: NDArray[np.int32]) -> dict[str, NDArra
     for start in range(0, n_samples, step):
         rows = slice(start, start + step)
         w = counts[rows].astype(np.float64)  # (b, N)
+        total = w.sum(axis=1)
         hits = w @ (true_of & called_as).astype(np.float64)  # (b, K)
         support = w @ true_of.astype(np.float64)
         called = w @ called_as.astype(np.float64)
-        out["accuracy"][rows] = hits.sum(axis=1) / n_images
+        out["accuracy"][rows] = hits.sum(axis=1) / total
+        recall = np.divide(hits, support, out=np.zeros_like(hits), where=support > 0)
+        out["balanced_accuracy"][rows] = recall.sum(axis=1) / (support > 0).sum(axis=1)
         size = support + called
         f1 = np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
         out["macro_f1"][rows] = f1.sum(axis=1) / (size > 0).sum(axis=1)
-        areas = np.stack(
-            [
-                _areas(w[:, order], true_of[order, c], p[order, c])
-                for c, order in zip(columns, orders, strict=True)
-            ]
-        )  # (J, b)
-        known = np.isfinite(areas)
-        total = np.where(known, areas, 0.0).sum(axis=0)
-        n_known = known.sum(axis=0)
-        out["auroc"][rows] = np.where(n_known > 0, total / np.maximum(n_known, 1), math.nan)
+        out["log_loss"][rows], out["brier"][rows] = (w @ losses).T / total
+        areas, precisions = np.empty((2, len(columns), len(w)))  # (J, b)
+        for at, (c, order) in enumerate(zip(columns, orders, strict=True)):
+            areas[at], precisions[at] = _areas(w[:, order], true_of[order, c], p[order, c])
+        out["auroc"][rows] = _known_mean(areas)
+        out["average_precision"][rows] = _known_mean(precisions)
     return out
+
+
+def _known_mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the first axis of what is not NaN; NaN where all are."""
+    known = np.isfinite(values)
+    n_known = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    mean: NDArray[np.float64] = np.where(n_known > 0, total / np.maximum(n_known, 1), math.nan)
+    return mean
 
 
 def _areas(
     w: NDArray[np.float64], positive: NDArray[np.bool_], score: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Area under the operating curve for each row of weights (b, N) of images by rising score."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """AUROC and average precision for each row of weights (b, N) of images by rising score."""
     starts = np.flatnonzero(np.diff(score, prepend=-np.inf) > 0)  # of runs of equal scores
     up = np.add.reduceat(w * positive, starts, axis=1)  # (b, G)
     down = np.add.reduceat(w * ~positive, starts, axis=1)
     below = np.cumsum(down, axis=1) - down
-    pairs = up.sum(axis=1) * down.sum(axis=1)
+    n_up, n_down = up.sum(axis=1), down.sum(axis=1)
     wins = (up * (below + down / 2)).sum(axis=1)
-    areas: NDArray[np.float64] = np.divide(
-        wins, pairs, out=np.full(len(w), math.nan), where=pairs > 0
-    )
-    return areas
+    areas = _over(wins, n_up * n_down)
+    found = np.cumsum(up[:, ::-1], axis=1)  # positives at or above each score
+    called = found + np.cumsum(down[:, ::-1], axis=1)
+    precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+    return areas, _over((up[:, ::-1] * precision).sum(axis=1), n_up)
 
 
-def interval(values: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float] | None:
-    """Give the percentile interval of the values that are finite; None where none is."""
+def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Quotient, NaN where the divisor is 0."""
+    out: NDArray[np.float64] = np.divide(a, b, out=np.full(len(a), math.nan), where=b > 0)
+    return out
+
+
+def interval(
+    values: NDArray[np.float64], *, level: float = LEVEL, n_units: int | None = None
+) -> tuple[float, float] | None:
+    """Percentile interval of the resampled values that are finite.
+
+    Parameters
+    ----------
+    values : float64 (B,)
+        From :func:`resampled`.
+    level : float
+        Coverage, in (0, 1).
+    n_units : int, optional
+        How many images, or groups, were resampled: with few of them the plain percentile
+        interval is too short, and its quantiles are moved outwards by the factor between the
+        normal and Student's distribution, sqrt(n / (n - 1)) t / z (Hesterberg 2015).
+
+    Returns
+    -------
+    tuple of float or None
+        None where nothing is finite or there is one unit only.
+    """
     known = values[np.isfinite(values)]
-    if not len(known):
+    if not len(known) or n_units == 1:
         return None
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
+    share = (1 - level) / 2
+    if n_units is not None:
+        wide = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, share))
+        share = float(ndtr(wide))
+    low, high = np.quantile(known, [share, 1 - share])
     return float(low), float(high)
+
+
+def figure_intervals(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    groups: NDArray[np.generic] | None = None,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, tuple[float, float] | None]:
+    """Confidence interval of every figure, over images or over groups.
+
+    Parameters
+    ----------
+    labels : integer (N,)
+        True classes, 0 to K - 1.
+    probabilities : float (N, K)
+        Rows sum to 1.
+    groups : (N,), optional
+        The group of each image; then groups are the units.
+    level : float
+        Coverage, in (0, 1).
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict of str to (float, float) or None
+        By the names of :data:`FIGURES`. That of the accuracy is never shorter than Wilson's for
+        independent images. None where all resamples give the same value, as at an AUROC of
+        exactly 1: they say nothing then.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
+    counts = resamples(len(y), groups=groups, n_classes=p.shape[1], seed=seed)
+    n_units = len(y) if groups is None else len(np.unique(groups))
+    out: dict[str, tuple[float, float] | None] = {}
+    for name, values in resampled(y, p, counts).items():
+        ends = interval(values, level=level, n_units=n_units)
+        out[name] = ends if ends and ends[0] < ends[1] else None
+    hits = int((p.argmax(axis=1) == y).sum())
+    low, high = wilson_interval(hits, len(y), z=-float(ndtri((1 - level) / 2)))
+    ends = out["accuracy"] if groups is not None else None
+    if groups is not None and n_units == 1:
+        low, high = 0.0, 1.0  # one group says nothing of others
+    out["accuracy"] = (min(low, ends[0]), max(high, ends[1])) if ends else (low, high)
+    return out
+
+
+def simultaneous(
+    differences: Mapping[str, float],
+    samples: Mapping[str, NDArray[np.float64]],
+    *,
+    n_units: int,
+    level: float = LEVEL,
+) -> dict[str, tuple[float, float] | None]:
+    """Intervals of several differences that hold together: the single-step max-t bootstrap.
+
+    Parameters
+    ----------
+    differences : mapping of str to float
+        As measured; each key is one figure of one pair of methods.
+    samples : mapping of str to float64 (B,)
+        The same on each resampled set; NaN where undefined.
+    n_units : int
+        Images or groups that were resampled.
+    level : float
+        Probability that all intervals hold, in (0, 1).
+
+    Returns
+    -------
+    dict of str to (float, float) or None
+        None where a difference is undefined or does not vary.
+
+    References
+    ----------
+    Westfall and Young 1993; Romano and Wolf 2005.
+    """
+    able = {
+        name: float(np.nanstd(found, ddof=1))
+        for name, found in samples.items()
+        if np.isfinite(found).sum() > 1 and math.isfinite(differences[name])
+    }
+    able = {name: error for name, error in able.items() if error > 0}
+    out: dict[str, tuple[float, float] | None] = dict.fromkeys(samples)
+    if not able or n_units < 2:
+        return out
+    deviations = [np.abs(samples[name] - differences[name]) / able[name] for name in able]
+    largest = np.nanmax(np.nan_to_num(np.stack(deviations), nan=0.0), axis=0)  # (B,)
+    tail = (1 - level) / 2
+    factor = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, tail) / ndtri(tail))
+    reach = factor * max(float(np.quantile(largest, level)), -float(ndtri(tail)))
+    for name, error in able.items():
+        out[name] = differences[name] - reach * error, differences[name] + reach * error
+    return out

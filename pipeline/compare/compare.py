@@ -87,7 +87,8 @@ def compare(job: Job, networks: Sequence[Network], settings: CompareSettings) ->
     if job.splits == 1:
         found = [read_predictions(job.folder / f"{one['run']}.predictions.csv") for one in entries]
         shared = aligned_predictions(found)
-        pairs, n_test = judge_pairs(shared, seed=job.data.seed), len(shared[0].labels)
+        pairs = judge_pairs([[one] for one in shared], seed=job.data.seed)
+        n_test = len(shared[0].labels)
     else:
         first = read_record(job.folder / f"{entries[0]['run']}.json")["splits"]
         n_train = sum(sum(first[key].values()) for key in ("train", "val") if key in first)

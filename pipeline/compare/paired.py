@@ -1,7 +1,7 @@
-"""Two methods on the same test images: whether the difference is real, and what would show it.
+"""Two methods on the same test images: is the difference significant, and what would show it.
 
 Every function takes counts, hits or probabilities of the same images in the same order. Only
-images on which exactly one of two methods is right tell anything of their difference.
+images on which exactly one of two methods is correct (discordant images) bear on the difference.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr, betaincinv, ndtri
 
 from ..errors import ResultError
 
@@ -21,9 +21,12 @@ __all__ = [
     "difference_interval",
     "discordance",
     "holm",
+    "holm_levels",
     "mcnemar",
     "power",
+    "rate_limit",
     "required_images",
+    "split_variance",
 ]
 
 ALPHA = 0.05
@@ -35,12 +38,12 @@ EXACT_BELOW = 20_000  # discordant images; beyond, the normal approximation is a
 
 @dataclass(frozen=True)
 class Discordance:
-    """On how many of `n` images two methods differ in being right.
+    """On how many of `n` images exactly one of two methods is correct.
 
     Attributes
     ----------
     only_a, only_b : int
-        Images that the first alone, and the second alone, called rightly.
+        Images that only the first, and only the second, classified correctly.
     n : int
         All test images.
     """
@@ -51,7 +54,7 @@ class Discordance:
 
     @property
     def rate(self) -> float:
-        """Share of the images on which exactly one is right, 0 to 1."""
+        """Share of discordant images, 0 to 1."""
         return (self.only_a + self.only_b) / self.n
 
     @property
@@ -61,21 +64,21 @@ class Discordance:
 
 
 def discordance(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Discordance:
-    """Count the images (N,) that exactly one of two methods called rightly."""
+    """Count the images (N,) that exactly one of two methods classified correctly."""
     if a.shape != b.shape or a.ndim != 1 or not len(a):
         raise ResultError(
-            f"Hits of shapes {a.shape} and {b.shape}.", expected="one flag an image, for both"
+            f"Hits of shapes {a.shape} and {b.shape}.", expected="one flag per image, for both"
         )
     return Discordance(int(np.sum(a & ~b)), int(np.sum(b & ~a)), len(a))
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Exact two-sided McNemar test: the probability of a split as uneven, were both equally good.
+    """Exact two-sided McNemar test of equal accuracy.
 
     Parameters
     ----------
     only_a, only_b : int
-        Images that one method alone called rightly; at least 0.
+        Images that only one method classified correctly; at least 0.
 
     Returns
     -------
@@ -95,12 +98,13 @@ def mcnemar(only_a: int, only_b: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p for the number of tests, so that all together err with the level of one (Holm 1979).
+    """Adjust p-values for the number of tests by Holm's procedure (1979).
 
     Returns
     -------
     list of float
-        In the order given: each compared with the level itself decides as Holm's procedure does.
+        In the order given. Rejecting those of at most alpha errs at all with probability at most
+        alpha.
     """
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
     adjusted = [0.0] * len(p_values)
@@ -111,8 +115,51 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def holm_levels(p_values: Sequence[float], *, alpha: float = ALPHA) -> list[float]:
+    """Give the level that each test was held to by Holm's procedure.
+
+    Returns
+    -------
+    list of float
+        In the order given: alpha / (m - rank) for a test that rejects, and for all others the
+        level of the step at which the procedure stopped.
+    """
+    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    levels = [alpha] * len(p_values)
+    stopped: float | None = None
+    for rank, at in enumerate(order):
+        level = alpha / (len(p_values) - rank)
+        if stopped is None and p_values[at] > level:
+            stopped = level
+        levels[at] = level if stopped is None else stopped
+    return levels
+
+
+def rate_limit(found: Discordance, *, level: float = 0.95) -> float:
+    """One-sided upper confidence limit of the rate of discordant images, in (0, 1].
+
+    References
+    ----------
+    Clopper and Pearson 1934.
+    """
+    count = found.only_a + found.only_b
+    if count >= found.n:
+        return 1.0
+    return float(betaincinv(count + 1, found.n - count, level))
+
+
+def split_variance(found: Discordance) -> float:
+    """Variance of the difference of two accuracies on the same images, above 0.
+
+    One image is added to each discordant cell, as in :func:`difference_interval`, so that it is
+    not 0 where the methods agree on every image.
+    """
+    a, b, n = found.only_a + 1, found.only_b + 1, found.n + 2
+    return max((a + b) / n - ((a - b) / n) ** 2, 1 / n) / n
+
+
 def difference_interval(found: Discordance, *, level: float = 0.95) -> tuple[float, float]:
-    """Interval for the difference of two accuracies on the same images.
+    """Confidence interval of the difference of two accuracies on the same images.
 
     Parameters
     ----------
@@ -127,8 +174,8 @@ def difference_interval(found: Discordance, *, level: float = 0.95) -> tuple[flo
 
     References
     ----------
-    Bonett and Price 2012: Wald's interval after one image was added to each discordant cell;
-    near its nominal coverage from small samples on, where Wald's own is not.
+    Bonett and Price 2012: Wald's interval after one image is added to each discordant cell. Its
+    coverage is close to nominal in small samples too.
     """
     z = float(ndtri((1 + level) / 2))
     a, b, n = found.only_a + 1, found.only_b + 1, found.n + 2
@@ -140,14 +187,14 @@ def difference_interval(found: Discordance, *, level: float = 0.95) -> tuple[flo
 def power(
     n_images: int, discordant_rate: float, difference: float, *, alpha: float = ALPHA
 ) -> float:
-    """Probability that the exact McNemar test shows a difference that is there.
+    """Power of the exact McNemar test.
 
     Parameters
     ----------
     n_images : int
         Test images.
     discordant_rate : float
-        Share of images on which exactly one method is right, in (0, 1].
+        Share of discordant images, in (0, 1].
     difference : float
         True difference of the accuracies, in (0, `discordant_rate`].
     alpha : float
@@ -164,7 +211,7 @@ def power(
     m = np.arange(low, high + 1)
     below = bdtr(m, n_images, discordant_rate)
     weight = np.diff(below, prepend=float(bdtr(low - 1, n_images, discordant_rate)) if low else 0.0)
-    critical = _critical(m, alpha)  # reject at so many or fewer for the worse method; -1: never
+    critical = _critical(m, alpha)  # reject at this count or fewer; -1: never
     share = (discordant_rate + difference) / (2 * discordant_rate)
     safe = np.maximum(critical, 0)
     rejected = bdtr(safe, m, 1 - share) + bdtr(safe, m, share)
@@ -191,13 +238,12 @@ def required_images(
     alpha: float = ALPHA,
     wanted: float = POWER,
 ) -> int:
-    """Give the number of test images with which the exact McNemar test shows a difference.
+    """Give the number of test images that the exact McNemar test needs for a wanted power.
 
     Parameters
     ----------
     discordant_rate : float
-        Share of images on which exactly one of the methods is right; where it is below
-        `difference`, the least it can be, `difference` itself, takes its place.
+        Share of discordant images. It cannot be below `difference`, which replaces a lower one.
     difference : float
         True difference of the accuracies, in (0, 1].
     alpha : float
@@ -208,12 +254,12 @@ def required_images(
     Returns
     -------
     int
-        Two significant digits up: more would pretend to know the rate better than one can.
+        Rounded up to two significant digits: the rate is known no better.
 
     References
     ----------
-    Connor 1987 gives the normal approximation, which is where the exact search starts (and, with
-    more than 20,000 discordant images, ends).
+    Connor 1987 gives the normal approximation. The exact search starts from it, and with more than
+    20,000 discordant images it is the result.
     """
     if not 0 < difference <= 1 or not 0 <= discordant_rate <= 1:
         raise ResultError(

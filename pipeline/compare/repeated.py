@@ -1,7 +1,7 @@
-"""Two methods over repeated random splits: tests that know that the splits overlap.
+"""Two methods over repeated random splits: tests corrected for the overlap of the splits.
 
 Training sets of random splits share most of their images, so the differences are correlated and
-an ordinary t-test finds differences that are not there (Dietterich 1998).
+an ordinary t-test rejects too often (Dietterich 1998).
 """
 
 from __future__ import annotations
@@ -15,28 +15,40 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from ..errors import ResultError
+from .paired import Discordance, split_variance
 
-__all__ = ["Corrected", "Posterior", "corrected_t", "correlated_posterior", "signed_rank"]
+__all__ = [
+    "FEWEST_SPLITS",
+    "Corrected",
+    "Posterior",
+    "corrected_t",
+    "correlated_posterior",
+    "signed_rank",
+]
 
+FEWEST_SPLITS = 3  # two differences leave one degree of freedom to estimate their variance with
 SAMPLES = 50_000
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """What the corrected resampled t-test found.
+    """Result of the corrected resampled t-test.
 
     Attributes
     ----------
     mean, error : float
         Mean difference and its corrected standard error.
     t : float
-        Their quotient; 0 where all differences are 0, infinite where they are all equal.
+        Their quotient.
     df : int
         Degrees of freedom, splits less one.
     p : float
         Two-sided.
     ci95 : tuple of float
-        For the mean difference.
+        Confidence interval of the mean difference.
+    floored : bool
+        Whether the binomial variance of a split was larger than that of the differences, and was
+        used.
     """
 
     mean: float
@@ -45,6 +57,11 @@ class Corrected:
     df: int
     p: float
     ci95: tuple[float, float]
+    floored: bool
+
+    def limit(self, level: float) -> float:
+        """One-sided upper confidence limit of the mean difference."""
+        return self.mean + float(stdtrit(self.df, level)) * self.error
 
 
 @dataclass(frozen=True)
@@ -61,48 +78,72 @@ def _checked(differences: Sequence[float] | NDArray[np.float64], least: int) -> 
     if d.ndim != 1 or len(d) < least or not np.isfinite(d).all():
         raise ResultError(
             f"Differences of shape {d.shape}, or not finite.",
-            expected=f"one finite number a split, at least {least}",
+            expected=f"one finite number per split, at least {least}",
         )
     return d
 
 
 def corrected_t(
-    differences: Sequence[float] | NDArray[np.float64], *, n_train: int, n_test: int
+    differences: Sequence[float] | NDArray[np.float64],
+    *,
+    n_train: int,
+    n_test: int,
+    least_variance: float | None = None,
 ) -> Corrected:
     """Corrected resampled t-test on the differences of two methods over random splits.
 
     Parameters
     ----------
     differences : float (R,)
-        One a split, at least 2.
+        Of the accuracies, one per split, at least 3.
     n_train, n_test : int
-        Images a split, at least 1.
+        Images of a split, at least 1.
+    least_variance : float, optional
+        The variance of the differences is not taken to be below this: a few equal differences
+        would otherwise have none, and the test an infinite t. The mean over the splits of
+        :func:`~cnn_codes.compare.paired.split_variance`; by default its least value for these
+        differences.
+
+    Raises
+    ------
+    ResultError
+        Fewer than 3 differences, or not finite.
 
     References
     ----------
     Nadeau and Bengio 2003: the variance of the mean is (1/R + n_test/n_train) times that of
     the differences.
     """
-    d = _checked(differences, 2)
+    d = _checked(differences, FEWEST_SPLITS)
     mean, df = float(d.mean()), len(d) - 1
-    error = math.sqrt((1 / len(d) + n_test / n_train) * float(d.var(ddof=1)))
-    if error <= 1e-12 * max(1.0, abs(mean)):  # all equal, but for rounding
-        t = 0.0 if abs(mean) < 1e-12 else math.copysign(math.inf, mean)
-        return Corrected(mean, 0.0, t, df, 1.0 if t == 0 else 0.0, (mean, mean))
+    floor = _least_variance(d, n_test) if least_variance is None else least_variance
+    spread = float(d.var(ddof=1))
+    error = math.sqrt((1 / len(d) + n_test / n_train) * max(spread, floor))
     half = float(stdtrit(df, 0.975)) * error
     t = mean / error
     p = min(1.0, 2 * float(stdtr(df, -abs(t))))
-    return Corrected(mean, error, t, df, p, (mean - half, mean + half))
+    return Corrected(mean, error, t, df, p, (mean - half, mean + half), spread < floor)
+
+
+def _least_variance(d: NDArray[np.float64], n_test: int) -> float:
+    """Binomial variance of a split if the methods disagree on no more images than they must."""
+    images = np.rint(np.abs(d) * n_test).astype(int).tolist()
+    return float(np.mean([split_variance(Discordance(m, 0, n_test)) for m in images]))
 
 
 def correlated_posterior(
-    differences: Sequence[float] | NDArray[np.float64], *, n_train: int, n_test: int, rope: float
+    differences: Sequence[float] | NDArray[np.float64],
+    *,
+    n_train: int,
+    n_test: int,
+    rope: float,
+    least_variance: float | None = None,
 ) -> Posterior:
-    """Bayesian correlated t-test: how likely each of the three is, given the splits.
+    """Bayesian correlated t-test: posterior probabilities of the three regions.
 
     Parameters
     ----------
-    differences, n_train, n_test
+    differences, n_train, n_test, least_variance
         As :func:`corrected_t`.
     rope : float
         Differences of at most this size count as none, at least 0.
@@ -112,12 +153,9 @@ def correlated_posterior(
     Corani and Benavoli 2015; Benavoli et al. 2017: the posterior of the mean difference is
     Student's, with the location, scale and degrees of freedom of the corrected t-test.
     """
-    found = corrected_t(differences, n_train=n_train, n_test=n_test)
-    if found.error == 0:
-        worse, better = float(found.mean < -rope), float(found.mean > rope)
-    else:
-        worse = float(stdtr(found.df, (-rope - found.mean) / found.error))
-        better = float(stdtr(found.df, (found.mean - rope) / found.error))
+    found = corrected_t(differences, n_train=n_train, n_test=n_test, least_variance=least_variance)
+    worse = float(stdtr(found.df, (-rope - found.mean) / found.error))
+    better = float(stdtr(found.df, (found.mean - rope) / found.error))
     return Posterior(worse, max(0.0, 1 - worse - better), better)
 
 
@@ -131,8 +169,8 @@ def signed_rank(
 ) -> Posterior:
     """Bayesian signed-rank test with a region of practical equivalence.
 
-    It takes the differences as independent, which those of data sets are and those of splits of
-    one set are not: over splits it is too sure, and :func:`correlated_posterior` decides.
+    It assumes independent differences. Those of different data sets are, those of splits of one
+    set are not: over splits it is overconfident, and :func:`correlated_posterior` decides.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from ..errors import ResultError
 from ..results.records import FIGURES
 from ..runs.columns import flattened
 from ..runs.listing import Run
+
+if TYPE_CHECKING:
+    from .paired import Discordance
 
 __all__ = ["side_by_side"]
 
@@ -21,7 +24,7 @@ _LEVEL = 0.05
 
 
 def side_by_side(a: Run, b: Run) -> dict[str, Any]:
-    """Set two runs side by side.
+    """Compare two runs setting by setting, and test whether one is better.
 
     Returns
     -------
@@ -30,7 +33,7 @@ def side_by_side(a: Run, b: Run) -> dict[str, Any]:
         interrupted training); ``differences``: title to list of (name, a's, b's) of what is not
         equal, for ``settings``, ``splits``, ``chosen``, ``times_s``, ``versions`` and
         ``machine``; ``equal``: title to the number of names on which both agree; ``warnings``:
-        those of a alone and of b alone; ``paired``: what McNemar's test says on the shared test
+        those of a alone and of b alone; ``paired``: McNemar's test on the shared test
         images, or None; ``sentences``.
     """
     figures = [(name, a.columns[name], b.columns[name]) for name in ("on", "n_images", *FIGURES)]
@@ -75,7 +78,7 @@ def _of(run: Run, key: str) -> dict[str, Any]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Say what the run is of, and with which settings."""
+    """Give what the run is of, and its settings."""
     own = {key: run.columns[key] for key in _IDENTITY}
     asked = {key: value for key, value in _of(run, "settings").items() if key not in _SAID}
     return own | asked
@@ -86,9 +89,9 @@ def _chosen(run: Run) -> dict[str, Any]:
 
 
 def _paired(a: Run, b: Run) -> dict[str, Any]:
-    """Judge the two on the test images that both have."""
+    """Test the two on the test images that both have."""
     from .judge import aligned_predictions
-    from .paired import difference_interval, discordance, mcnemar, required_images
+    from .paired import difference_interval, discordance, mcnemar, rate_limit, required_images
 
     if a.record["data"] != b.record["data"]:
         raise ResultError(f"{a.record['data']} and {b.record['data']} are different data sets.")
@@ -111,26 +114,40 @@ def _paired(a: Run, b: Run) -> dict[str, Any]:
         "difference": split.difference,
         "difference_ci95": difference_interval(split),
         "p": mcnemar(split.only_a, split.only_b),
-        "images_for_one_point": required_images(split.rate),
+        "images_for_one_point": required_images(rate_limit(split)),
+        "at_most": _at_most(split),
     }
+
+
+def _at_most(split: Discordance) -> float:
+    """One-sided 95 % limit of how much worse the less accurate run may be."""
+    from .paired import difference_interval
+
+    low, high = difference_interval(split, level=1 - 2 * _LEVEL)
+    return max(0.0, high if split.difference >= 0 else -low)
 
 
 def _sentences(found: Mapping[str, Any]) -> list[str]:
     n = found["n_shared"]
     low, high = found["difference_ci95"]
-    whole = found["n_a"] == found["n_b"] == n
-    of = "" if whole else f" that both have ({found['n_a']:,} and {found['n_b']:,} in all)"
+    same = found["n_a"] == found["n_b"] == n
+    of = "" if same else f" that both have ({found['n_a']:,} and {found['n_b']:,} in total)"
     points = 100 * found["difference"]
     said = [
-        f"On the {n:,} test images{of}, A alone is right on {found['only_a']:,} and B alone on "
-        f"{found['only_b']:,}: a difference of {points:+.2f} points (A less B; 95 % interval "
-        f"{100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p = {found['p']:.3g}."
+        f"On the {n:,} test images{of}, only A is correct on {found['only_a']:,} and only B on "
+        f"{found['only_b']:,}: a difference of {points:+.2f} points (A minus B; 95 % confidence "
+        f"interval {100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p = {found['p']:.3g}."
     ]
-    if found["p"] < _LEVEL:
-        said.append(f"{'A' if points > 0 else 'B'} is the more accurate (5 % level).")
+    better, other = ("A", "B") if points >= 0 else ("B", "A")
+    if found["p"] <= _LEVEL:
+        said.append(f"{better} is significantly more accurate (\u03b1 = {_LEVEL:g}).")
         return said
-    needed = found["images_for_one_point"]
-    text = "No difference can be shown (5 % level)"
-    if needed > n:
-        text += f"; about {needed:,} test images would be needed to see one point (power 80 %)"
-    return [*said, text + "."]
+    said.append(
+        f"The difference is not significant (\u03b1 = {_LEVEL:g}): {other} is at most "
+        f"{100 * found['at_most']:.1f} points worse than {better} (95 % confidence)."
+    )
+    said.append(
+        f"To detect a difference of one point (power 80 %, upper 95 % limit of the rate of "
+        f"disagreement), about {found['images_for_one_point']:,} test images are needed."
+    )
+    return said

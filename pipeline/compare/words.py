@@ -1,4 +1,4 @@
-"""What the numbers of a comparison say, in sentences and as a table; every word follows from them.
+"""A comparison in sentences and as a table; every word follows from the record's numbers.
 
 Takes the comparison's record alone, so that a report can say the same.
 """
@@ -10,9 +10,27 @@ from typing import Any
 
 from ..results.tables import aligned
 
-__all__ = ["comparison_table", "label", "listed", "sentences"]
+__all__ = [
+    "LEGEND",
+    "binomial_error",
+    "comparison_table",
+    "label",
+    "listed",
+    "sentences",
+    "tests_made",
+]
 
-LEGEND = "* best; ~ not to be told from the best"
+ALPHA = 0.05
+LEGEND = (
+    f"* highest accuracy; ~ not significantly different from it (Holm-adjusted, \u03b1 = {ALPHA:g})"
+)
+TESTS = {
+    "mcnemar": "exact McNemar",
+    "sign_flip": "exact sign-flip test over groups",
+    "seeds": "bootstrap over seeds and images",
+    "corrected_t": "corrected resampled t-test",
+}
+_FIGURES = {"macro_f1": "macro-F1", "auroc": "AUROC", "log_loss": "log-loss"}
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -24,13 +42,18 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     if len(entries) == 1:
         return said
     of_best = {pair["a"] + pair["b"] - best: pair for pair in pairs if best in _ends(pair)}
+    if any(pair["p_holm"] is None for pair in of_best.values()):
+        return [*said, _untested(record), *_cost(entries, names, best, [], of_best)]
     alike = [at for at, one in enumerate(entries) if one["alike"]]
     behind = [at for at in of_best if at not in alike]
-    said.append(_verdict(record, names, of_best, alike, behind, best))
-    if alike and record["n_splits"] == 1:
-        said.append(_needed(record, of_best, alike, best, names))
-    if behind and alike:
+    said.append(_verdict(names, pairs, of_best, alike, behind))
+    if behind:
         said.append(_margins(of_best, behind, names, best))
+    if alike:
+        said.append(_bounds(of_best, alike, names, best))
+    if alike and record["n_splits"] == 1:
+        said.append(_needed(record, of_best, alike, names))
+    said += _seeds(of_best, names)
     if record["n_splits"] > 1:
         said += _posteriors(record, of_best, names, best)
     said += _cost(entries, names, best, alike, of_best)
@@ -49,6 +72,15 @@ def listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def tests_made(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Name the tests of these pairs: ``exact McNemar``."""
+    kinds = dict.fromkeys(pair.get("test", "mcnemar") for pair in pairs)
+    found = [TESTS[kind] for kind in TESTS if kind in kinds]
+    groups = {pair.get("n_groups") for pair in pairs} - {None}
+    text = "; ".join(found)
+    return f"{text}; {groups.pop():,} groups" if groups else text
+
+
 def _ends(pair: Mapping[str, Any]) -> tuple[int, int]:
     return pair["a"], pair["b"]
 
@@ -57,66 +89,94 @@ def _first(
     record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], names: list[str], best: int
 ) -> str:
     one = entries[best]
-    of = f"Of {len(entries)} methods, " if len(entries) > 1 else ""
-    if record["n_splits"] > 1:
-        text = (
-            f"{of}{names[best]} has the highest mean accuracy over {record['n_splits']} random "
-            f"splits: {_percent(one['accuracy'])} (standard deviation "
-            f"{100 * one['accuracy_sd']:.1f} points, {one['n_test']:,} test images each)."
+    n_test, n_splits = f"{one['n_test']:,} test images", record["n_splits"]
+    if n_splits > 1:
+        what = f"mean accuracy over {n_splits} random splits"
+        figure = (
+            f"{_percent(one['accuracy'])} (standard deviation {100 * one['accuracy_sd']:.1f} "
+            f"points; {n_test} per split, whose binomial standard error is "
+            f"{100 * binomial_error(one['accuracy'], one['n_test']):.1f} points)"
         )
     else:
         low, high = one["accuracy_ci95"]
-        text = (
-            f"{of}{names[best]} is the most accurate on the {one['n_test']:,} test images: "
-            f"{_percent(one['accuracy'])} (95 % interval {100 * low:.1f} to {100 * high:.1f})."
+        what = f"accuracy on the {n_test}"
+        figure = (
+            f"{_percent(one['accuracy'])} (95 % confidence interval {100 * low:.1f} to "
+            f"{100 * high:.1f})"
         )
-    return text if of else text.replace("is the most accurate", "was measured")
+    if len(entries) == 1:
+        return f"{names[best]} has a {what} of {figure}.".replace("a accuracy", "an accuracy")
+    return f"Of {len(entries)} methods, {names[best]} has the highest {what}: {figure}."
+
+
+def binomial_error(accuracy: float, n: int) -> float:
+    """Give the standard error of an accuracy on n independent images, above 0.
+
+    Of (hits + 2) / (n + 4), as Agresti and Coull 1998 have it.
+    """
+    rate = (accuracy * n + 2) / (n + 4)
+    return float((rate * (1 - rate) / (n + 4)) ** 0.5)
+
+
+def _untested(record: Mapping[str, Any]) -> str:
+    n = record["n_splits"]
+    return (
+        f"No test is made: {n} splits leave too little to estimate a variance from, and at least "
+        "3 are needed. SPLITS=10 would give a test."
+    )
 
 
 def _verdict(
-    record: Mapping[str, Any],
     names: list[str],
+    pairs: Sequence[Mapping[str, Any]],
     of_best: Mapping[int, Mapping[str, Any]],
     alike: list[int],
     behind: list[int],
-    best: int,
 ) -> str:
-    n_pairs = len(record["pairs"])
-    several = f", Holm over {n_pairs} pairs" if n_pairs > 1 else ""
-    single = record["n_splits"] == 1
-    test = "exact McNemar" if single else "corrected resampled t-test"
+    adjusted = "Holm-adjusted " if len(pairs) > 1 else ""
+    test = f"{adjusted}{tests_made(list(of_best.values()))}, \u03b1 = {ALPHA:g}"
     if not alike:
         others = "every other method" if len(behind) > 1 else names[behind[0]]
         worst = max(of_best[at]["p_holm"] for at in behind)
-        return f"It is better than {others} ({test}{several}: p at most {_p(worst)})."
-    images = f" with {record['n_test']:,} test images" if single else ""
+        return f"It is significantly better than {others} ({test}; p at most {_p(worst)})."
     against = listed([names[at] for at in alike])
-    text = f"No difference can be shown{images} between it and {against} ({test}{several}"
-    return text + (", 5 % level)." if behind else f", smallest p {_p(_least(of_best, alike))}).")
+    differ = "is" if len(alike) == 1 else "are"
+    least = min(of_best[at]["p_holm"] for at in alike)
+    return (
+        f"{against} {differ} not significantly different from the best ({test}; smallest p "
+        f"{_p(least)})."
+    )
 
 
-def _least(of_best: Mapping[int, Mapping[str, Any]], alike: list[int]) -> float:
-    return float(min(of_best[at]["p_holm"] for at in alike))
+def _bounds(
+    of_best: Mapping[int, Mapping[str, Any]], alike: list[int], names: list[str], best: int
+) -> str:
+    """Say how much worse a method without a significant difference may still be."""
+    parts = []
+    for at in alike:
+        pair = of_best[at]
+        worst = pair["at_most"]["b" if pair["a"] == best else "a"]
+        parts.append(f"{names[at]} at most {100 * worst:.1f} points worse")
+    several = f", adjusted for {len(of_best)} comparisons" if len(of_best) > 1 else ""
+    return f"Compared with the best: {listed(parts)} (95 % confidence{several})."
 
 
 def _needed(
     record: Mapping[str, Any],
     of_best: Mapping[int, Mapping[str, Any]],
     alike: list[int],
-    best: int,
     names: list[str],
 ) -> str:
     needed = sorted((of_best[at]["images_for_one_point"], names[at]) for at in alike)
     (low, nearest), (high, furthest) = needed[0], needed[-1]
-    range_ = f"about {low:,}" if low == high else f"about {low:,} (against {nearest})"
+    level = min(of_best[at]["alpha"] for at in alike)
+    range_ = f"about {low:,} test images"
     if low != high:
-        range_ += f" to {high:,} (against {furthest})"
-    there = record["n_test"]
-    if high <= there:
-        return f"One point would be seen with {range_} test images; there are {there:,}."
+        range_ = f"about {low:,} (against {nearest}) to {high:,} test images (against {furthest})"
     return (
-        f"To see one point of difference (power 80 %, 5 % level), {range_} test images would be "
-        f"needed; there are {there:,}."
+        f"To detect a difference of one point (power 80 %, \u03b1 = {level:.2g}"
+        f"{' after Holm' if level < ALPHA else ''}, upper 95 % limit of the rate of disagreement), "
+        f"{range_} are needed; there are {record['n_test']:,}."
     )
 
 
@@ -129,7 +189,7 @@ def _margins(
         parts.append(
             f"{names[at]} by {100 * mean:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
         )
-    return f"It is better than {listed(parts)}."
+    return f"Significantly worse: {listed(parts)}; 95 % confidence intervals, unadjusted."
 
 
 def _signed(pair: Mapping[str, Any], first: int) -> tuple[float, float, float]:
@@ -140,23 +200,46 @@ def _signed(pair: Mapping[str, Any], first: int) -> tuple[float, float, float]:
     return -pair["difference"], -high, -low
 
 
+def _seeds(of_best: Mapping[int, Mapping[str, Any]], names: list[str]) -> list[str]:
+    """Say how much of the variance of the differences is due to the seeds."""
+    found = [
+        (names[at], pair["seed_share"])
+        for at, pair in of_best.items()
+        if pair.get("seed_share") is not None
+    ]
+    if not found:
+        return []
+    parts = listed([f"{100 * share:.0f} % ({name})" for name, share in found])
+    return [
+        "Share of the variance of the difference from the best that is due to the training seeds: "
+        f"{parts}."
+    ]
+
+
 def _posteriors(
     record: Mapping[str, Any],
     of_best: Mapping[int, Mapping[str, Any]],
     names: list[str],
     best: int,
 ) -> list[str]:
-    """Say which methods are, as likely as not, practically as good as the best."""
+    """Give the probability that each method is practically equivalent to the best."""
     rope = 100 * record["rope"]
     parts = []
     for at, pair in of_best.items():
         equal = pair["posterior"]["equal"]
         better = pair["posterior"]["better" if pair["a"] == best else "worse"]
-        parts.append(f"{names[at]} {equal:.0%} (better by more: {better:.0%})")
+        parts.append(
+            f"{names[at]} {_chance(equal)} (the best is better by more: {_chance(better)})"
+        )
     return [
         f"Probability that the difference from {names[best]} is within {rope:g} points (Bayesian "
         f"correlated t-test): {listed(parts)}."
     ]
+
+
+def _chance(value: float) -> str:
+    """Write a probability; none is exactly 0 or 1."""
+    return "< 1 %" if value < 0.005 else "> 99 %" if value > 0.995 else f"{100 * value:.0f} %"
 
 
 def _cost(
@@ -166,47 +249,55 @@ def _cost(
     alike: list[int],
     of_best: Mapping[int, Mapping[str, Any]],
 ) -> list[str]:
-    """Name the cheapest of those that cannot be told from the best."""
+    """Name the cheapest of those that do not differ significantly from the best."""
     if not alike:
         return []
     cost = [_seconds(one) for one in entries]
     cheapest = min([best, *alike], key=lambda at: cost[at])
     if cheapest == best:
-        return [f"{names[best]} is also the cheapest of these: {_duration(cost[best])} in all."]
+        return [f"{names[best]} is also the cheapest of these: {_duration(cost[best])} in total."]
     mean, low, high = _signed(of_best[cheapest], best)
     return [
         f"The cheapest of these is {names[cheapest]}: {_duration(cost[cheapest])} for codes and "
-        f"fit, against {_duration(cost[best])} for {names[best]}, which adds {100 * mean:.1f} "
-        f"points ({100 * low:.1f} to {100 * high:.1f})."
+        f"fit, against {_duration(cost[best])} for {names[best]}, whose accuracy is "
+        f"{100 * mean:.1f} points higher (95 % confidence interval {100 * low:.1f} to "
+        f"{100 * high:.1f})."
     ]
 
 
 def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> list[str]:
-    """Say where another figure names another best, and surely so."""
+    """Say where another figure has another best, and significantly so."""
     said = []
-    entries = record["entries"]
-    for key, word in (("auroc", "AUROC"), ("macro_f1", "macro-F1")):
+    entries, n_pairs = record["entries"], len(record["pairs"])
+    for key, word in _FIGURES.items():
         values = [one[key] for one in entries]
         if any(value is None for value in values):
             continue
-        first = max(range(len(values)), key=lambda at: values[at])
+        sign = -1 if key == "log_loss" else 1
+        first = max(range(len(values)), key=lambda at: sign * values[at])
         if first == best:
             continue
         pair = next(pair for pair in record["pairs"] if {*_ends(pair)} == {first, best})
         ends = pair.get(f"{key}_ci95")
-        if ends and (ends[0] > 0 or ends[1] < 0):
-            said.append(
-                f"By {word}, {names[first]} is better ({values[first]:.3f} against "
-                f"{values[best]:.3f}; the bootstrap interval of the difference excludes 0)."
-            )
+        if not ends or ends[0] <= 0 <= ends[1]:
+            continue
+        if (ends[0] > 0) != (sign * (1 if pair["a"] == first else -1) > 0):
+            continue
+        said.append(
+            f"By {word}, {names[first]} is significantly better ({values[first]:.3f} against "
+            f"{values[best]:.3f}; bootstrap, adjusted for {n_pairs} "
+            f"{'pair' if n_pairs == 1 else 'pairs'} and {len(_FIGURES)} figures)."
+        )
     return said
 
 
 def comparison_table(record: Mapping[str, Any]) -> str:
-    """Lay the comparison out as an aligned plain-text table, one line a method and network."""
+    """Format the comparison as an aligned text table, one line per method and network."""
     entries = record["entries"]
     several = len({one["model"] for one in entries}) > 1
-    header = ["", "method", *(["model"] if several else []), "accuracy", "95% interval"]
+    single = record["n_splits"] == 1
+    spread = "95% interval" if single else "sd (binomial se)"
+    header = ["", "method", *(["model"] if several else []), "accuracy", spread]
     header += ["macro-F1", "AUROC", "log-loss", "ECE", "codes s", "fit s", "predict s"]
     header += ["images/s", "MB", "trained"]
     lines = [header]
@@ -235,7 +326,10 @@ def _interval(one: Mapping[str, Any]) -> str:
     if one["accuracy_ci95"]:
         low, high = one["accuracy_ci95"]
         return f"{low:.3f} to {high:.3f}"
-    return f"± {one['accuracy_sd']:.4f}" if one.get("accuracy_sd") is not None else "-"
+    if one.get("accuracy_sd") is None:
+        return "-"
+    error = binomial_error(one["accuracy"], one["n_test"])
+    return f"{one['accuracy_sd']:.4f} ({error:.4f})"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -29,7 +29,7 @@ __all__ = ["as_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
 _LEADING = re.compile(r"^(\s*\d*)([-+=#.)])")
-_MARKS = {"best": " (best)", "alike": " (level with the best)"}
+_MARKS = {"best": " (best)", "alike": " (not significantly different from the best)"}
 
 
 def as_markdown(report: Report) -> str:

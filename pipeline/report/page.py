@@ -36,7 +36,7 @@ from .pictures import Thumbnail
 
 __all__ = ["as_html"]
 
-_MARKS = {"best": "best", "alike": "level"}
+_MARKS = {"best": "best", "alike": "not significantly different"}
 _SHADES = 10
 
 

@@ -1,0 +1,152 @@
+"""Two methods trained with several seeds: how much of the difference is images, how much seeds.
+
+One trained network is one draw of its seed. A test on one seed compares two fitted networks; to
+compare two methods, the seeds must vary too. Seeds and images (or groups of images) are
+resampled together, and the variance of the difference is split between them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from ..errors import ResultError
+from .flips import group_sums, sign_flip
+
+__all__ = ["Seeded", "rescaled_seeds", "seeded_difference"]
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """Difference of two methods over seeds and images.
+
+    Attributes
+    ----------
+    difference : float
+        Mean accuracy of the first less that of the second.
+    error : float
+        Standard error, over seeds and images.
+    df : float
+        Degrees of freedom (Satterthwaite 1946).
+    p : float
+        Two-sided.
+    seed_share : float
+        Share of the variance that is due to the seeds, 0 to 1.
+    """
+
+    difference: float
+    error: float
+    df: float
+    p: float
+    seed_share: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Two-sided confidence interval of the difference, in [-1, 1]."""
+        half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
+        return max(-1.0, self.difference - half), min(1.0, self.difference + half)
+
+
+def rescaled_seeds(n_seeds: int, n_samples: int, *, seed: int = 0) -> NDArray[np.float64]:
+    """Weights of resampled seeds, (B, S); rows sum to 1.
+
+    With few seeds the plain bootstrap understates their variance by (S - 1) / S; the deviations
+    of the weights are scaled up by the square root of its inverse (Rao and Wu 1988). One seed
+    always has the weight 1.
+    """
+    if n_seeds == 1:
+        return np.ones((n_samples, 1))
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_samples)
+    scale = math.sqrt(n_seeds / (n_seeds - 1))
+    weights: NDArray[np.float64] = 1 / n_seeds + scale * (drawn / n_seeds - 1 / n_seeds)
+    return weights
+
+
+def seeded_difference(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    counts: NDArray[np.int32],
+    *,
+    groups: NDArray[np.generic] | None = None,
+    seed: int = 0,
+) -> Seeded:
+    """Compare two methods by a bootstrap over seeds and images.
+
+    Parameters
+    ----------
+    a, b : bool (S_a, N), (S_b, N)
+        Which images each seed of each method classified correctly. A method whose fit is not
+        random has one row.
+    counts : int32 (B, N)
+        Resampled images or groups, from :func:`~cnn_codes.compare.bootstrap.resamples`.
+    groups : (N,), optional
+        The group of each image, as it was resampled.
+    seed : int
+        Of the draws of seeds.
+
+    Returns
+    -------
+    Seeded
+        The p-value is the larger of that of Student's t over both and that of the exact sign-flip
+        test of the images, seeds averaged: few discordant images are not normal.
+
+    Raises
+    ------
+    ResultError
+        Shapes that do not agree.
+
+    Notes
+    -----
+    The standard error is that of the resampled differences, and at least the root of the sum of
+    the binomial variance of the images and of the variance between seeds. The seeds' variance is
+    s_a^2 / S_a + s_b^2 / S_b, with s^2 the sample variance of the accuracies over the seeds.
+
+    References
+    ----------
+    Owen 2007, *The pigeonhole bootstrap*, on resampling two crossed factors; Bouthillier et al.
+    2021 on seeds as a source of variance in benchmarks.
+    """
+    if a.ndim != 2 or b.ndim != 2 or not a.shape[1] == b.shape[1] == counts.shape[1]:
+        raise ResultError(
+            f"Hits of shapes {a.shape} and {b.shape}, resamples {counts.shape}.",
+            expected="(seeds, images) twice and (resamples, images), of the same images",
+        )
+    difference = float(a.mean() - b.mean())
+    total = counts.sum(axis=1).astype(np.float64)
+    sampled, by_seed = np.zeros(len(total)), 0.0
+    parts: list[tuple[float, int]] = []  # variance and degrees of freedom of each source
+    for sign, hits, salt in ((1, a, 0), (-1, b, 1)):
+        n_seeds = len(hits)
+        each = (counts @ hits.T.astype(np.float64)) / total[:, None]  # (B, S)
+        weights = rescaled_seeds(n_seeds, len(total), seed=2 * seed + salt)
+        sampled += sign * (each * weights).sum(axis=1)
+        if n_seeds > 1:
+            own = float(hits.mean(axis=1).var(ddof=1)) / n_seeds
+            by_seed += own
+            parts.append((own, n_seeds - 1))
+    images = max(_binomial(a, b), float(sampled.var(ddof=1)) - by_seed)
+    n_units = a.shape[1] if groups is None else len(np.unique(groups))
+    parts.append((images, n_units - 1))
+    variance = images + by_seed
+    df = variance**2 / sum(part**2 / max(free, 1) for part, free in parts)
+    error = math.sqrt(variance)
+    p = 2 * float(stdtr(df, -abs(difference) / error))
+    # In units of 1 / (S_a S_b) image, so that the sign-flip test is exact.
+    scaled = a.sum(axis=0, dtype=np.int64) * len(b) - b.sum(axis=0, dtype=np.int64) * len(a)
+    sums, _ = group_sums(scaled, groups)
+    return Seeded(
+        difference, error, df, min(1.0, max(p, sign_flip(sums, seed=seed))), by_seed / variance
+    )
+
+
+def _binomial(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Variance of the seeds' mean difference if images were independent, above 0."""
+    d = a.mean(axis=0) - b.mean(axis=0)  # (N,)
+    n = len(d) + 2
+    # As in paired.split_variance: one more image on which each alone is correct.
+    mean = float(d.sum()) / n
+    return max((float((d**2).sum()) + 2) / n - mean**2, 1 / n) / n
