@@ -22,7 +22,8 @@ SETTINGS := DATA SEED OFFLINE STRICT LEAKS GROUP DATA_ROOT CACHE RESULTS \
 	BALANCE AUGMENT TRUNK_VIEWS TRUNK DISK NORMALISE VAL_FRACTION CHOOSE PATIENCE REFIT TUNE PHASES \
 	MODELS ROPE SIZES DRAWS TRAINED_DRAWS SHARE SHOWN GALLERY PICTURES EVIDENCE \
 	WHERE SORT LIMIT AGAINST EXPORT \
-	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST
+	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST \
+	HOST PORT TOKEN
 quote = '$(subst ','\'',$(1))'
 typed = $(filter command,$(origin $(1)))
 # What stands on make's command line is handed on too, so that a misspelt name is answered.
@@ -42,7 +43,7 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict verify test check bench clean clean-results clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict serve verify test check bench clean clean-results clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -102,6 +103,9 @@ report: $(READY) ## one HTML file with all that is known of DATA, and the same i
 	@$(stage)
 
 predict: $(READY) ## classify new images: IMAGES=<folder, file, glob, list, .zip> RUN=<run>
+	@$(stage)
+
+serve: $(READY) ## predict over HTTP, with a page: RUN=<run>[,<run>...] PORT=8000
 	@$(stage)
 
 labels: $(READY) ## list the images whose label is likely to be wrong

@@ -23,6 +23,7 @@ __all__ = [
     "CompareSettings",
     "CurveSettings",
     "DataSettings",
+    "DoorSettings",
     "FinetuneSettings",
     "FitSettings",
     "HeadSettings",
@@ -34,6 +35,7 @@ __all__ = [
     "PredictSettings",
     "ReportSettings",
     "RunsSettings",
+    "ServeSettings",
     "as_dict",
     "from_mapping",
     "setting",
@@ -406,6 +408,38 @@ class PredictSettings:
             if not 0 <= value <= high:  # NaN too
                 bounds = f"0 to {high}" if high != _UNLIMITED else "at least 0"
                 raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoorSettings:
+    """Where a server listens, and whom it lets in."""
+
+    host: str = setting(
+        "127.0.0.1", "address to listen on; any but this machine's own needs TOKEN", affects="place"
+    )
+    port: int = setting(8000, "port to listen on; 0: a free one", affects="place")
+    token: str = setting(
+        "", "what clients must show: 'Authorization: Bearer TOKEN'; '@file' reads it from a file",
+        affects="place",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Refuse ports that do not exist."""
+        if not 0 <= self.port <= 65535:
+            raise SettingsError(f"PORT={self.port}.", expected="0 to 65535")
+        if not self.host:
+            raise SettingsError("HOST is empty.", expected="an address", todo="HOST=127.0.0.1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(DoorSettings):
+    """Which runs are served, and where."""
+
+    run: tuple[str, ...] = setting(
+        (), "runs with commas, each a path or name, or NAME=RUN to name it; the first is the "
+        "default", affects="place",
+    )  # fmt: skip
+    offline: bool = setting(False, "fetch nothing", affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)

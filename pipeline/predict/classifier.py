@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backbones.preprocess import Preprocessing, Views
 from ..codes.stream import Batch, Stream
 from ..errors import ImageError
 from ..progress import Progress, silent
@@ -133,6 +134,76 @@ class Classifier:
             progress=progress,
         )
         return cls(found, model, workers=machine.workers)
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether :meth:`score` gains from several threads: the engine uses one core a call."""
+        return self._model.engine.concurrent
+
+    @property
+    def batch_images(self) -> int:
+        """Images a call of :meth:`score` that suit the engine."""
+        return max(1, self._model.engine.batch // self._model.views.count)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are read: as in training."""
+        return self._model.preprocessing
+
+    @property
+    def views(self) -> Views:
+        """Which views are taken of an image: as in training."""
+        return self._model.views
+
+    @property
+    def views_shape(self) -> tuple[int, int, int, int]:
+        """Shape (V, size, size, 3) of the views of one image."""
+        size = self._model.preprocessing.size
+        return self._model.views.count, size, size, 3
+
+    @property
+    def trained_data(self) -> str | None:
+        """The setting DATA of the run: a registered name or a path; None where not recorded."""
+        try:
+            return str((self._run.record or {})["provenance"]["settings"]["data"])
+        except (KeyError, TypeError):
+            return None
+
+    def score(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        neighbours: Neighbours | None = None,
+        n_nearest: int = 1,
+    ) -> list[Outcome]:
+        """Give an outcome for each image whose views are at hand; a server's way in.
+
+        Parameters
+        ----------
+        pixels : uint8 (n, V, size, size, 3)
+            Views, as ``read_views(bytes, classifier.preprocessing, classifier.views, sha256)``
+            of :mod:`cnn_codes.backbones.preprocess` gives them for one image.
+        neighbours, n_nearest
+            As :meth:`classify`.
+
+        Returns
+        -------
+        list of Outcome
+            Called ``image 0`` and so on.
+        """
+        model = self._model
+        n, v = pixels.shape[:2]
+        flat = pixels.reshape(n * v, *pixels.shape[2:])
+        step = model.engine.batch
+        chunks = [model.engine.run(flat[i : i + step]) for i in range(0, n * v, step)]
+        blocks = [
+            model.store(np.concatenate(one).reshape(n, v, *one[0].shape[1:]))
+            for one in zip(*chunks, strict=True)
+        ]
+        batch: Batch[tuple[int, Item]] = Batch(
+            items=[(i, f"image {i}") for i in range(n)], blocks=blocks
+        )
+        return [one for _, one in _scored(model, [batch], neighbours, n_nearest)]
 
     def predict_proba(self, images: Images) -> NDArray[np.float64]:
         """Give the probability of each class.
