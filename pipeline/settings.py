@@ -9,6 +9,9 @@ derive from these classes. Each field says what it is for and whether it changes
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +39,7 @@ __all__ = [
     "ReportSettings",
     "RunsSettings",
     "ServeSettings",
+    "allowed",
     "as_dict",
     "from_mapping",
     "setting",
@@ -45,26 +49,145 @@ __all__ = [
 RENAMED = {"fit": "resize", "batch": "extract_batch"}  # earlier names of settings
 
 
+INFINITE = math.inf
+LARGEST = 2**31 - 1  # of whole numbers: seeds and counts fit into 32 bits everywhere
+
+
 def setting(
-    default: Any, help: str, *, affects: str = "bytes", choices: tuple[str, ...] = ()
+    default: Any,
+    help: str,
+    *,
+    affects: str = "bytes",
+    choices: tuple[str, ...] = (),
+    low: float = 0,
+    high: float | None = None,
+    above: float | None = None,
+    form: str = "",
+    says: str = "",
 ) -> Any:
-    """Declare one field: its default, its help, what it affects, its allowed values."""
+    """Declare one field of the settings.
+
+    Parameters
+    ----------
+    default
+        Its default, whose type is that of the setting.
+    help : str
+        What it is for.
+    affects : str
+        ``bytes``, ``speed`` or ``place``.
+    choices : tuple of str
+        The allowed values of a text, or of each part of a list.
+    low, high : float
+        Smallest and largest number. Without `high`, any finite one (whole numbers: up to
+        2**31 - 1).
+    above : float
+        The number must be larger than this.
+    form : str
+        Regular expression that a text, or each part of a list, must match.
+    says : str
+        The allowed values in words, for `form`.
+    """
     return dataclasses.field(
-        default=default, metadata={"help": help, "affects": affects, "choices": choices}
+        default=default,
+        metadata={
+            "help": help,
+            "affects": affects,
+            "choices": choices,
+            "low": low,
+            "high": high,
+            "above": above,
+            "form": form,
+            "says": says,
+        },
     )
 
 
-def _check(settings: Any) -> None:
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        choices = field.metadata["choices"]
-        values = value if isinstance(value, tuple) else (value,)
-        for one in values:
-            if choices and one not in choices:
-                raise SettingsError(
-                    f"{field.name.upper()}={one} is not known.",
-                    expected=f"one of {', '.join(choices)}",
-                )
+def allowed(field: dataclasses.Field[Any]) -> str:
+    """Say which values a field takes, for messages and help; empty where any text will do."""
+    meta: Mapping[str, Any] = field.metadata
+    kind: type[Any] = type(field.default)
+    if kind is bool:
+        return "1 or 0"
+    if kind in (int, float):
+        what = "a whole number" if kind is int else "a number"
+        high = meta["high"]
+        if meta["above"] is not None:
+            what += f" above {meta['above']:g}"
+            return what if high in (None, INFINITE) else f"{what}, at most {high:g}"
+        if high in (None, INFINITE):
+            return f"{what}, at least {meta['low']:g}"
+        return f"{what} from {meta['low']:g} to {_plain(high)}"
+    if meta["choices"]:
+        return f"{'any' if kind is tuple else 'one'} of {', '.join(filter(None, meta['choices']))}"
+    return str(meta["says"])
+
+
+def _plain(value: float) -> str:
+    return str(int(value)) if value == int(value) else f"{value:g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings:
+    """What all settings have in common: every value is checked when they are made."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that the fields do not allow.
+
+        Raises
+        ------
+        SettingsError
+            A value of another type, outside its range, or not one of the allowed ones.
+        """
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
+
+
+def _check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Refuse a value that the field does not allow."""
+    name: str = field.name.upper()
+    kind: type[Any] = type(field.default)
+    meta: Mapping[str, Any] = field.metadata
+    shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    wrong = SettingsError(f"{name}={shown} is not allowed.", expected=allowed(field) or "a text")
+    if kind in (bool, int, float):
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        fits = {bool: isinstance(value, bool), int: whole}
+        if not fits.get(kind, whole or isinstance(value, float)):
+            raise wrong
+        if kind is not bool and not _in_range(value, kind, meta):
+            raise wrong
+        return
+    if not isinstance(value, kind) or not all(isinstance(one, str) for one in value):
+        raise wrong
+    if not value and field.default:
+        what = allowed(field) or (
+            "at least one, with commas" if kind is tuple else f"such as {field.default}"
+        )
+        raise SettingsError(f"{name} is empty.", expected=what)
+    for one in value if kind is tuple else (value,):
+        if "\0" in one:
+            raise wrong
+        if meta["choices"] and one not in meta["choices"]:
+            raise SettingsError(f"{name}={one} is not known.", expected=allowed(field))
+        if one and meta["form"] and not re.fullmatch(meta["form"], one):
+            raise SettingsError(f"{name}={one} is not known.", expected=meta["says"])
+
+
+def _in_range(value: float, kind: type, meta: Mapping[str, Any]) -> bool:
+    high = meta["high"]
+    if high is None:
+        high = LARGEST if kind is int else sys.float_info.max
+    if meta["above"] is not None and not value > meta["above"]:
+        return False
+    return bool(meta["low"] <= value <= high)  # False for NaN too
+
+
+VIEWS = "center|flip|dihedral|random:([1-9]|[1-5][0-9]|6[0-4])"
+NUMBER = r"\s*-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*"
+AUGMENTATIONS = (
+    "resized-crop", "resize", "center-crop", "random-crop", "hflip", "vflip", "dihedral", "rotate",
+    "color", "grey", "randaugment", "erase",
+)  # fmt: skip
 
 
 def as_dict(settings: Any, *, affects: str | None = None) -> dict[str, Any]:
@@ -78,7 +201,7 @@ def as_dict(settings: Any, *, affects: str | None = None) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlaceSettings:
+class PlaceSettings(_Settings):
     """Where things lie."""
 
     data_root: str = setting("data", "folder of the data sets", affects="place")
@@ -87,13 +210,15 @@ class PlaceSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSettings:
+class DataSettings(_Settings):
     """Which images, and how they are split."""
 
     data: str = setting("hotdog", "a registered data set's name, or a path", affects="place")
-    seed: int = setting(0, "seed of every random choice: splits, folds, random crops, new layers")
-    offline: bool = setting(False, "fetch nothing", affects="place")
-    strict: bool = setting(False, "stop at the first bad image", affects="place")
+    seed: int = setting(
+        0, "seed of every random choice: splits, folds, random crops, new layers", high=LARGEST
+    )
+    offline: bool = setting(False, "no downloads", affects="place")
+    strict: bool = setting(False, "stop at the first image that cannot be read", affects="place")
     leaks: str = setting(
         "drop",
         "test images whose bytes or group are in train too: left out of the test figure, or kept "
@@ -109,47 +234,54 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodesSettings:
-    """What the codes are."""
+class CodesSettings(_Settings):
+    """Which codes are extracted."""
 
     model: str = setting("efficientnet_lite0", "a torchvision or timm network, by its own name")
     weights: str = setting(
         "default",
-        "'default' (published), 'none' (random start), a published set's name, or a file",
+        "'default' (the published ones), 'none' (random initialisation), the name of published "
+        "weights, or a file",
     )
     layers: tuple[str, ...] = setting(
         ("final",), "'final', 'all', or layers as the network names them, with commas"
     )
-    pool: str = setting("mean", "how maps become vectors: 'mean', 'max' or 'grid:K'")
-    size: int = setting(0, "input size in pixels; 0: what the weights were made for")
+    pool: str = setting(
+        "mean",
+        "pooling of activation maps to vectors",
+        form="mean|max|none|grid:[2-8]",
+        says="mean, max, or grid:K with K from 2 to 8",
+    )
+    size: int = setting(0, "input size in pixels; 0: that of the weights", high=4096)
     resize: str = setting(
         "default",
         "from image to square: 'crop' (centre), 'stretch' or 'pad'; default: the weights' own",
         choices=("default", "crop", "stretch", "pad"),
     )
-    views: str = setting("center", "'center', 'flip' (2), 'dihedral' (8) or 'random:K'")
+    views: str = setting(
+        "center", "views of each image: 'center', 'flip' (2), 'dihedral' (8) or 'random:K'",
+        form=VIEWS, says="center, flip, dihedral, or random:K with K from 1 to 64",
+    )  # fmt: skip
     precision: str = setting(
-        "float32", "arithmetic of the network (mixed: GPU only)", choices=("float32", "mixed")
+        "float32",
+        "precision of the network's arithmetic (mixed: GPU only)",
+        choices=("float32", "mixed"),
     )
-    dtype: str = setting("float32", "how codes are stored", choices=("float32", "float16"))
-
-    def __post_init__(self) -> None:
-        """Refuse values that no network could make sense of."""
-        _check(self)
-        if not self.layers:
-            raise SettingsError("LAYERS is empty.", expected="'final', 'all' or layer names")
-        if self.size < 0:
-            raise SettingsError(f"SIZE={self.size} is negative.", expected="pixels, or 0")
+    dtype: str = setting(
+        "float32", "number format of the stored codes", choices=("float32", "float16")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineSettings:
-    """What runs it; changes speed, never bytes beyond the engines' stated tolerance."""
+class MachineSettings(_Settings):
+    """Device and engine; they change speed, not results beyond the engines' stated tolerance."""
 
     device: str = setting(
         "auto",
-        "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'; one that is not there is an error",
+        "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'; a device that is not available is an error",
         affects="speed",
+        form=r"auto|cpu|mps|cuda(:\d{1,3})?",
+        says="auto, cpu, cuda, cuda:N or mps",
     )
     engine: str = setting(
         "auto",
@@ -158,98 +290,97 @@ class MachineSettings:
         choices=("auto", "onnx", "torch"),
     )
     extract_batch: int = setting(
-        0, "images per batch of extraction; 0: what suits the engine", affects="speed"
+        0,
+        "images per batch of extraction; 0: chosen for the engine",
+        affects="speed",
+        high=65536,
     )
-    workers: int = setting(0, "threads that read images; 0: one a core", affects="speed")
-
-    def __post_init__(self) -> None:
-        """Refuse negative counts and unknown engines."""
-        _check(self)
-        for name in ("extract_batch", "workers"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name.upper()} is negative.", expected="a count, or 0")
+    workers: int = setting(
+        0, "threads that read images; 0: one per core", affects="speed", high=1024
+    )
 
 
 METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
-RECIPE_HELP = "a published run, by name: its settings, unless given otherwise"
+RECIPE_HELP = "name of a recipe: its settings become the defaults; explicit settings override them"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitSettings:
-    """How one classical head is fitted."""
+class FitSettings(_Settings):
+    """How a linear or other classical head is fitted."""
 
-    folds: int = setting(5, "folds of the cross-validation that chooses C (where there is no val)")
+    folds: int = setting(
+        5, "folds of the cross-validation that selects C (where there is no val)", low=2, high=1000
+    )
     class_weight: str = setting(
         "none",
-        "'none', or 'balanced': rare classes weigh as much as common ones",
+        "'balanced' gives all classes the same total weight",
         choices=("none", "balanced"),
     )
     train_views: str = setting(
         "mean",
-        "with several views: train on their 'mean', on 'all' of them, or try 'both'",
+        "with several views: train on their 'mean', on 'all' of them, or select among 'both'",
         choices=("mean", "all", "both"),
     )
-    jobs: int = setting(0, "processes; 0: one a core", affects="speed")
-
-    def __post_init__(self) -> None:
-        """Refuse unknown methods and counts that make no sense."""
-        _check(self)
-        if self.folds < 2:
-            raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
-        for name in ("splits", "seeds", "draws", "trained_draws"):
-            if getattr(self, name, 1) < 1:
-                raise SettingsError(f"{name.upper()} is below 1.", expected="a count of at least 1")
+    jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeadSettings(FitSettings):
-    """How the classical heads are trained on the codes."""
+    """Which heads are trained on the codes."""
 
     methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
-    splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
-    seeds: int = setting(1, "seeds to repeat with: seed, seed + 1, ...")
+    splits: int = setting(
+        1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
+        high=1000,
+    )  # fmt: skip
+    seeds: int = setting(1, "repeat with this many seeds: SEED, SEED + 1, ...", low=1, high=1000)
     recipe: str = setting("", RECIPE_HELP, affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSettings(FitSettings):
-    """What is compared."""
+    """Which methods are compared."""
 
     methods: tuple[str, ...] = setting(
         ("centroid", "ridge", "svm", "softmax", "rbf", "finetune", "scratch"),
         f"heads ({', '.join(METHODS)}), 'finetune' (the late layers), 'scratch' (the whole network "
         "from a random start), or recipes by name",
     )
-    models: tuple[str, ...] = setting((), "several networks, with commas; default: MODEL alone")
-    splits: int = setting(1, "random train/test splits to repeat on (1: the data set's own)")
-    rope: float = setting(1.0, "points of accuracy that make no practical difference")
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be compared."""
-        super().__post_init__()
-        if not self.methods:
-            raise SettingsError("METHODS is empty.", expected="at least one method")
-        if not 0 <= self.rope < 100:
-            raise SettingsError(f"ROPE={self.rope}.", expected="points of accuracy, 0 to 100")
+    models: tuple[str, ...] = setting((), "networks to compare, with commas; default: MODEL")
+    splits: int = setting(
+        1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
+        high=1000,
+    )  # fmt: skip
+    rope: float = setting(
+        1.0, "differences of accuracy (points) up to this count as none", high=99.99
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class CurveSettings(FitSettings):
-    """Of the learning curve."""
+    """Methods and sizes of the learning curve."""
 
     methods: tuple[str, ...] = setting(
         ("svm", "softmax"), f"heads ({', '.join(METHODS)}), 'finetune', 'scratch' or recipes"
     )
     sizes: tuple[str, ...] = setting(
-        ("auto",), "images a class, with commas; auto: 5, 10, 20, 50, ... up to all"
+        ("auto",),
+        "images per class, with commas; auto: 5, 10, 20, 50, ... up to all",
+        form=r"auto|all|[2-9]|[1-9]\d{1,8}",
+        says="images per class, each at least 2, or auto, or all",
     )
-    draws: int = setting(10, "random draws, in each of which a size holds all smaller ones")
-    trained_draws: int = setting(3, "draws for methods that train the network")
+    draws: int = setting(
+        10, "random draws of training images; in each, a size contains all smaller ones", low=1,
+        high=1000,
+    )  # fmt: skip
+    trained_draws: int = setting(
+        3, "draws (and seeds) for methods that train the network", low=1, high=1000
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseSettings(FitSettings):
-    """Of the advice."""
+    """Which networks are considered."""
 
     models: tuple[str, ...] = setting(
         (),
@@ -258,12 +389,9 @@ class AdviseSettings(FitSettings):
     )
 
 
-_UNLIMITED = float("inf")
-
-
 @dataclass(frozen=True, kw_only=True)
-class FinetuneSettings:
-    """What of the network is trained, from which start, and how."""
+class FinetuneSettings(_Settings):
+    """Which layers are trained, from which start, and how."""
 
     recipe: str = setting("", RECIPE_HELP, affects="place")
     unfreeze: str = setting(
@@ -274,109 +402,106 @@ class FinetuneSettings:
     init: str = setting(
         "probe",
         "start: 'probe' (the fitted linear head as last layer), 'pretrained' (a random last "
-        "layer), 'random' (the whole network at random)",
+        "layer), 'random' (all layers random)",
         choices=("probe", "pretrained", "random"),
     )
     probe: str = setting(
         "softmax", "linear head that INIT=probe starts from", choices=("softmax", "svm")
     )
-    fresh: tuple[str, ...] = setting((), "layers that start at random though the rest does not")
+    fresh: tuple[str, ...] = setting((), "further layers that are initialised at random")
     bn: str = setting(
         "auto",
-        "BatchNorm: 'frozen' (statistics of the trained layers follow the data, frozen ones stay), "
-        "'eval' (all stay), 'update' (all follow); auto: eval with INIT=probe, whose head was "
-        "fitted with the statistics as they are, else frozen",
+        "BatchNorm statistics: 'frozen' (updated in trained layers only), 'eval' (never updated), "
+        "'update' (updated in all layers); auto: eval with INIT=probe, whose head was fitted with "
+        "the statistics as they are, else frozen",
         choices=("auto", "frozen", "eval", "update"),
     )
-    epochs: int = setting(10, "passes over the training images")
-    batch_size: int = setting(32, "training images a step, over all processes")
+    epochs: int = setting(10, "passes over the training images", high=1_000_000)
+    batch_size: int = setting(
+        32, "training images per step, over all processes", low=1, high=1_000_000
+    )
     optimizer: str = setting("adamw", "optimiser", choices=("sgd", "adam", "adamw", "rmsprop"))
     lr: float = setting(1e-4, "learning rate; the default suits adamw")
-    head_lr: float = setting(1.0, "the last layer's rate, as a multiple of lr")
-    layer_decay: float = setting(1.0, "each stage's rate, as a multiple of the next one's")
-    momentum: float = setting(0.9, "momentum (sgd, rmsprop)")
+    head_lr: float = setting(1.0, "learning rate of the last layer, as a multiple of LR")
+    layer_decay: float = setting(
+        1.0, "learning rate of each stage, as a multiple of the next stage's", high=1
+    )
+    momentum: float = setting(0.9, "momentum (sgd, rmsprop)", high=1)
     weight_decay: float = setting(0.05, "weight decay; the default suits adamw")
-    schedule: str = setting("cosine", "of the rate", choices=("constant", "step", "cosine"))
-    warmup: float = setting(1.0, "epochs in which the rate rises from 0")
-    step_epochs: int = setting(7, "epochs between falls of the rate (schedule step)")
-    step_factor: float = setting(0.1, "factor of each fall (schedule step)")
-    label_smoothing: float = setting(0.0, "share of each target spread over all classes")
+    schedule: str = setting(
+        "cosine", "learning-rate (LR) schedule", choices=("constant", "step", "cosine")
+    )
+    warmup: float = setting(1.0, "epochs of linear warm-up from a learning rate of 0")
+    step_epochs: int = setting(7, "epochs between LR steps (SCHEDULE=step)", low=1)
+    step_factor: float = setting(0.1, "factor of the LR at each step (SCHEDULE=step)")
+    label_smoothing: float = setting(0.0, "share of each target spread over all classes", high=1)
     mixup: float = setting(0.0, "mixup: alpha of the Beta distribution; 0: none")
-    ema: float = setting(0.0, "decay of the weights' moving average, which is then used; 0: none")
-    clip: float = setting(0.0, "largest norm of the gradient; 0: no limit")
+    ema: float = setting(
+        0.0,
+        "decay of an exponential moving average of the weights, which is then used; 0: none",
+        high=1,
+    )
+    clip: float = setting(0.0, "gradient clipping: largest norm; 0: none")
     balance: str = setting(
         "none",
-        "rare classes: 'weights' in the loss, or drawn more often ('sampling')",
+        "balance the classes by 'weights' in the loss, or by 'sampling'",
         choices=("none", "weights", "sampling"),
     )
     augment: tuple[str, ...] = setting(
         ("auto",),
-        "'auto', 'none', or in order: resized-crop[:S], resize:S, center-crop, random-crop:P, "
-        "hflip, vflip, dihedral, rotate:D, color:X, grey:P, randaugment[:M], erase:P",
+        "augmentations in order: resized-crop[:S], resize:S, center-crop, random-crop:P, hflip, "
+        "vflip, dihedral, rotate:D, color:X, grey:P, randaugment[:M], erase:P; or 'auto', 'none'",
+        form="(" + "|".join(AUGMENTATIONS) + r")(:[0-9.eE+-]+)?|auto|none",
+        says="auto, none, or " + ", ".join(AUGMENTATIONS) + ", each perhaps with :number",
     )
     trunk_views: str = setting(
         "auto",
         "views of each training image in the trunk's cache: 'center', 'flip', 'dihedral', "
         "'random:K'; auto: those of VIEWS, or random:4 where VIEWS has one",
+        form=f"auto|{VIEWS}",
+        says="auto, center, flip, dihedral, or random:K with K from 1 to 64",
     )
     trunk: str = setting(
         "auto",
-        "frozen trunk: 'cached' (runs once) or 'loop' (at every step, on fresh augmentations); "
-        "auto: cached where it can be and AUGMENT leaves it open",
+        "frozen trunk: 'cached' (computed once) or 'loop' (computed in every step, with new "
+        "augmentations); auto: cached where possible and AUGMENT is auto",
         choices=("auto", "cached", "loop"),
     )
-    disk: float = setting(20.0, "most GB that the trunk's cache may take", affects="place")
-    normalise: str = setting("", "'mean,std' of the input in place of the weights' own")
-    val_fraction: float = setting(0.2, "share of train held out where the data set has no val")
+    disk: float = setting(
+        20.0, "largest size of the trunk's cache, in GB", affects="place", high=INFINITE
+    )
+    normalise: str = setting(
+        "",
+        "'mean,std' of the input instead of those of the weights",
+        form=rf"{NUMBER},{NUMBER}",
+        says="mean,std, such as 0.5,0.25",
+    )
+    val_fraction: float = setting(
+        0.2, "share of train held out where the data set has no val", low=0.01, high=0.9
+    )
     choose: str = setting(
         "loss",
-        "the epoch whose weights are kept, by val: lowest 'loss' (with a temperature), best "
-        "'accuracy' (of equals, the lower loss), or the 'last'",
+        "epoch whose weights are kept, by val: lowest calibrated 'loss', highest 'accuracy' (of "
+        "equals, the lower loss), or the 'last'",
         choices=("accuracy", "loss", "last"),
     )
-    patience: int = setting(0, "stop after this many epochs without a better one; 0: never")
+    patience: int = setting(0, "early stopping: epochs without improvement; 0: never")
     refit: bool = setting(
         True,
-        "where val is cut from train: after the epoch is chosen, train again for as many on all "
-        "of train, as the heads are fitted",
+        "where val is cut from train: after the epoch is selected, train again for as many epochs "
+        "on all of train",
     )
-    tune: int = setting(0, "pairs of rate and weight decay to try on val; 0: none")
+    tune: int = setting(
+        0, "pairs of learning rate and weight decay to try on val; 0: none", high=10_000
+    )
     phases: tuple[str, ...] = setting(
-        (), "several trainings in turn, each 'name=value name=value' over the other settings"
+        (), "several trainings in sequence, each 'name=value name=value' over the other settings"
     )
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their ranges."""
-        _check(self)
-        for name, low, high in (
-            ("epochs", 0, _UNLIMITED),
-            ("batch_size", 1, _UNLIMITED),
-            ("lr", 0, _UNLIMITED),
-            ("head_lr", 0, _UNLIMITED),
-            ("layer_decay", 0, 1),
-            ("momentum", 0, 1),
-            ("weight_decay", 0, _UNLIMITED),
-            ("warmup", 0, _UNLIMITED),
-            ("step_epochs", 1, _UNLIMITED),
-            ("step_factor", 0, _UNLIMITED),
-            ("label_smoothing", 0, 1),
-            ("mixup", 0, _UNLIMITED),
-            ("ema", 0, 1),
-            ("clip", 0, _UNLIMITED),
-            ("disk", 0, _UNLIMITED),
-            ("val_fraction", 0.01, 0.9),
-            ("patience", 0, _UNLIMITED),
-            ("tune", 0, _UNLIMITED),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:  # NaN too
-                bounds = f"{low} to {high}" if high != _UNLIMITED else f"at least {low}"
-                raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings:
-    """Which images are predicted by which run, and how that is written."""
+class PredictSettings(_Settings):
+    """Which images are predicted by which run, and the output format."""
 
     images: str = setting(
         "", "an image, a folder (with all below), a glob, a list file, a .zip or .tar",
@@ -384,51 +509,41 @@ class PredictSettings:
     )  # fmt: skip
     run: str = setting("", "the run: the path of its .json, or its name", affects="place")
     weights: str = setting(
-        "", "where the network's weights lie now, if not where the run had them", affects="place"
+        "", "file of the network's weights, if it was moved since the run", affects="place"
     )
     out: str = setting("", "file to write; empty: standard output", affects="place")
     format: str = setting(
-        "auto", "auto: by OUT's suffix, else csv", affects="place", choices=("auto", "csv", "jsonl")
+        "auto",
+        "output format; auto: by OUT's suffix, else csv",
+        affects="place",
+        choices=("auto", "csv", "jsonl"),
     )
-    top: int = setting(0, "also list so many of the most probable classes")
-    abstain: float = setting(0.0, "name no class where the highest probability is below this")
+    top: int = setting(0, "also list the K most probable classes")
+    abstain: float = setting(
+        0.0, "abstain where the highest probability is below this threshold", high=1
+    )
     unlike: float = setting(
         0.99,
-        "flag images farther from every training image than this share of the training images "
-        "are from one another; 0: no distances",
+        "flag images as out-of-distribution whose distance to the nearest training image exceeds "
+        "this quantile of the training images' own; 0: no distances",
+        high=1,
     )
-    nearest: int = setting(0, "also list so many of the nearest training images")
-    offline: bool = setting(False, "fetch nothing", affects="place")
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their ranges."""
-        _check(self)
-        for name, high in (("abstain", 1), ("unlike", 1), ("top", _UNLIMITED), ("nearest", 1000)):
-            value = getattr(self, name)
-            if not 0 <= value <= high:  # NaN too
-                bounds = f"0 to {high}" if high != _UNLIMITED else "at least 0"
-                raise SettingsError(f"{name.upper()}={value}.", expected=bounds)
+    nearest: int = setting(0, "also list the K nearest training images", high=1000)
+    offline: bool = setting(False, "no downloads", affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoorSettings:
-    """Where a server listens, and whom it lets in."""
+class DoorSettings(_Settings):
+    """Where a server listens, and its access token."""
 
     host: str = setting(
         "127.0.0.1", "address to listen on; any but this machine's own needs TOKEN", affects="place"
     )
-    port: int = setting(8000, "port to listen on; 0: a free one", affects="place")
+    port: int = setting(8000, "port to listen on; 0: a free one", affects="place", high=65535)
     token: str = setting(
-        "", "what clients must show: 'Authorization: Bearer TOKEN'; '@file' reads it from a file",
-        affects="place",
+        "", "token that clients must send: 'Authorization: Bearer TOKEN'; '@file' reads it from a "
+        "file", affects="place",
     )  # fmt: skip
-
-    def __post_init__(self) -> None:
-        """Refuse ports that do not exist."""
-        if not 0 <= self.port <= 65535:
-            raise SettingsError(f"PORT={self.port}.", expected="0 to 65535")
-        if not self.host:
-            raise SettingsError("HOST is empty.", expected="an address", todo="HOST=127.0.0.1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -439,87 +554,73 @@ class ServeSettings(DoorSettings):
         (), "runs with commas, each a path or name, or NAME=RUN to name it; the first is the "
         "default", affects="place",
     )  # fmt: skip
-    offline: bool = setting(False, "fetch nothing", affects="place")
+    offline: bool = setting(False, "no downloads", affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelsSettings:
-    """Which labels are likely to be wrong."""
+class LabelsSettings(_Settings):
+    """How likely label errors are found."""
 
-    folds: int = setting(5, "folds: each image is judged by a head that never saw it")
-    share: float = setting(0.1, "share of the images that the record lists, most suspicious first")
+    folds: int = setting(
+        5, "folds: each image is predicted by a head that was not trained on it", low=2, high=1000
+    )
+    share: float = setting(
+        0.1, "share of the images that the record lists, most suspicious first", above=0, high=1
+    )
     top: int = setting(20, "images that are printed; 0: all that the record lists", affects="place")
-    jobs: int = setting(0, "processes; 0: one a core", affects="speed")
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their ranges."""
-        if self.folds < 2:
-            raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
-        if not 0 < self.share <= 1:
-            raise SettingsError(f"SHARE={self.share}.", expected="above 0, at most 1")
-        if self.top < 0:
-            raise SettingsError(f"TOP={self.top}.", expected="a count, or 0")
+    jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayersSettings:
-    """How good a linear probe of each layer is."""
+class LayersSettings(_Settings):
+    """How each layer is probed."""
 
     probe: str = setting("softmax", "linear head of each layer", choices=("softmax", "svm"))
-    folds: int = setting(5, "folds of the cross-validation on train, the same for all layers")
-    jobs: int = setting(0, "processes; 0: one a core", affects="speed")
-
-    def __post_init__(self) -> None:
-        """Refuse unknown heads and a single fold."""
-        _check(self)
-        if self.folds < 2:
-            raise SettingsError(f"FOLDS={self.folds}.", expected="at least 2")
+    folds: int = setting(
+        5, "folds of the cross-validation on train, the same for all layers", low=2, high=1000
+    )
+    jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapSettings:
-    """How the codes are drawn in two dimensions."""
+class MapSettings(_Settings):
+    """How many codes are shown in two dimensions."""
 
-    shown: int = setting(3000, "most images shown: those of test first, then a sample of train")
-
-    def __post_init__(self) -> None:
-        """Refuse too few to place."""
-        if self.shown < 10:
-            raise SettingsError(f"SHOWN={self.shown}.", expected="at least 10")
+    shown: int = setting(
+        3000, "largest number of images shown: test first, then a sample of train", low=10
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunsSettings:
-    """Which runs are listed, set side by side or exported."""
+class RunsSettings(_Settings):
+    """Which runs are listed, compared or exported."""
 
     data: str = setting("", "of one data set only: its name, or a path", affects="place")
     where: str = setting(
         "",
-        "conditions that all must hold: 'method=svm accuracy>0.93 model~lite', with = != > >= < <= "
-        "~ (contains) and columns or places in the record (chosen.C)",
+        "conditions, all of which must hold: 'method=svm accuracy>0.93 model~lite', with = != > >= "
+        "< <= ~ (contains), on columns or fields of the record (chosen.C)",
         affects="place",
     )
     sort: str = setting(
-        "-date", "columns to sort by, with commas; '-': the largest first", affects="place"
+        "-date", "columns to sort by, with commas; '-' before a column: descending", affects="place"
     )
     limit: int = setting(50, "runs that are printed; 0: all", affects="place")
     run: str = setting(
         "", "one run in full: its name, the beginning of it, or its .json", affects="place"
     )
-    against: str = setting("", "a second run, set beside RUN", affects="place")
+    against: str = setting("", "a second run, to compare with RUN", affects="place")
     export: str = setting(
-        "", "write the listed runs for 'mlflow' or 'tensorboard' into OUT", affects="place"
+        "",
+        "write the listed runs into OUT for 'mlflow' or 'tensorboard'",
+        affects="place",
+        choices=("", "mlflow", "tensorboard"),
     )
     out: str = setting("", "folder that EXPORT writes into", affects="place")
 
     def __post_init__(self) -> None:
-        """Refuse what does not go together."""
-        if self.export not in ("", "mlflow", "tensorboard"):
-            raise SettingsError(
-                f"EXPORT={self.export} is not known.", expected="mlflow or tensorboard"
-            )
-        if self.limit < 0:
-            raise SettingsError(f"LIMIT={self.limit}.", expected="a count, or 0")
+        """Refuse settings that need others."""
+        super().__post_init__()
         if self.against and not self.run:
             raise SettingsError("AGAINST is given without RUN.", expected="RUN=<one> AGAINST=<two>")
         if self.export and not self.out:
@@ -538,28 +639,21 @@ EVIDENCE = ("audit", "labels", "layers", "map", "curve", "advise")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportSettings:
+class ReportSettings(_Settings):
     """What the report shows."""
 
     gallery: int = setting(
-        24, "pictures each of mistakes, doubtful labels and pairs of copies", affects="place"
+        24, "number of pictures of mistakes, of suspect labels and of duplicates", affects="place"
     )
     pictures: int = setting(
-        5000, "most images put into the report, small; 0: none", affects="place"
+        5000, "largest number of thumbnails in the report; 0: none", affects="place"
     )
     evidence: tuple[str, ...] = setting(
         EVIDENCE,
-        f"what is brought up to date first ({', '.join(EVIDENCE)}); 'none': nothing is",
+        f"evidence that is updated first ({', '.join(EVIDENCE)}), or 'none'",
         affects="place",
         choices=(*EVIDENCE, "none"),
     )
-
-    def __post_init__(self) -> None:
-        """Refuse negative counts and unknown evidence."""
-        _check(self)
-        for name in ("gallery", "pictures"):
-            if getattr(self, name) < 0:
-                raise SettingsError(f"{name.upper()} is negative.", expected="a count, or 0")
 
 
 def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:

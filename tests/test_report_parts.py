@@ -246,4 +246,4 @@ def test_the_command_answers_mistakes(small_run, capsys):
     assert main(["report", *small_run, "EVIDENCE=tea"]) == 2
     assert "EVIDENCE=tea is not known" in capsys.readouterr().err
     assert main(["report", *small_run, "GALLERY=-1"]) == 2
-    assert "GALLERY is negative" in capsys.readouterr().err
+    assert "GALLERY=-1 is not allowed" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import SettingsError
-from ..settings import RENAMED
+from ..settings import RENAMED, allowed
 
 __all__ = ["add_options", "assigned", "meant", "settings_from"]
 
@@ -51,9 +51,17 @@ def add_options(
                 type=_reader(field),
                 default=default,
                 metavar=field.name.upper(),
-                help=f"{field.metadata['help']} (default: {shown})".replace("%", "%%"),
+                help=_help(field, shown),
                 **(flag if isinstance(field.default, bool) else {}),
             )
+
+
+def _help(field: dataclasses.Field[Any], default: Any) -> str:
+    """Say what a setting is for, its allowed values and its default."""
+    values = "" if isinstance(field.default, bool) else allowed(field)
+    shown = "none" if default == "" else default
+    text = f"{field.metadata['help']} ({f'{values}; ' if values else ''}default: {shown})"
+    return text.replace("%", "%%")
 
 
 def _reader(field: dataclasses.Field[Any]) -> Any:
