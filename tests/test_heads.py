@@ -1,19 +1,20 @@
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 from cnn_codes.errors import HeadError
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.settings import METHODS, HeadSettings
+from scipy.optimize import minimize
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
 from sklearn.feature_selection import VarianceThreshold
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.svm import SVC, LinearSVC
+from sklearn.svm import SVC
 
 AFFINE = ("svm", "softmax", "ridge", "centroid")
 
@@ -54,12 +55,46 @@ def as_stored(z):
     return z.astype(np.float32).astype(np.float64)
 
 
-def scikit_learns(head, seed=0):
+class SquaredHinge(ClassifierMixin, BaseEstimator):
+    """LinearSVC's loss, its intercept not penalised, minimised by SciPy."""
+
+    def __init__(self, C):
+        self.C = C
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        several = self.classes_[1:] if len(self.classes_) == 2 else self.classes_
+        self.weights_ = np.stack([self._one(X, np.where(y == k, 1, -1)) for k in several])
+        return self
+
+    def _one(self, x, sign):
+        def value(w):
+            slack = np.maximum(0, 1 - sign * (x @ w[:-1] + w[-1]))
+            pull = -2 * self.C * sign * slack
+            gradient = np.append(w[:-1] + pull @ x, pull.sum())
+            return w[:-1] @ w[:-1] / 2 + self.C * slack @ slack, gradient
+
+        options = {"maxiter": 20_000, "maxfun": 20_000, "ftol": 1e-15, "gtol": 1e-9}
+        return minimize(
+            value, np.zeros(x.shape[1] + 1), jac=True, method="L-BFGS-B", options=options
+        ).x
+
+    def decision_function(self, X):
+        values = X @ self.weights_[:, :-1].T + self.weights_[:, -1]
+        return values[:, 0] if len(self.weights_) == 1 else values
+
+    def predict(self, X):
+        values = self.decision_function(X)
+        best = (values > 0).astype(int) if values.ndim == 1 else values.argmax(axis=1)
+        return self.classes_[best]
+
+
+def scikit_learns(head):
     """The same method and setting, written as anybody would."""
     c = head.chosen
     model = {
-        "svm": lambda: LinearSVC(C=c["C"], dual=True, max_iter=10_000, random_state=seed),
-        "softmax": lambda: LogisticRegression(C=c["C"], tol=1e-6, max_iter=10_000),
+        "svm": lambda: SquaredHinge(c["C"]),
+        "softmax": lambda: LogisticRegression(C=c["C"], tol=1e-9, max_iter=10_000),
         "ridge": lambda: RidgeClassifier(alpha=1 / (2 * c["C"])),
         "centroid": NearestCentroid,
         "knn": lambda: KNeighborsClassifier(c["k"], metric=c["metric"]),
@@ -329,7 +364,7 @@ def test_curve_holds_every_value_tried_with_its_folds():
     curve = head.chosen["curve"]
     tried = [point["C"] for point in curve]
     assert tried == sorted(set(tried))
-    assert len(curve) >= 9
+    assert len(curve) >= 4
     for point in curve:
         assert len(point["per_fold"]) == len(point["accuracy_per_fold"]) == 4
         assert point["accuracy"] == pytest.approx(np.mean(point["accuracy_per_fold"]))
@@ -349,19 +384,13 @@ def test_grid_grows_where_its_end_wins():
 
 
 def test_non_convergence_is_told(monkeypatch):
-    import cnn_codes.heads.final as final
-    import cnn_codes.heads.paths as paths
+    import cnn_codes.heads.linear as linear
 
-    for module, text in (
-        (final, "did not converge within 2 iterations"),
-        (paths, "while its setting was chosen"),
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "MAX_ITERATIONS", 2)
-            for method in ("svm", "softmax"):
-                with warnings.catch_warnings():
-                    warnings.simplefilter("error")
-                    head = fit(method, digits(3)[0], folds=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(linear, "MAX_PASSES", 2)
+        for method in ("svm", "softmax"):
+            head = fit(method, digits(3)[0], folds=2)
+            for text in ("did not converge at the chosen setting", "while its setting was chosen"):
                 assert text in " ".join(head.warnings), (method, head.chosen["C"])
     assert not fit("svm", digits(3)[0]).warnings
 

@@ -12,19 +12,21 @@ scores which separate all examples do not yield probabilities of exactly 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
-from ..results.metrics import measure
+from ..results.metrics import brier, expected_calibration_error, log_loss
 
 __all__ = ["Calibration", "calibrate", "fit_scale", "log_losses"]
 
 LOG_SCALE_BOUNDS = (-12.0, 12.0)
 PARTS = 5
+BLOCK_CELLS = 2**20
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,41 @@ class Calibration:
     after: dict[str, float]
 
 
-def log_losses(scores: NDArray[np.float64], labels: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Negative log-likelihood (nats) of each of `labels` (N,) under softmax of `scores` (N, K)."""
-    log_probability: NDArray[np.float64] = log_softmax(scores, axis=1)  # (N, K)
-    losses: NDArray[np.float64] = -log_probability[np.arange(len(labels)), labels]
+def _row_blocks(scores: NDArray[np.floating[Any]]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Blocks of rows in float64, so that many classes take no more memory than they must."""
+    step = max(1, BLOCK_CELLS // scores.shape[1])
+    for start in range(0, len(scores), step):
+        rows = slice(start, start + step)
+        yield rows, scores[rows].astype(np.float64)
+
+
+def log_losses(
+    scores: NDArray[np.floating[Any]], labels: NDArray[np.integer], *, scale: float = 1.0
+) -> NDArray[np.float64]:
+    """Negative log-likelihood (nats) of each of `labels` (N,) under softmax of scale * `scores`."""
+    losses = np.empty(len(scores))
+    for rows, block in _row_blocks(scores):
+        block *= scale
+        block -= block.max(axis=1, keepdims=True)
+        true = block[np.arange(len(block)), labels[rows]]
+        np.exp(block, out=block)
+        losses[rows] = np.log(block.sum(axis=1)) - true
     return losses
 
 
 def fit_scale(
-    scores: NDArray[np.float64], labels: NDArray[np.integer], *, smoothing: float | None = None
+    scores: NDArray[np.floating[Any]],
+    labels: NDArray[np.integer],
+    *,
+    smoothing: float | None = None,
 ) -> float:
     """Find the scale by which softmax of the scores is most likely to have made the labels.
 
+    By Newton's method, safeguarded by bisection: the loss is convex in the scale.
+
     Parameters
     ----------
-    scores : float64 (N, K)
+    scores : float (N, K)
         Scores of examples that the scorer was not trained on.
     labels : integer (N,)
         True classes, 0 to K - 1.
@@ -73,22 +95,47 @@ def fit_scale(
     """
     n_images = len(scores)
     share = 1.0 / (n_images + 2) if smoothing is None else smoothing
-    true = scores[np.arange(n_images), labels]  # (N,)
     # The smoothed target's expectation of the scores is all that the loss needs of the labels.
-    target = ((1.0 - share) * true + share * scores.mean(axis=1)).mean()
-    top = scores.max(axis=1, keepdims=True)
-    below, top_mean = scores - top, float(top.mean())  # (N, K) at most 0
-
-    def loss(log_scale: float) -> float:
-        scale = np.exp(log_scale)
-        return float(np.log(np.exp(scale * below).sum(axis=1)).mean() + scale * (top_mean - target))
-
-    # The scores' own size sets where to look: a nearest-mean score is thousands, a margin about 1.
-    spread = float(np.std(scores - scores.mean(axis=1, keepdims=True)))
+    lead, square = 0.0, 0.0  # sums of top - target, and of squared distances to the row's mean
+    for rows, block in _row_blocks(scores):
+        centre = block.mean(axis=1)
+        true = block[np.arange(len(block)), labels[rows]]
+        lead += float((block.max(axis=1) - (1.0 - share) * true - share * centre).sum())
+        block -= centre[:, None]
+        square += float(np.einsum("nk,nk->", block, block))
+    spread = float(np.sqrt(square / scores.size))
     if not spread > 0.0:
         return 1.0
-    low, high = (bound - np.log(spread) for bound in LOG_SCALE_BOUNDS)
-    return float(np.exp(minimize_scalar(loss, bounds=(low, high), options={"xatol": 1e-9}).x))
+
+    def slopes(scale: float) -> tuple[float, float]:
+        """First and second derivative of the mean loss in the scale."""
+        first, second = lead, 0.0
+        for _, block in _row_blocks(scores):
+            block -= block.max(axis=1, keepdims=True)
+            odds = np.exp(scale * block)
+            odds /= odds.sum(axis=1, keepdims=True)
+            odds *= block
+            mean = odds.sum(axis=1)
+            first += float(mean.sum())
+            second += float(np.einsum("nk,nk->", odds, block) - mean @ mean)
+        return first / n_images, second / n_images
+
+    # The scores' own size sets where to look: a nearest-mean score is thousands, a margin about 1.
+    low, high = (float(np.exp(bound)) / spread for bound in LOG_SCALE_BOUNDS)
+    scale = float(1.0 / spread)
+    for _ in range(100):
+        first, second = slopes(scale)
+        low, high = (low, scale) if first > 0 else (scale, high)
+        # In the logarithm of the scale, where the loss is closer to a parabola.
+        bend = scale * scale * second + scale * first
+        move = -scale * first / bend if bend > 0 else np.inf
+        new = scale * float(np.exp(np.clip(move, -2.0, 2.0)))
+        if not low < new < high:
+            new = float(np.sqrt(low * high))
+        if abs(new - scale) <= 1e-10 * scale or high / low < 1 + 1e-10:
+            return new
+        scale = new
+    return scale
 
 
 def calibrate(
@@ -114,17 +161,25 @@ def calibrate(
     """
     if np.unique(parts).size < 2:
         parts = np.arange(len(labels)) % PARTS
-    scaled = scores.copy()  # (N, K)
+    scales = np.ones(len(labels))
     for part in np.unique(parts):
         held = parts == part
         if not held.all():
-            scaled[held] *= fit_scale(scores[~held], labels[~held])
-    before, after = _figures(scores, labels), _figures(scaled, labels)
+            scales[held] = fit_scale(scores[~held], labels[~held])
+    before = _figures(scores, labels, np.ones(len(labels)))
+    after = _figures(scores, labels, scales)
     if optional and after["log_loss"] >= before["log_loss"]:
         return Calibration(1.0, before, before)
     return Calibration(fit_scale(scores, labels), before, after)
 
 
-def _figures(scores: NDArray[np.float64], labels: NDArray[np.integer]) -> dict[str, float]:
-    found = measure(labels, softmax(scores, axis=1))
-    return {key: found[key] for key in ("log_loss", "brier", "ece")}
+def _figures(
+    scores: NDArray[np.float64], labels: NDArray[np.integer], scales: NDArray[np.float64]
+) -> dict[str, float]:
+    """Log-loss, Brier score and calibration error of softmax(scales * scores)."""
+    p = softmax(scores * scales[:, None], axis=1)
+    return {
+        "log_loss": log_loss(labels, p),
+        "brier": brier(labels, p),
+        "ece": expected_calibration_error(labels, p),
+    }

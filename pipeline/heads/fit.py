@@ -12,24 +12,19 @@ from ..errors import HeadError
 from ..progress import Progress, silent
 from ..settings import METHODS, HeadSettings
 from .calibrate import calibrate
-from .examples import Codes, Examples, check_examples, mean_view
+from .design import moments
+from .examples import Examples, check_examples
 from .final import fit_final
 from .folds import cut_folds
 from .grids import around, axes_of
+from .linear import class_weights
 from .model import Head
-from .search import (
-    Problem,
-    Search,
-    class_weights,
-    pick,
-    quiet_solvers,
-    search,
-    standardisation,
-)
+from .search import Problem, Search, pick, quiet_solvers, search
 
 __all__ = ["fit_head"]
 
 UNWEIGHTED = ("centroid", "knn")
+FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
 RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours
 
 
@@ -64,7 +59,7 @@ def fit_head(
     n_classes : int
         K, at least 2.
     seed : int
-        Of the folds and of LinearSVC. Equal seeds give equal heads, whatever ``jobs`` is.
+        Of the folds. Equal seeds give equal heads, whatever ``jobs`` is.
     class_names : sequence of str, optional
         K different names, in the order of the labels; by default the numbers.
     progress : Progress
@@ -91,18 +86,21 @@ def fit_head(
             found.scores, held_labels, found.parts, optional=method == "softmax"
         )
         chosen_s = time.perf_counter() - started
-        codes, labels = _examples_of(train.codes, views), train.labels
-        labels = np.repeat(labels, codes.shape[1]).astype(np.int32)
-        flat = codes.reshape(-1, codes.shape[2]).astype(np.float32, copy=False)
-        mean, scale = standardisation(flat)
-        fitted = fit_final(
-            method,
-            (flat - mean) / scale,
-            labels,
-            found.best,
-            class_weight="balanced" if settings.class_weight == "balanced" else None,
-            seed=seed,
-        )
+        mean, scale = moments(train.codes, views)
+        with progress(f"{method}: fitting", FINAL_STEPS, "steps") as meter:
+            fitted = fit_final(
+                method,
+                train.codes,
+                train.labels,
+                found.best,
+                way=views,
+                mean=mean,
+                scale=scale,
+                balanced=settings.class_weight == "balanced",
+                jobs=jobs,
+                start=found.start,
+                tell=lambda: meter.advance(1),
+            )
     total_s = time.perf_counter() - started
     n_folds = int(found.parts.max()) + 1
     return Head(
@@ -168,11 +166,6 @@ def _check(
         )
 
 
-def _examples_of(codes: Codes, views: str) -> Codes:
-    """Codes (N, W, D) to train on: the mean of each image's views, or all of them."""
-    return mean_view(codes)[:, None] if views == "mean" else codes
-
-
 def _choose(
     method: str,
     train: Examples,
@@ -197,19 +190,19 @@ def _choose(
     ways = _ways(method, train, settings, notes)
     found: list[tuple[Search, str]] = []
     for way in ways:
-        codes = _examples_of(train.codes, way)
         problem = Problem(
             method=method,
-            codes=codes,
+            codes=train.codes,
             labels=train.labels,
-            held_codes=codes if val is None else _examples_of(val.codes, way),
+            held_codes=train.codes if val is None else val.codes,
             held_labels=train.labels if val is None else val.labels,
             folds=folds,
             n_classes=len(names),
             balanced=balanced,
             views=way,
         )
-        n_train = max(len(rows) for rows, _ in folds) * codes.shape[1]
+        per_image = 1 if way == "mean" else train.n_views
+        n_train = max(len(rows) for rows, _ in folds) * per_image
         axes = axes_of(method, n_train=n_train, code_dim=train.code_dim)
         if found:  # 'all' after 'mean': several times the examples, and a best not far off
             axes = around(axes, found[0][0].best)

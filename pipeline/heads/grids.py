@@ -5,13 +5,13 @@ Where the best setting lies at an end of its axis, the axis goes on beyond it, u
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .paths import Candidate
 
-__all__ = ["Axis", "around", "axes_of", "candidates", "widened"]
+__all__ = ["Axis", "around", "axes_of", "candidates", "tested", "widened"]
 
 HALF_DECADES = 2  # steps a factor of 10
 MORE = 2  # steps added at an end that wins
@@ -98,6 +98,18 @@ def candidates(axes: Sequence[Axis]) -> list[Candidate]:
 def widened(axes: Sequence[Axis], best: Candidate) -> tuple[Axis, ...]:
     """Continue each axis at the end where `best` lies; equal axes where it lies inside."""
     return tuple(_continued(axis, best) for axis in axes)
+
+
+def tested(axis: Axis, values: Collection[Any]) -> Axis:
+    """Keep the values of an axis that were tested; those left out at its ends lie beyond."""
+    at = [number for number, value in enumerate(axis.values) if value in values]
+    low, high = at[0], at[-1] + 1
+    return Axis(
+        axis.name,
+        axis.values[low:high],
+        (*reversed(axis.values[:low]), *axis.beyond_start),
+        (*axis.values[high:], *axis.beyond_end),
+    )
 
 
 def around(axes: Sequence[Axis], best: Candidate, *, steps: int = 2) -> tuple[Axis, ...]:

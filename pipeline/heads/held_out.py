@@ -19,7 +19,6 @@ from scipy.special import softmax
 
 from ..progress import Progress, silent
 from .calibrate import calibrate
-from .examples import mean_view
 from .folds import Fold
 from .grids import axes_of
 from .search import Problem, quiet_solvers, search
@@ -113,7 +112,7 @@ def held_out(
         Train and choose with all classes weighing alike.
     """
     began = time.perf_counter()
-    block = mean_view(codes)[:, None]  # (N, 1, D)
+    block: Any = codes
     problem = Problem(
         method=method,
         codes=block,
@@ -126,7 +125,7 @@ def held_out(
         views="mean",
     )
     n_train = max(len(rows) for rows, _ in folds)
-    axes = axes_of(method, n_train=n_train, code_dim=block.shape[2])
+    axes = axes_of(method, n_train=n_train, code_dim=codes.shape[2])
     with quiet_solvers():
         found = search(problem, axes, jobs=jobs or joblib.cpu_count(), progress=progress)
     order = np.argsort(found.rows)

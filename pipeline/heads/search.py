@@ -20,27 +20,27 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..progress import Progress
 from .calibrate import fit_scale, log_losses
+from .design import Floats, examples_of, moments
 from .examples import Codes
 from .folds import Fold
-from .grids import Axis, candidates, widened
+from .grids import Axis, candidates, tested, widened
+from .linear import LINEAR, LinearPath, class_weights
 from .paths import PATHS, Candidate, Part
 
 __all__ = [
     "Problem",
     "Search",
-    "class_weights",
     "pick",
     "quiet_solvers",
     "search",
-    "standardisation",
 ]
 
 ROUNDS = 8
+WORSE = 1.002  # a log-loss by this factor above the least is plainly worse
 EQUAL = 1e-9  # log-losses closer than this are equal: the stronger regularisation is kept
 
 
@@ -52,17 +52,16 @@ class Problem:
     ----------
     method : str
         One of ``cnn_codes.settings.METHODS``.
-    codes : float32 or float16 (N, W, D)
-        W examples an image: 1, or all its views.
+    codes : float32 or float16 (N, V, D)
     labels : int32 (N,)
-    held_codes, held_labels : (M, W, D), (M,)
+    held_codes, held_labels : (M, V, D), (M,)
         Where held-out rows come from: the same arrays for a cross-validation.
     folds : list of (rows of codes, rows of held_codes)
     n_classes : int
     balanced : bool
         Weigh each example by N / (K * images of its class).
     views : str
-        Name of the way W came about, for the curve.
+        ``"mean"``: one example an image; ``"all"``: one a view.
     """
 
     method: str
@@ -96,6 +95,9 @@ class Search:
         Every candidate tried: its setting, ``views``, ``score`` (log-loss), ``per_fold``,
         ``accuracy``, ``accuracy_per_fold``.
     warnings : list of str
+    start : (D, J) and (J,), optional
+        Of a linear method: mean over the folds of the weights for standardised codes, and of the
+        biases, at the best C.
     """
 
     best: Candidate
@@ -106,6 +108,20 @@ class Search:
     parts: NDArray[np.int64]
     curve: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
+    start: tuple[Floats, Floats] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A candidate that was tried: its point of the curve, which held-out images it called right.
+
+    `scores` are its held-out scores (H, K); None: had again from the path.
+    """
+
+    candidate: Candidate
+    point: dict[str, Any]
+    hits: NDArray[np.bool_]
+    scores: NDArray[np.floating[Any]] | None
 
 
 @contextlib.contextmanager
@@ -119,95 +135,192 @@ def quiet_solvers() -> Iterator[None]:
         yield
 
 
-def class_weights(labels: NDArray[np.int32], n_classes: int) -> NDArray[np.float64]:
-    """Weight of each example by which all classes count alike, (N,): scikit-learn's 'balanced'."""
-    counts = np.bincount(labels, minlength=n_classes)
-    weights: NDArray[np.float64] = (len(labels) / (n_classes * counts))[labels]
-    return weights
-
-
-def standardisation(
-    codes: NDArray[np.float32],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and scale of each number of `codes` (N, D); the scale of a constant one is 1."""
-    scaler = StandardScaler().fit(codes)
-    return scaler.mean_.astype(np.float64), scaler.scale_.astype(np.float64)
-
-
-def _rows_of(codes: Codes, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """All examples of the images `rows`, float32 (len(rows) * W, D)."""
-    taken = codes[rows]
-    return taken.reshape(-1, taken.shape[2]).astype(np.float32, copy=False)
-
-
 def _fold_scores(
     problem: Problem, fold: Fold, grid: Sequence[Candidate]
 ) -> tuple[NDArray[np.float64], list[str]]:
     """Fit the path on one fold: scores (G, m, K) of its held-out images, averaged over views."""
     rows, held_rows = fold
-    per_image = problem.codes.shape[1]
-    z, held = _rows_of(problem.codes, rows), _rows_of(problem.held_codes, held_rows)
-    labels = np.repeat(problem.labels[rows], per_image)
-    mean, scale = standardisation(z)
-    for array in (z, held):  # both are copies of our own
+    z = examples_of(problem.codes[rows], problem.views).copy()
+    held = examples_of(problem.held_codes[held_rows], problem.views).copy()
+    labels = np.repeat(problem.labels[rows], len(z) // len(rows))
+    mean, scale = moments(z[:, None])
+    for array in (z, held):
         array -= mean.astype(np.float32)
         array /= scale.astype(np.float32)
     weights = class_weights(labels, problem.n_classes) if problem.balanced else None
     part = Part(z, held, labels, weights, problem.n_classes)
     scores, unsolved = PATHS[problem.method](part, grid)  # (G, m * W, K)
-    views = problem.held_codes.shape[1]
+    views = len(held) // len(held_rows)
     return scores.reshape(len(grid), len(held_rows), views, -1).mean(axis=2), unsolved
 
 
-def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progress) -> Search:
-    """Try every candidate of the grid on every fold, widen it where an end wins, and choose.
+class _Trials:
+    """Candidates tried so far."""
 
-    The folds run in threads: scikit-learn's solvers and BLAS release the interpreter, and threads
-    share the codes, so that no worker holds a copy of them.
+    def __init__(self, problem: Problem, jobs: int, progress: Progress) -> None:
+        self.problem, self.jobs, self.progress = problem, jobs, progress
+        folds = problem.folds
+        self.rows = np.concatenate([held for _, held in folds])
+        self.parts = np.repeat(np.arange(len(folds)), [len(held) for _, held in folds])
+        self.labels = problem.held_labels[self.rows]
+        balanced = problem.balanced
+        self.weights = class_weights(self.labels, problem.n_classes) if balanced else None
+        self.known: dict[tuple[Any, ...], Trial] = {}
+        self.unsolved: set[str] = set()
+        self.path: LinearPath | None = None
+
+    def try_all(self, grid: Sequence[Candidate]) -> None:
+        """Try candidates, all of them."""
+        folds = self.problem.folds
+        tasks = (delayed(_fold_scores)(self.problem, fold, grid) for fold in folds)
+        found = []
+        with self.progress(f"{self.problem.method}: choosing", len(folds), "folds") as meter:
+            for result in Parallel(self.jobs, prefer="threads", return_as="generator")(tasks):
+                found.append(result)
+                meter.advance()
+        for at, one in enumerate(grid):
+            scores = np.concatenate([fold_scores[at] for fold_scores, _ in found])  # (H, K)
+            self._keep(one, scores, scores)
+        self.unsolved.update(text for _, texts in found for text in texts)
+
+    def try_path(self, grid: Sequence[Candidate]) -> None:
+        """Try values of C outward from those known, until two in turn are plainly worse."""
+        if not grid:
+            return
+        with _Steps(self.progress, f"{self.problem.method}: choosing C", len(grid)) as steps:
+            if self.path is None:
+                self.path = LinearPath(
+                    self.problem.method,
+                    self.problem.codes,
+                    self.problem.labels,
+                    self.problem.held_codes,
+                    self.problem.folds,
+                    way=self.problem.views,
+                    n_classes=self.problem.n_classes,
+                    balanced=self.problem.balanced,
+                    jobs=self.jobs,
+                    tell=steps.step,
+                )
+            self.path.tell = steps.step
+            worse = 0
+            for one in grid:
+                if not self.path.solve(one["C"]):
+                    self.unsolved.add(f"C={one['C']:.1e}")
+                before = list(self.known.values())
+                trial = self._keep(one, self.path.scores(one["C"]))
+                steps.next()
+                worse = worse + 1 if before and _plainly_worse(trial, before) else 0
+                if worse == 2:
+                    return
+
+    def _keep(
+        self,
+        one: Candidate,
+        scores: NDArray[np.floating[Any]],
+        kept: NDArray[np.floating[Any]] | None = None,
+    ) -> Trial:
+        point = _point(one, scores, self.labels, self.parts, self.weights, self.problem.views)
+        trial = Trial(one, point, scores.argmax(axis=1) == self.labels, kept)
+        self.known[tuple(one.values())] = trial
+        return trial
+
+    def scores(self, trial: Trial) -> NDArray[np.float64]:
+        """Scores (H, K) of a candidate that was tried."""
+        if trial.scores is not None:
+            return trial.scores.astype(np.float64, copy=False)
+        assert self.path is not None
+        return self.path.scores(trial.candidate["C"]).astype(np.float64)
+
+
+def _plainly_worse(trial: Trial, others: Sequence[Trial]) -> bool:
+    """No more accurate than the best of others, and of a higher log-loss than the least."""
+    least = min(one.point["score"] for one in others)
+    best = max(one.hits.mean() for one in others)
+    return bool(trial.point["score"] > WORSE * least and trial.hits.mean() <= best)
+
+
+class _Steps:
+    """A meter for values of C that are had in an unknown number of passes."""
+
+    EACH = 12
+
+    def __init__(self, progress: Progress, label: str, count: int) -> None:
+        self._meter = progress(label, count * self.EACH, "steps")
+        self._done, self._left = 0, count
+
+    def step(self) -> None:
+        """One pass more; the last step of a value is told when it is done."""
+        more = self._done < self.EACH - 1
+        self._done += more
+        self._meter.advance(int(more))
+
+    def next(self) -> None:
+        """One value is done."""
+        self._meter.advance(self.EACH - self._done)
+        self._done, self._left = 0, self._left - 1
+
+    def __enter__(self) -> _Steps:
+        self._meter.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is None:
+            self._meter.advance(self._left * self.EACH)
+        self._meter.__exit__(*exc)
+
+
+def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progress) -> Search:
+    """Try the candidates of the grid on every fold, widen it where an end wins, and choose.
+
+    Linear heads go up their path of C and leave it where two values in turn are plainly worse
+    than the best so far. The others try the whole grid; their folds run in threads, which share
+    the codes, so that no worker holds a copy of them.
     """
-    rows = np.concatenate([held for _, held in problem.folds])
-    parts = np.repeat(np.arange(len(problem.folds)), [len(held) for _, held in problem.folds])
-    labels = problem.held_labels[rows]
-    weights = class_weights(labels, problem.n_classes) if problem.balanced else None
-    tried: dict[tuple[Any, ...], tuple[NDArray[np.float64], dict[str, Any]]] = {}
-    unsolved: set[str] = set()
-    best: Candidate = {}
+    trials = _Trials(problem, jobs, progress)
+    linear = problem.method in LINEAR
+    best: Trial | None = None
     grid: list[Candidate] = []
     for _ in range(ROUNDS):
         grid = candidates(axes)
-        new = [one for one in grid if tuple(one.values()) not in tried]
+        new = [one for one in grid if tuple(one.values()) not in trials.known]
         if not new:
             break
-        tasks = (delayed(_fold_scores)(problem, fold, new) for fold in problem.folds)
-        found = []
-        with progress(f"{problem.method}: choosing", len(problem.folds), "folds") as meter:
-            for result in Parallel(jobs, prefer="threads", return_as="generator")(tasks):
-                found.append(result)
-                meter.advance()
-        for at, one in enumerate(new):
-            scores = np.concatenate([fold_scores[at] for fold_scores, _ in found])  # (H, K)
-            point = _point(one, scores, labels, parts, weights, problem.views)
-            tried[tuple(one.values())] = (scores, point)
-        unsolved.update(text for _, texts in found for text in texts)
-        known = [tried[tuple(one.values())] for one in grid]
+        if linear:
+            # From a strong regularisation to a weak one; what lies below the best, downwards.
+            below = [one for one in new if best and one["C"] < best.candidate["C"]]
+            trials.try_path(below[::-1])
+            trials.try_path(new[len(below) :])
+            axes = [tested(axes[0], {trial.candidate["C"] for trial in trials.known.values()})]
+            grid = candidates(axes)
+        else:
+            trials.try_all(new)
+        known = [trials.known[tuple(one.values())] for one in grid]
         at = pick(
-            [point["score"] for _, point in known],
-            [scores.argmax(axis=1) == labels for scores, _ in known],
-            weights,
+            [trial.point["score"] for trial in known],
+            [trial.hits for trial in known],
+            trials.weights,
         )
-        best = grid[at]
-        axes = widened(axes, best)
-    scores, point = tried[tuple(best.values())]
+        best = known[at]
+        axes = widened(axes, best.candidate)
+    assert best is not None
     warnings = []
-    if unsolved:
+    if trials.unsolved:
         warnings.append(
-            f"{problem.method} did not converge within the iterations allowed at "
-            f"{', '.join(sorted(unsolved, key=lambda text: float(text.partition('=')[2])))} "
+            f"{problem.method} did not converge within the passes allowed at "
+            f"{', '.join(sorted(trials.unsolved, key=lambda text: float(text.partition('=')[2])))} "
             "while its setting was chosen."
         )
-    curve = [tried[tuple(one.values())][1] for one in grid]
-    hits = scores.argmax(axis=1) == labels
-    return Search(best, point["score"], hits, scores, rows, parts, curve, warnings)
+    return Search(
+        best=best.candidate,
+        log_loss=best.point["score"],
+        hits=best.hits,
+        scores=trials.scores(best),
+        rows=trials.rows,
+        parts=trials.parts,
+        curve=[trials.known[tuple(one.values())].point for one in grid],
+        warnings=warnings,
+        start=trials.path.mean_solution(best.candidate["C"]) if trials.path else None,
+    )
 
 
 def pick(
@@ -247,14 +360,14 @@ def pick(
 
 def _point(
     candidate: Candidate,
-    scores: NDArray[np.float64],
+    scores: NDArray[np.floating[Any]],
     labels: NDArray[np.int32],
     parts: NDArray[np.int64],
     weights: NDArray[np.float64] | None,
     views: str,
 ) -> dict[str, Any]:
     """One point of the curve: how good a candidate's held-out scores (H, K) are."""
-    losses = log_losses(fit_scale(scores, labels) * scores, labels)
+    losses = log_losses(scores, labels, scale=fit_scale(scores, labels))
     hits = scores.argmax(axis=1) == labels
     folds = range(int(parts.max()) + 1)
     return {

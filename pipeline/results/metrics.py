@@ -20,9 +20,11 @@ from ..errors import ResultError
 
 __all__ = [
     "auroc",
+    "brier",
     "calibration_bins",
     "confusion_matrix",
     "expected_calibration_error",
+    "log_loss",
     "measure",
     "wilson_interval",
 ]
@@ -78,9 +80,6 @@ def measure(
     f1 = _ratio(2 * hits, support + called)
     accuracy = min(float(hits.sum()) / total, 1.0)
     effective = total**2 / float((w**2).sum())
-    clipped = np.clip(p[np.arange(len(y)), y], CLIP, 1 - CLIP)
-    off = p.copy()
-    off[np.arange(len(y)), y] -= 1.0
     integral = sample_weight is None
     return {
         "n_images": len(y),
@@ -89,8 +88,8 @@ def measure(
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[(support > 0) | (called > 0)].mean()),
         "auroc": auroc(y, p, sample_weight=w),
-        "log_loss": float(np.average(-np.log(clipped), weights=w)),
-        "brier": float(np.average((off**2).sum(axis=1) / 2, weights=w)),
+        "log_loss": log_loss(y, p, sample_weight=w),
+        "brier": brier(y, p, sample_weight=w),
         "ece": expected_calibration_error(y, p, sample_weight=w),
         "per_class": [
             {
@@ -103,6 +102,29 @@ def measure(
         ],
         "confusion": [[_plain(value, integral) for value in row] for row in confusion],
     }
+
+
+def log_loss(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Mean negative log-likelihood (nats), probabilities clipped to [2.2e-16, 1 - 2.2e-16]."""
+    true = np.clip(probabilities[np.arange(len(labels)), labels], CLIP, 1 - CLIP)
+    return float(np.average(-np.log(true), weights=sample_weight))
+
+
+def brier(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float:
+    """Half the mean squared distance of a row to its true class's corner, 0 to 1."""
+    true = probabilities[np.arange(len(labels)), labels]
+    squares = np.einsum("nk,nk->n", probabilities, probabilities)
+    return float(np.average((squares - 2 * true + 1) / 2, weights=sample_weight))
 
 
 def confusion_matrix(

@@ -1,0 +1,178 @@
+"""Linear heads along their path of C: all folds together, and then all examples.
+
+The path and the final fit minimise the same objective (:mod:`cnn_codes.heads.losses`) by the same
+solver; the path stops earlier and works in float32. Each C starts from the solution of the
+nearest one that is known, the final fit from the mean of the folds' solutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .design import Block, Design, Floats, moments
+from .examples import Codes
+from .folds import Fold
+from .solver import Linear, Solution
+
+__all__ = ["LINEAR", "LinearPath", "class_weights", "fit_linear", "two_columns"]
+
+LINEAR = ("svm", "softmax", "ridge")
+PATH_TOLERANCE = 5e-5  # of the objective, as estimated; seen: up to ten times as far off
+FINAL_TOLERANCE = 1e-13  # scores to six digits
+LARGE_TOLERANCE = 1e-8  # scores to four digits, where passes over the codes take their time
+LARGE = 3e7  # examples x code_dim x outputs
+MAX_PASSES = 1000
+
+
+def two_columns(values: Floats) -> Floats:
+    """Scores (N, K) of decision values: those of two classes, (N,) or (N, 1), as (-d/2, d/2)."""
+    d = values.reshape(len(values), -1)
+    return np.concatenate([-d / 2, d / 2], axis=1) if d.shape[1] == 1 else d
+
+
+def class_weights(labels: NDArray[np.int32], n_classes: int) -> NDArray[np.float64]:
+    """Weight of each example by which all classes count alike, (N,): scikit-learn's 'balanced'."""
+    counts = np.bincount(labels, minlength=n_classes)
+    weights: NDArray[np.float64] = (len(labels) / (n_classes * np.maximum(counts, 1)))[labels]
+    return weights
+
+
+class LinearPath:
+    """Held-out scores of a linear method at any C.
+
+    Parameters
+    ----------
+    method : str
+        One of `LINEAR`.
+    codes : float32 or float16 (N, V, D)
+    labels : int32 (N,)
+    held_codes : the same array as `codes`, or (M, V, D)
+        Where the folds' held-out rows come from.
+    folds : list of (rows of codes, rows of held_codes)
+        Several: each row of `codes` is trained on or held out.
+    way : str
+        ``"mean"`` or ``"all"`` views.
+    n_classes, balanced, jobs
+        K; weigh classes alike; threads.
+    tell : callable
+        Called after each pass over the codes.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        codes: Codes,
+        labels: NDArray[np.int32],
+        held_codes: Codes,
+        folds: list[Fold],
+        *,
+        way: str,
+        n_classes: int,
+        balanced: bool,
+        jobs: int,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.folds, self.tell = folds, tell
+        mean, scale = moments(codes, way)
+        self.design = Design(codes, way, mean, scale, jobs=jobs)
+        self.held = self.design
+        if held_codes is not codes:
+            self.held = Design(held_codes, way, mean, scale, jobs=jobs, basis=self.design.basis)
+        per_image = self.design.per_image
+        weights = np.zeros((self.design.n_examples, len(folds)))
+        self._part = np.zeros(self.held.n_examples, dtype=np.int64)
+        each = np.arange(per_image)
+        for fold, (rows, held) in enumerate(folds):
+            trained = (rows[:, None] * per_image + each).ravel()
+            own = np.repeat(labels[rows], per_image)
+            weights[trained, fold] = class_weights(own, n_classes) if balanced else 1.0
+            self._part[(held[:, None] * per_image + each).ravel()] = fold
+        self._rows = np.concatenate([held for _, held in folds])
+        self.problem = Linear(self.design, method, np.repeat(labels, per_image), weights, n_classes)
+        self.solved: dict[float, Solution] = {}
+
+    def solve(self, C: float) -> bool:
+        """Fit all folds at `C`, from the nearest C that is solved; whether that converged."""
+        start = self.problem.start
+        if self.solved:
+            start = self.solved[min(self.solved, key=lambda one: abs(np.log(one / C)))]
+        self.solved[C] = self.problem.minimise(
+            C, start, tolerance=PATH_TOLERANCE, most_passes=MAX_PASSES, tell=self.tell
+        )
+        return self.solved[C].converged
+
+    def scores(self, C: float) -> NDArray[np.float32]:
+        """Scores (H, K) of the held-out images at a solved `C`, in the order of the folds."""
+        solution = self.solved[C]
+        n_out = self.problem.n_out
+        out = np.empty((self.held.n_examples, n_out), dtype=np.float32)
+
+        def work(block: Block, _: None) -> None:
+            part = self._part[block.rows]
+            values = out[block.rows]
+            for fold in np.unique(part):
+                mine = part == fold
+                values[mine] = block.z[mine] @ solution.weight[:, fold] + solution.bias[fold]
+
+        for _ in self.held.sums(work):
+            pass
+        views = self.held.per_image
+        if views > 1:
+            out = out.reshape(-1, views, n_out).mean(axis=1)
+        found: NDArray[np.float32] = two_columns(out[self._rows])
+        return found
+
+    def mean_solution(self, C: float) -> tuple[Floats, Floats]:
+        """Weights (D, J) for standardised codes and biases (J,) at a solved `C`, over the folds."""
+        solution = self.solved[C]
+        return self.design.to_codes(solution.weight.mean(axis=1)), solution.bias.mean(axis=0)
+
+
+def fit_linear(
+    method: str,
+    design: Design,
+    labels: NDArray[np.int32],
+    weights: NDArray[np.float64] | None,
+    C: float,
+    *,
+    n_classes: int,
+    start: tuple[Floats, Floats] | None = None,
+    tell: Callable[[], None] = lambda: None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
+    """Fit a linear method to all examples of a float64 design.
+
+    Parameters
+    ----------
+    method : str
+        One of `LINEAR`.
+    design : Design
+    labels : int32 (N,)
+        Of the design's examples.
+    weights : float64 (N,) or None
+    C : float
+    n_classes : int
+        K.
+    start : (D, J) and (J,), optional
+        Weights for standardised codes and biases to begin from.
+
+    Returns
+    -------
+    weight, bias : float64 (K, D), (K,)
+        For standardised codes; two classes get (-w/2, w/2).
+    converged : bool
+    """
+    each = np.ones(design.n_examples) if weights is None else weights
+    problem = Linear(design, method, labels, each[:, None], n_classes)
+    begin = problem.start
+    if start is not None:
+        begin.weight = design.from_codes(start[0])[:, None]
+        begin.bias = start[1][None].astype(design.dtype)
+    found = problem.minimise(C, begin, tolerance=FINAL_TOLERANCE, most_passes=MAX_PASSES, tell=tell)
+    weight = design.to_codes(found.weight[:, 0]).T.astype(np.float64)  # (J, D)
+    bias = found.bias[0].astype(np.float64)
+    if len(weight) == 1:
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return np.ascontiguousarray(weight), bias, found.converged
