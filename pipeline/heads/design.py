@@ -184,14 +184,14 @@ class Design:
         small = self.n_examples * self.code_dim * self.dtype.itemsize <= CACHED_BYTES
         self._cached: Floats | None = None
         if small:
-            whole = self._standardised(slice(0, len(codes)))
-            self.basis = basis or self._find_basis(whole)
+            self.basis = basis or self._find_basis()
             exact = self.basis.vectors.dtype.itemsize >= self.dtype.itemsize
             self.rotated = self.basis.complete and exact
+            whole = self._standardised(slice(0, len(codes)))
             vectors = self.basis.vectors.astype(self.dtype, copy=False)
             self._cached = whole @ vectors if self.rotated else whole
         else:
-            self.basis = basis or self._find_basis(None)
+            self.basis = basis or self._find_basis()
             self.rotated = False
         self.n_columns = self.basis.vectors.shape[1] if self.rotated else self.code_dim
         step = max(1, _block_rows(self.n_columns) // self.per_image) * self.per_image
@@ -206,21 +206,25 @@ class Design:
             return z
         return (z - self._mean) / self._scale
 
-    def _find_basis(self, whole: Floats | None) -> Basis:
+    def _find_basis(self) -> Basis:
         """Eigenvectors of the correlation matrix, of all examples or of evenly spaced ones."""
         dual = self.n_examples <= min(DUAL_ROWS, self.code_dim - 1) or self.code_dim > PRIMAL_DIM
         most = DUAL_ROWS if dual else PRIMAL_ROWS
-        if self.n_examples <= most:
-            z = whole if whole is not None else self._standardised(slice(0, len(self.codes)))
-        elif whole is not None:
-            z = whole[np.linspace(0, len(whole) - 1, most).astype(np.int64)]
-        else:
-            at = np.linspace(0, len(self.codes) - 1, max(1, most // self.per_image))
-            z = self._standardised(at.astype(np.int64))
-        n = len(z)
+        images = np.arange(len(self.codes))
+        if self.n_examples > most:
+            wanted = max(1, most // self.per_image)
+            images = np.linspace(0, len(self.codes) - 1, wanted).astype(np.int64)
+        n = len(images) * self.per_image
         if not dual:
-            values, vectors = np.linalg.eigh(z.T @ z / n)
+            gram = np.zeros((self.code_dim, self.code_dim), self.dtype)
+            step = max(1, _block_rows(self.code_dim) // self.per_image)
+            for start in range(0, len(images), step):
+                z = self._standardised(images[start : start + step])
+                gram += z.T @ z
+            gram /= n
+            values, vectors = np.linalg.eigh(gram)
             return Basis(vectors, np.maximum(values, 0.0).astype(np.float64), 0.0, True)
+        z = self._standardised(images)
         # In float64, since the small eigenvalues are where a square loses its digits.
         z = z.astype(np.float64)
         values, left = np.linalg.eigh(z @ z.T / n)

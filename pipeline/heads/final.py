@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from .design import Design, Floats, examples_of
+from .design import Basis, Design, Floats, examples_of
 from .examples import Codes
 from .linear import LINEAR, class_weights, fit_linear
 from .paths import Candidate, centroid_affine
@@ -43,6 +43,7 @@ def fit_final(
     balanced: bool,
     jobs: int,
     start: tuple[Floats, Floats] | None = None,
+    basis: Basis | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Fit a method at one setting.
@@ -66,13 +67,15 @@ def fit_final(
         Threads.
     start : (D, J) and (J,), optional
         For linear methods: weights and biases to begin from.
+    basis : Basis, optional
+        For linear methods: of the same examples.
     tell : callable
         Called after each pass over the codes.
     """
     n_classes = int(labels.max()) + 1
     each = np.repeat(labels, 1 if way == "mean" else codes.shape[1]).astype(np.int32)
     if method in LINEAR:
-        design = Design(codes, way, mean, scale, dtype=np.float64, jobs=jobs)
+        design = Design(codes, way, mean, scale, dtype=np.float64, jobs=jobs, basis=basis)
         weights = class_weights(each, n_classes) if balanced else None
         weight, bias, converged = fit_linear(
             method, design, each, weights, candidate["C"], n_classes=n_classes, start=start,

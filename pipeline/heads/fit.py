@@ -99,6 +99,7 @@ def fit_head(
                 balanced=settings.class_weight == "balanced",
                 jobs=jobs,
                 start=found.start,
+                basis=found.basis,
                 tell=lambda: meter.advance(1),
             )
     total_s = time.perf_counter() - started

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..progress import Progress
 from .calibrate import fit_scale, log_losses
-from .design import Floats, examples_of, moments
+from .design import Basis, Floats, examples_of, moments
 from .examples import Codes
 from .folds import Fold
 from .grids import Axis, candidates, tested, widened
@@ -98,6 +98,8 @@ class Search:
     start : (D, J) and (J,), optional
         Of a linear method: mean over the folds of the weights for standardised codes, and of the
         biases, at the best C.
+    basis : Basis, optional
+        Of a linear method: what its examples were decorrelated by.
     """
 
     best: Candidate
@@ -109,6 +111,7 @@ class Search:
     curve: list[dict[str, Any]]
     warnings: list[str] = field(default_factory=list)
     start: tuple[Floats, Floats] | None = None
+    basis: Basis | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,6 +323,7 @@ def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progr
         curve=[trials.known[tuple(one.values())].point for one in grid],
         warnings=warnings,
         start=trials.path.mean_solution(best.candidate["C"]) if trials.path else None,
+        basis=trials.path.design.basis if trials.path else None,
     )
 
 
