@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "probe", "redrawn", "rows_of"]
 
-VERSION = 3  # of what stage two makes of codes; part of every run's fingerprint
+VERSION = 4  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
