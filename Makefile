@@ -43,7 +43,7 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict serve verify test check bench clean clean-results clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve verify test check bench clean clean-results clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -103,6 +103,9 @@ report: $(READY) ## one HTML file with all that is known of DATA, and the same i
 	@$(stage)
 
 predict: $(READY) ## classify new images: IMAGES=<folder, file, glob, list, .zip> RUN=<run>
+	@$(stage)
+
+explain: $(READY) ## show which regions speak for the class: IMAGES=... RUN=<run> OUT=<folder>
 	@$(stage)
 
 serve: $(READY) ## predict over HTTP, with a page: RUN=<run>[,<run>...] PORT=8000

@@ -27,6 +27,7 @@ __all__ = [
     "CurveSettings",
     "DataSettings",
     "DoorSettings",
+    "ExplainSettings",
     "FinetuneSettings",
     "FitSettings",
     "HeadSettings",
@@ -529,6 +530,24 @@ class PredictSettings(_Settings):
         high=1,
     )
     nearest: int = setting(0, "also list the K nearest training images", high=1000)
+    offline: bool = setting(False, "no downloads", affects="place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainSettings(_Settings):
+    """Which images are explained by which run, and where the pictures go."""
+
+    images: str = setting(
+        "", "an image, a folder (with all below), a glob, a list file, a .zip or .tar",
+        affects="place",
+    )  # fmt: skip
+    run: str = setting("", "the run: the path of its .json, or its name", affects="place")
+    weights: str = setting(
+        "", "file of the network's weights, if it was moved since the run", affects="place"
+    )
+    out: str = setting(
+        "explained", "folder for the pictures and explanations.json", affects="place"
+    )
     offline: bool = setting(False, "no downloads", affects="place")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import BackboneError, SettingsError, first_line
 from .preprocess import Preprocessing
 
-__all__ = ["Survey", "Tapped", "check_pool", "survey"]
+__all__ = ["Survey", "Tapped", "channels_first", "check_pool", "survey"]
 
 _MANY = 10  # more stages than this are thinned to one a resolution
 
@@ -63,7 +63,7 @@ def survey(network: nn.Module, size: int) -> Survey:
             if isinstance(output, Tensor) and output.ndim >= 2:
                 ran.append((name, tuple(output.shape[1:])))
                 if _is_map(tuple(output.shape[1:])):
-                    means[name] = _channels_first(output).flatten(2).mean(2)
+                    means[name] = channels_first(output).flatten(2).mean(2)
                 if inputs and isinstance(inputs[0], Tensor):
                     inputs_of[name] = inputs[0]
 
@@ -164,13 +164,13 @@ def _is_map(shape: tuple[int, ...]) -> bool:
 
 
 def _chw(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give a map's shape channels first, as :func:`_channels_first` gives the map."""
+    """Give a map's shape channels first, as :func:`channels_first` gives the map."""
     if len(shape) == 3 and shape[0] == shape[1] != shape[2]:
         return (shape[2], shape[0], shape[1])
     return shape
 
 
-def _channels_first(x: Tensor) -> Tensor:
+def channels_first(x: Tensor) -> Tensor:
     """Bring maps (B, H, W, C), as Swin has them, and tokens (B, T, C) to channels first."""
     if x.ndim == 4 and x.shape[1] == x.shape[2] != x.shape[3]:
         return x.permute(0, 3, 1, 2)
@@ -280,7 +280,7 @@ class Tapped(nn.Module):
     def _pooled(self, x: Tensor) -> Tensor:
         if self._pool == "none" or x.ndim == 2:
             return x
-        x = _channels_first(x)  # (B, C, H, W) or (B, C, T)
+        x = channels_first(x)  # (B, C, H, W) or (B, C, T)
         if self._grid:
             if x.ndim == 3:
                 raise BackboneError(

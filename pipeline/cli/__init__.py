@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import PipelineError, SettingsError
-from . import compare, evidence, features, finetune, heads, predict, report, runs, serve
+from . import compare, evidence, explain, features, finetune, heads, predict, report, runs, serve
 from .options import add_options, assigned, meant, settings_from
 from .stage import Stage
 
@@ -25,6 +25,7 @@ STAGES = {
     **evidence.STAGES,
     **report.STAGES,
     **predict.STAGES,
+    **explain.STAGES,
     **runs.STAGES,
     **serve.STAGES,
 }

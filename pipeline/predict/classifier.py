@@ -71,6 +71,8 @@ class Classifier:
         What runs the network: ``onnx on cpu``.
     notes : tuple of str
         What its user should know.
+    model : Model
+        What predicts: a head on codes, or a fine-tuned network.
     """
 
     def __init__(self, run: Run, model: Model, *, workers: int = 0) -> None:
@@ -79,7 +81,7 @@ class Classifier:
         self.engine = model.engine.name
         self.notes = model.notes
         self._run = run
-        self._model = model
+        self.model = model
         self._workers = workers
 
     @classmethod
@@ -254,7 +256,7 @@ class Classifier:
         CacheError
             They are not here, or not of this run, or damaged.
         """
-        return training_neighbours(self._run, self._model, share=share)
+        return training_neighbours(self._run, self.model, share=share)
 
     def classify(
         self,
@@ -280,7 +282,7 @@ class Classifier:
         n_nearest : int
             How many of them, at least 1.
         """
-        model = self._model
+        model = self.model
 
         def read(one: tuple[int, Item]) -> NDArray[np.uint8]:
             return load_item(one[1]).views(model.preprocessing, model.views)

@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from ..backbones import load_card
 from ..backbones.card import Card
 from ..backbones.engine import Engine, open_engine, pick_device
+from ..backbones.graph import graph_path
 from ..backbones.preprocess import Preprocessing, Views
 from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
@@ -55,6 +56,12 @@ class HeadModel:
         How the codes were stored.
     notes : tuple of str
         What its user should know.
+    card : Card
+        The network.
+    asked : CodesSettings
+        What the codes are, as they are made here.
+    source : dict
+        Cache folder, seed, offline and progress: where the network comes from.
     """
 
     head: Head
@@ -64,11 +71,42 @@ class HeadModel:
     engine: Engine
     dtype: str
     notes: tuple[str, ...]
+    card: Card
+    asked: CodesSettings
+    source: dict[str, Any]
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.head.classes
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Resolved layer names."""
+        return tuple(self.key.config["layers"])
+
+    @property
+    def pool(self) -> str:
+        """How maps become codes."""
+        return str(self.key.config["pool"])
+
+    def map_layers(self) -> tuple[str, ...] | None:
+        """Name the layers whose maps, pooled, are the codes; None where one has no map.
+
+        For ``final`` that is the stage whose mean over all positions goes into the last layer.
+        """
+        found = []
+        for layer in self.layers:
+            if layer == "final":
+                # The network itself averages over the positions, whatever POOL says.
+                if self.card.pooled_is_final is None or self.pool != "mean":
+                    return None
+                layer = self.card.pooled_is_final
+            shape = self.card.layers.get(layer, ())
+            if len(shape) not in (2, 3):
+                return None
+            found.append(layer)
+        return tuple(found)
 
     def store(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Round codes as the cache did."""
@@ -78,8 +116,14 @@ class HeadModel:
         """Pick the codes out of what the engine gave: all of it."""
         return blocks
 
-    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Score codes (n, V, D) side by side over the layers."""
+    def flat_codes(self, blocks: list[NDArray[Any]]) -> NDArray[np.float32]:
+        """Put the codes of the layers side by side, (n, V, D).
+
+        Raises
+        ------
+        HeadError
+            The head was trained on codes of another length.
+        """
         n, v = blocks[0].shape[:2]
         flat = [np.asarray(block, np.float32).reshape(n, v, -1) for block in blocks]
         codes = np.concatenate(flat, axis=2)
@@ -89,7 +133,15 @@ class HeadModel:
                 expected=f"{self.head.code_dim}, as the head has",
                 todo="train the head again",
             )
-        return self.head.predict_proba(codes)
+        return codes
+
+    def scores(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
+        """Score every class before the temperature, (n, K)."""
+        return self.head.scores(self.flat_codes(blocks))
+
+    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
+        """Give calibrated probabilities (n, K) of codes (n, V, D), one block a layer."""
+        return self.head.predict_proba(self.flat_codes(blocks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +161,14 @@ class NetworkModel:
         SHA-256 of the weights' file.
     temperature_scale : float
         Probabilities are ``softmax(temperature_scale * scores)``.
+    stem : Path
+        The run's files, without a suffix.
+    final : str
+        Name of the last layer.
+    card : Card
+        The network, as its graph is named.
+    cache : Path
+        Folder of exported networks.
     """
 
     classes: tuple[str, ...]
@@ -118,7 +178,25 @@ class NetworkModel:
     code_dim: int
     weights_digest: str
     temperature_scale: float
+    stem: Path
+    final: str
+    card: Card
+    cache: Path
     notes: tuple[str, ...] = ()
+
+    def build(self) -> Any:
+        """Build the network (``nn.Module``, in eval mode), which imports torch."""
+        from ..finetune.checkpoint import load_checkpoint
+
+        return load_checkpoint(self.stem)[0]
+
+    def exported(self) -> tuple[Engine, Path]:
+        """Give an engine on the CPU and its graph, exported now where it is not in the cache."""
+        machine = MachineSettings(device="cpu", engine="onnx")
+        engine = _network_engine(self.stem, self.card, self.final, machine, self.cache)
+        layers = _network_layers(self.final)
+        path = graph_path(self.card, layers, "mean", self.preprocessing, cache=self.cache)
+        return engine, path
 
     def store(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Keep codes and scores as they are, if they are finite."""
@@ -128,8 +206,8 @@ class NetworkModel:
         """Pick the codes (n, V, D) out of what the engine gave."""
         return blocks[:1]
 
-    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Average scores (n, V, K), the second block, over the views, and take the softmax.
+    def scores(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
+        """Average scores (n, V, K), the second block, over the views: before the temperature.
 
         Raises
         ------
@@ -143,7 +221,12 @@ class NetworkModel:
                 expected=f"one for each of {len(self.classes)} classes",
                 todo="fetch both files of the run again",
             )
-        scores = self.temperature_scale * given.astype(np.float64).mean(axis=1)  # (n, K)
+        found: NDArray[np.float64] = given.astype(np.float64).mean(axis=1)  # (n, K)
+        return found
+
+    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
+        """Give calibrated probabilities (n, K)."""
+        scores = self.temperature_scale * self.scores(blocks)
         odds = np.exp(scores - scores.max(axis=1, keepdims=True))
         found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return found
@@ -235,22 +318,7 @@ def _network_model(
         n_parameters=0,
     )
 
-    def build() -> Any:
-        from ..finetune.checkpoint import load_checkpoint, name_codes
-
-        return name_codes(load_checkpoint(run.stem)[0], final)
-
-    engine = open_engine(
-        card,
-        (f"{final}.codes", "final"),  # into the last layer, and what the network gives
-        preprocessing,
-        CodesSettings(model=model),
-        machine,
-        cache=cache,
-        seed=0,
-        offline=offline,
-        build=build,
-    )
+    engine = _network_engine(run.stem, card, final, machine, cache, offline=offline)
     return NetworkModel(
         classes=tuple(meta["classes"]),
         preprocessing=preprocessing,
@@ -259,6 +327,42 @@ def _network_model(
         code_dim=_code_dim(file, final),
         weights_digest=meta["tensors_sha256"],
         temperature_scale=float(meta["temperature_scale"]),
+        stem=run.stem,
+        final=final,
+        card=card,
+        cache=cache,
+    )
+
+
+def _network_layers(final: str) -> tuple[str, str]:
+    """Name what a fine-tuned network is run for: what goes into the last layer, and the scores."""
+    return f"{final}.codes", "final"
+
+
+def _network_engine(
+    stem: Path,
+    card: Card,
+    final: str,
+    machine: MachineSettings,
+    cache: Path,
+    *,
+    offline: bool = True,
+) -> Engine:
+    def build() -> Any:
+        from ..finetune.checkpoint import load_checkpoint, name_codes
+
+        return name_codes(load_checkpoint(stem)[0], final)
+
+    return open_engine(
+        card,
+        _network_layers(final),
+        card.preprocessing,
+        CodesSettings(model=card.model),
+        machine,
+        cache=cache,
+        seed=0,
+        offline=offline,
+        build=build,
     )
 
 
@@ -320,7 +424,9 @@ def _head_model(
             "float32, and may differ in the third digit.",
         )
     engine = open_engine(card, layers, preprocessing, run_as, machine, **source)
-    return HeadModel(head, key, preprocessing, views, engine, asked.dtype, notes)
+    return HeadModel(
+        head, key, preprocessing, views, engine, asked.dtype, notes, card, run_as, source
+    )
 
 
 @dataclass(frozen=True)

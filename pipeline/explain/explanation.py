@@ -1,0 +1,150 @@
+"""One image's explanation: its map, where it lies on the image, and the picture of it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..backbones.preprocess import Preprocessing
+
+__all__ = ["Explanation", "source_box"]
+
+
+def source_box(
+    width: int, height: int, preprocessing: Preprocessing
+) -> tuple[float, float, float, float]:
+    """Give the part of an image that the network's input square shows.
+
+    Returns
+    -------
+    tuple of 4 floats
+        Left, top, width and height in pixels of the image; with padding it reaches beyond it.
+    """
+    if preprocessing.resize == "stretch":
+        return 0.0, 0.0, float(width), float(height)
+    if preprocessing.resize == "pad":
+        side = float(max(width, height))
+    else:
+        side = min(width, height) * preprocessing.crop_ratio
+    return (width - side) / 2, (height - side) / 2, side, side
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Which regions of an image speak for a class.
+
+    Attributes
+    ----------
+    name : str
+        The image's path, or its place in the list.
+    classes : tuple of str
+        K class names.
+    probabilities : float64 (K,)
+        As ``make predict`` gives them.
+    target : int
+        The class that is explained, the most probable one unless another was asked for.
+    logit : float
+        Its score before the temperature.
+    map : float64 (h, w)
+        Contribution of each region to the logit; where `exact`, they sum to it.
+    evidence : float64 (h, w)
+        The map minus the mean of all classes' maps: what sets the class apart. A softmax does not
+        change when all logits do alike.
+    method : str
+        ``class activation map`` or ``gradient x activation``, with its particulars.
+    exact : bool
+        The map sums to the logit.
+    box : tuple of 4 floats
+        Left, top, width, height of the part of the image that the map covers, in pixels.
+    pixels : uint8 (H, W, 3)
+        The image, upright.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+    target: int
+    logit: float
+    map: NDArray[np.float64]
+    evidence: NDArray[np.float64]
+    method: str
+    exact: bool
+    box: tuple[float, float, float, float]
+    pixels: NDArray[np.uint8]
+
+    @property
+    def peak(self) -> tuple[float, float]:
+        """Place (x, y), in pixels of the image, of the centre of the strongest region."""
+        rows, columns = self.evidence.shape
+        row, column = divmod(int(self.evidence.argmax()), columns)
+        left, top, width, height = self.box
+        return left + (column + 0.5) * width / columns, top + (row + 0.5) * height / rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything but the pixels, as plain values."""
+        return {
+            "path": self.name,
+            "predicted": self.classes[int(self.probabilities.argmax())],
+            "probabilities": dict(zip(self.classes, self.probabilities.tolist(), strict=True)),
+            "explained": self.classes[self.target],
+            "logit": self.logit,
+            "sum": float(self.map.sum()),
+            "method": self.method,
+            "exact": self.exact,
+            "width": self.pixels.shape[1],
+            "height": self.pixels.shape[0],
+            "box": list(self.box),
+            "peak": list(self.peak),
+            "map": self.map.tolist(),
+            "evidence": self.evidence.tolist(),
+        }
+
+    def heat(self, width: int, height: int) -> NDArray[np.float32]:
+        """Spread the evidence over an image of `width` x `height` px: 0 (none) to 1, (H, W).
+
+        Only what speaks for the class is shown; outside the map's box it is 0.
+        """
+        full_height, full_width = self.pixels.shape[:2]
+        left, top, box_width, box_height = (
+            side * scale
+            for side, scale in zip(
+                self.box, (width / full_width, height / full_height) * 2, strict=True
+            )
+        )
+        inner = (max(1, round(box_width)), max(1, round(box_height)))
+        positive = np.clip(self.evidence, 0, None).astype(np.float32)
+        highest = float(positive.max())
+        field = Image.fromarray(positive / highest if highest > 0 else positive)
+        heat = Image.new("F", (width, height), 0.0)
+        heat.paste(field.resize(inner, Image.Resampling.BICUBIC), (round(left), round(top)))
+        return np.clip(np.asarray(heat, np.float32), 0, 1)
+
+    def overlay(self, max_side: int = 640) -> Image.Image:
+        """Draw the image with the regions that speak for the class in colour.
+
+        Parameters
+        ----------
+        max_side : int
+            Longest side of the picture, in pixels; smaller images keep their size.
+        """
+        import matplotlib
+
+        image = Image.fromarray(self.pixels)
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+        heat = self.heat(*image.size)  # (H, W)
+        colours = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
+        grey = np.asarray(image.convert("L"), np.float32)[..., None]
+        strength = (0.75 * heat**0.7)[..., None]
+        mixed = grey * (1 - strength) + colours * strength
+        return Image.fromarray(mixed.round().astype(np.uint8))
+
+    def png(self, max_side: int = 640) -> bytes:
+        """Give the picture of :meth:`overlay` as the bytes of a PNG file."""
+        stream = io.BytesIO()
+        self.overlay(max_side).save(stream, "PNG")
+        return stream.getvalue()

@@ -1,0 +1,111 @@
+"""Gradient x activation at a network's last map, by PyTorch, for what is not linear in a map.
+
+Fine-tuned networks, and networks between whose last map and codes stands more than a pooling.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..backbones.card import load_network
+from ..backbones.network import Tapped, channels_first, survey
+from ..errors import BackboneError
+from ..predict.models import HeadModel, Model
+
+__all__ = ["Differentiated"]
+
+
+class Differentiated:
+    """A network whose scores are differentiated with respect to its last map.
+
+    Parameters
+    ----------
+    tapped : Tapped
+        Gives the codes, or the scores, that the gradients are of.
+    stage : str
+        The module whose output is the map.
+    """
+
+    def __init__(self, tapped: Tapped, stage: str) -> None:
+        self._tapped = tapped.eval()
+        self._lock = threading.Lock()
+        self._seen: list[Tensor] = []
+        tapped.network.get_submodule(stage).register_forward_hook(self._note)
+
+    @classmethod
+    def of(cls, model: Model) -> Differentiated:
+        """Build it for a run's model.
+
+        Raises
+        ------
+        BackboneError
+            The network has no layer with a map.
+        """
+        if isinstance(model, HeadModel):
+            _, network = load_network(model.asked, **model.source)
+            layers, final, pool = model.layers, model.card.final, model.pool
+        else:
+            network = model.build()
+            layers, final, pool = ("final",), None, "mean"
+        seen = survey(network, model.preprocessing.size)
+        stages = [name for name in seen.stages if len(seen.layers[name]) in (2, 3)]
+        if not stages:
+            raise BackboneError(
+                "This network has no layer with a map, so that no region can be named.",
+                todo="make predict gives its probabilities",
+            )
+        for parameter in network.parameters():
+            parameter.requires_grad_(False)
+        tapped = Tapped(network, tuple(layers), final, pool, model.preprocessing, stop_early=False)
+        return cls(tapped, stages[-1])
+
+    def _note(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        # A leaf of its own: what comes before it needs no gradient.
+        leaf = output.detach().requires_grad_(True)
+        self._seen.append(leaf)
+        return leaf.clone()  # what follows may change it in place
+
+    def contributions(
+        self, views: NDArray[np.uint8], wanted: NDArray[np.float64]
+    ) -> list[NDArray[np.float64]]:
+        """Give each position's gradient x activation, summed over the channels.
+
+        Parameters
+        ----------
+        views : uint8 (V, size, size, 3)
+            Of one image.
+        wanted : float64 (Q, D)
+            Q directions in the codes, or in the scores.
+
+        Returns
+        -------
+        list of float64 (Q, h, w), length V
+        """
+        with self._lock, torch.enable_grad():
+            self._seen.clear()
+            outputs = self._tapped(torch.from_numpy(np.ascontiguousarray(views)))
+            codes = torch.cat([one.flatten(1) for one in outputs], dim=1).double()  # (V, D)
+            (leaf,) = self._seen
+            found = []
+            for direction in torch.from_numpy(wanted):
+                (slope,) = torch.autograd.grad((codes @ direction).sum(), leaf, retain_graph=True)
+                found.append(_on_a_grid((slope * leaf).detach()))
+            self._seen.clear()
+        stacked = np.stack(found, axis=1)  # (V, Q, h, w)
+        return list(stacked)
+
+
+def _on_a_grid(product: Tensor) -> NDArray[np.float64]:
+    """Sum over the channels: (V, h, w); tokens in front of the square of patches are left out."""
+    x = channels_first(product).double().sum(dim=1)
+    if x.ndim == 2:  # (V, T)
+        side = int(x.shape[1] ** 0.5)
+        x = x[:, x.shape[1] - side * side :].reshape(-1, side, side)
+    found: NDArray[np.float64] = x.numpy()
+    return found
