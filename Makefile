@@ -23,7 +23,7 @@ SETTINGS := DATA SEED OFFLINE STRICT LEAKS GROUP DATA_ROOT CACHE RESULTS \
 	MODELS ROPE SIZES DRAWS TRAINED_DRAWS SHARE SHOWN GALLERY PICTURES EVIDENCE \
 	WHERE SORT LIMIT AGAINST EXPORT \
 	IMAGES RUN OUT FORMAT TOP ABSTAIN UNLIKE NEAREST \
-	HOST PORT TOKEN
+	HOST PORT TOKEN LABELS COUNT
 quote = '$(subst ','\'',$(1))'
 typed = $(filter command,$(origin $(1)))
 # What stands on make's command line is handed on too, so that a misspelt name is answered.
@@ -43,7 +43,7 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve verify test check bench clean clean-results clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve label next verify test check bench clean clean-results clean-cache
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -109,6 +109,12 @@ explain: $(READY) ## show which regions speak for the class: IMAGES=... RUN=<run
 	@$(stage)
 
 serve: $(READY) ## predict over HTTP, with a page: RUN=<run>[,<run>...] PORT=8000
+	@$(stage)
+
+label: $(READY) ## correct labels on a page: DATA=<set> [IMAGES=<unlabelled>] [LABELS=<file>]
+	@$(stage)
+
+next: $(READY) ## which unlabelled images to label next: IMAGES=<unlabelled> DATA=<set> COUNT=50
 	@$(stage)
 
 labels: $(READY) ## list the images whose label is likely to be wrong

@@ -31,15 +31,18 @@ __all__ = [
     "FinetuneSettings",
     "FitSettings",
     "HeadSettings",
+    "LabelSettings",
     "LabelsSettings",
     "LayersSettings",
     "MachineSettings",
     "MapSettings",
+    "NextSettings",
     "PlaceSettings",
     "PredictSettings",
     "ReportSettings",
     "RunsSettings",
     "ServeSettings",
+    "TableSettings",
     "allowed",
     "as_dict",
     "from_mapping",
@@ -231,6 +234,11 @@ class DataSettings(_Settings):
         "images of one thing, kept on one side of every split: a column's name, 'parent' (the "
         "folder of the image), a regular expression whose match on the path is the group, 'auto' "
         "(near-duplicates) or 'none'; empty: what the data set brings",
+    )
+    labels: str = setting(
+        "",
+        "a file of corrections, as make label writes it, laid over the data set",
+        affects="place",
     )
 
 
@@ -552,6 +560,22 @@ class ExplainSettings(_Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableSettings(_Settings):
+    """Where the data set is written as a table."""
+
+    out: str = setting(
+        "", "a .csv of path, label, split to write, corrections included; empty: none",
+        affects="place",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Refuse what is no table."""
+        super().__post_init__()
+        if self.out and not self.out.lower().endswith(".csv"):
+            raise SettingsError(f"OUT={self.out}.", expected="a file called .csv")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoorSettings(_Settings):
     """Where a server listens, and its access token."""
 
@@ -574,6 +598,29 @@ class ServeSettings(DoorSettings):
         "default", affects="place",
     )  # fmt: skip
     offline: bool = setting(False, "no downloads", affects="place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelSettings(DoorSettings):
+    """The labelling page."""
+
+    images: str = setting(
+        "", "unlabelled images to label too: a folder, a glob, a list file", affects="place"
+    )
+    labels: str = setting(
+        "", "the file of corrections; empty: labels.jsonl beside the results", affects="place"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextSettings(_Settings):
+    """Which unlabelled images to label next."""
+
+    images: str = setting(
+        "", "the unlabelled images: a folder, a glob, a list file", affects="place"
+    )
+    count: int = setting(50, "how many images to name", low=1)
+    out: str = setting("", "a .csv to write them to; empty: they are printed", affects="place")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,19 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..errors import PipelineError, SettingsError
-from . import compare, evidence, explain, features, finetune, heads, predict, report, runs, serve
+from . import (
+    compare,
+    evidence,
+    explain,
+    features,
+    finetune,
+    heads,
+    label,
+    predict,
+    report,
+    runs,
+    serve,
+)
 from .options import add_options, assigned, meant, settings_from
 from .stage import Stage
 
@@ -28,6 +40,7 @@ STAGES = {
     **explain.STAGES,
     **runs.STAGES,
     **serve.STAGES,
+    **label.STAGES,
 }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ..errors import CacheError
 from ..progress import terminal
-from ..settings import DataSettings, MachineSettings, PlaceSettings
+from ..settings import DataSettings, MachineSettings, PlaceSettings, TableSettings
+from .options import settings_from
 from .stage import STAGE_ONE, Stage, extracted, manifest_of, note, show_counts
 
 __all__ = ["STAGES"]
@@ -21,6 +22,12 @@ def _data(options: argparse.Namespace) -> None:
         note(f"warning: {warning}")
     for reject in manifest.rejects:
         note(f"left out: {reject.path}: {reject.reason}")
+    settings = settings_from(options, TableSettings)
+    if settings.out:
+        from ..datasets.lists import write_table
+
+        write_table(manifest, Path(settings.out))
+        print(settings.out)
 
 
 def _features(options: argparse.Namespace) -> None:
@@ -81,7 +88,9 @@ def _clean_cache(options: argparse.Namespace) -> None:
 
 
 STAGES = {
-    "data": Stage(_data, "fetch a data set and count it", (DataSettings, PlaceSettings)),
+    "data": Stage(
+        _data, "fetch a data set and count it", (DataSettings, TableSettings, PlaceSettings)
+    ),
     "audit": Stage(
         _audit, "find what is wrong with the images", (DataSettings, MachineSettings, PlaceSettings)
     ),

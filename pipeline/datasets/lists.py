@@ -17,9 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import write_atomic
 from .listing import SPLITS, UNSPLIT, Listing, few, plural, split_of
 
-__all__ = ["TABLE_SUFFIXES", "list_files_in", "read_lists", "read_table", "table_header"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "list_files_in",
+    "read_lists",
+    "read_table",
+    "table_header",
+    "write_table",
+]
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 
@@ -158,6 +166,36 @@ def read_table(path: Path) -> Listing:
         ) from error
     names = tuple(header[column] or f"column{column + 1}" for column in kept)
     return _listing(rows, names, path, path.parent)
+
+
+def write_table(manifest: Any, path: Path) -> None:
+    """Write a manifest as a table that :func:`read_table` reads: path, label, split.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Where it has groups, a column ``group`` numbers them, for ``GROUP=group``.
+    path : Path
+        A ``.csv``; paths in it are relative to its folder.
+
+    Raises
+    ------
+    NoSpaceError, CacheError
+        It cannot be written.
+    """
+    folder = os.path.realpath(path.parent)
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    grouped = bool(manifest.grouping)
+    writer.writerow(["path", "label", "split", *(["group"] if grouped else [])])
+    for row, name in enumerate(manifest.paths):
+        cells = [
+            os.path.relpath(f"{manifest.root}/{name}", folder).replace(os.sep, "/"),
+            manifest.class_names[manifest.labels[row]],
+            SPLITS[manifest.split[row]],
+        ]
+        writer.writerow([*cells, *([str(int(manifest.groups[row]))] if grouped else [])])
+    write_atomic(path, stream.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def _split_cell(word: str, where: str) -> int:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..progress import Progress, silent
 from ..settings import DataSettings, PlaceSettings
+from .corrections import corrected
 from .digests import hash_files
 from .elpv import NAMES as ELPV
 from .elpv import read_elpv
@@ -266,7 +267,8 @@ def load_manifest(
     if digests.faults:
         kept = np.delete(np.arange(len(listing.paths)), list(digests.faults))
         listing, sha256 = listing.take(kept), sha256[kept]
-    return _assemble(name, source, listing, sha256, tuple(rejects), data)
+    manifest = _assemble(name, source, listing, sha256, tuple(rejects), data)
+    return corrected(manifest, Path(data.labels)) if data.labels else manifest
 
 
 def _read(source: Source) -> Listing:

@@ -1,0 +1,62 @@
+"""The labelling page bound to its port."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..progress import Progress, silent
+from ..serve.app import guarded
+from ..serve.limits import Limits
+from ..serve.metrics import Metrics
+from ..serve.running import bound, check_access, run_server, server_of, token_of
+from ..settings import (
+    CodesSettings,
+    DataSettings,
+    LabelSettings,
+    MachineSettings,
+    PlaceSettings,
+)
+from .app import Desk, build_app
+from .build import build_session
+from .thumbs import Thumbs
+
+__all__ = ["label"]
+
+
+def label(
+    settings: LabelSettings,
+    data: DataSettings,
+    codes: CodesSettings,
+    machine: MachineSettings,
+    places: PlaceSettings,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    progress: Progress = silent,
+) -> None:
+    """Serve the labelling page of a data set until SIGINT or SIGTERM.
+
+    Raises
+    ------
+    SettingsError
+        An address that cannot be bound, or one open to others without a token.
+    PipelineError
+        The data set, the network or the file of corrections cannot be used.
+    """
+    token = token_of(settings.token)
+    check_access(settings.host, token)
+    one = bound(settings.host, settings.port)
+    try:
+        session, adder = build_session(
+            settings, data, codes, machine, places, say=say, progress=progress
+        )
+    except BaseException:
+        one.close()
+        raise
+    limits, metrics = Limits(), Metrics()
+    thumbs = Thumbs(Path(places.cache) / session.name / "thumbs.sqlite")
+    desk = Desk(session, adder, thumbs, limits, metrics)
+    app = guarded(build_app(desk), metrics, host=settings.host, token=token)
+    name = f"[{settings.host}]" if ":" in settings.host else settings.host
+    say(f"http://{name}:{one.getsockname()[1]}/  corrections: {session.log.path}")
+    run_server(server_of(app, limits), one)

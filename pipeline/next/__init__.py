@@ -1,0 +1,1 @@
+"""Which unlabelled images to label next, from the codes of labelled and unlabelled ones."""
