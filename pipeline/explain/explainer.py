@@ -255,7 +255,8 @@ def _squared(strip: NDArray[np.float64]) -> NDArray[np.float64]:
     side = int(np.sqrt(tokens.shape[1]))
     n_front = tokens.shape[1] - side * side
     patches = tokens[:, n_front:] + tokens[:, :n_front].sum(axis=1, keepdims=True) / side**2
-    return patches.reshape(-1, side, side)
+    square: NDArray[np.float64] = patches.reshape(-1, side, side)
+    return square
 
 
 def _pixels(loaded: Loaded) -> NDArray[np.uint8]:

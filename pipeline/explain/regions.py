@@ -47,7 +47,8 @@ def layer_contributions(
     a = maps.astype(np.float64)
     n_channels, height, width = a.shape
     if pool == "mean":
-        return np.einsum("qc,chw->qhw", gradient, a) / (height * width)
+        mean: NDArray[np.float64] = np.einsum("qc,chw->qhw", gradient, a) / (height * width)
+        return mean
     if pool == "max":
         flat = a.reshape(n_channels, -1)
         at = flat.argmax(axis=1)  # (C,)
@@ -58,7 +59,10 @@ def layer_contributions(
         return found.reshape(-1, height, width)
     k = int(pool.partition(":")[2])
     cells = gradient.reshape(len(gradient), n_channels, k, k)
-    return np.einsum("qcij,chw,ih,jw->qhw", cells, a, _bins(height, k), _bins(width, k))
+    grid: NDArray[np.float64] = np.einsum(
+        "qcij,chw,ih,jw->qhw", cells, a, _bins(height, k), _bins(width, k)
+    )
+    return grid
 
 
 def _bins(n: int, k: int) -> NDArray[np.float64]:

@@ -18,8 +18,8 @@ from dataclasses import InitVar, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp, softmax
+from sklearn.preprocessing import StandardScaler
 
-from ..heads.search import standardisation
 from .refit import Fitted, refit
 
 __all__ = ["Known", "Learner", "Opinion", "assign_folds"]
@@ -105,7 +105,8 @@ class Learner:
 
     def __post_init__(self, codes: NDArray[np.float32]) -> None:
         """Standardise the codes, once: labels do not change them."""
-        self._mean, self._scale = standardisation(codes)
+        scaler = StandardScaler().fit(codes)
+        self._mean, self._scale = scaler.mean_, scaler.scale_
         self.z = self._standardised(codes)
         self._heads = [None] * (FOLDS + 1)
 

@@ -140,28 +140,28 @@ class Classifier:
     @property
     def concurrent(self) -> bool:
         """Whether :meth:`score` gains from several threads: the engine uses one core a call."""
-        return self._model.engine.concurrent
+        return self.model.engine.concurrent
 
     @property
     def batch_images(self) -> int:
         """Images a call of :meth:`score` that suit the engine."""
-        return max(1, self._model.engine.batch // self._model.views.count)
+        return max(1, self.model.engine.batch // self.model.views.count)
 
     @property
     def preprocessing(self) -> Preprocessing:
         """How images are read: as in training."""
-        return self._model.preprocessing
+        return self.model.preprocessing
 
     @property
     def views(self) -> Views:
         """Which views are taken of an image: as in training."""
-        return self._model.views
+        return self.model.views
 
     @property
     def views_shape(self) -> tuple[int, int, int, int]:
         """Shape (V, size, size, 3) of the views of one image."""
-        size = self._model.preprocessing.size
-        return self._model.views.count, size, size, 3
+        size = self.model.preprocessing.size
+        return self.model.views.count, size, size, 3
 
     @property
     def trained_data(self) -> str | None:
@@ -193,7 +193,7 @@ class Classifier:
         list of Outcome
             Called ``image 0`` and so on.
         """
-        model = self._model
+        model = self.model
         n, v = pixels.shape[:2]
         flat = pixels.reshape(n * v, *pixels.shape[2:])
         step = model.engine.batch
