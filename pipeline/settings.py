@@ -234,6 +234,27 @@ class DataSettings(_Settings):
         "images of one thing, kept on one side of every split: a column's name, 'parent' (the "
         "folder of the image), a regular expression whose match on the path is the group, 'auto' "
         "(near-duplicates) or 'none'; empty: what the data set brings",
+        affects="place",  # what it changes, the groups, is in the fingerprints
+    )
+    layout: str = setting(
+        "auto",
+        "what the folders of DATA are: 'classes', 'inner' (things that hold class folders), "
+        "'names' (classes at the beginning of file names); auto: decided by evidence",
+        affects="place",
+        choices=("auto", "classes", "inner", "names"),
+    )
+    label: str = setting(
+        "",
+        "images with several labels: 'first' (use the first), 'drop' (leave them out), 'combine' "
+        "(each combination is a class); empty: stop",
+        affects="place",
+        choices=("", "first", "drop", "combine"),
+    )
+    label_column: str = setting(
+        "", "column of the labels in a table or list: a name or a number", affects="place"
+    )
+    path_column: str = setting(
+        "", "column of the files in a table or list: a name or a number", affects="place"
     )
     labels: str = setting(
         "",

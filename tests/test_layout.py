@@ -147,7 +147,7 @@ def test_what_is_no_image_is_counted_and_junk_is_not(tmp_path):
     listing = read_layout(tmp_path)
     assert listing.paths == ["a/1.jpg", "b/1.gif"]
     text = "\n".join(listing.warnings)
-    assert "3 files are no images" in text
+    assert "3 files are no images and were ignored" in text
     assert "1 image lies in no class folder" in text
 
 
@@ -174,10 +174,20 @@ def test_names_that_are_not_utf8_are_rejected_by_name(tmp_path):
         read_layout(tmp_path)
 
 
-def test_unknown_split_names_are_doubted(tmp_path):
+def test_splits_under_longer_names_are_splits_and_said(tmp_path):
     for top in ("training_set", "test_set"):
-        put(tmp_path, f"{top}/cats/1.jpg", f"{top}/dogs/1.jpg")
-    assert "name the folders above train" in " ".join(read_layout(tmp_path).warnings)
+        put(tmp_path, f"{top}/{top}/cats/1.jpg", f"{top}/{top}/dogs/1.jpg")
+    listing = read_layout(tmp_path)
+    assert set(listing.labels) == {"cats", "dogs"}
+    assert set(listing.split.tolist()) == {0, 2}
+    assert "train from training_set" in " ".join(listing.warnings)
+
+
+def test_an_unlabelled_test_is_left_out_and_offered_for_prediction(tmp_path):
+    put(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "test/1.jpg")
+    listing = read_layout(tmp_path)
+    assert listing.paths == ["train/a/1.jpg", "train/b/1.jpg"]
+    assert f"make predict IMAGES={tmp_path}/test" in " ".join(listing.warnings)
 
 
 def test_an_empty_class_folder_is_a_warning(tmp_path):
@@ -214,10 +224,10 @@ MISTAKES = {
         {},
         "mixes splits (train) with what look like classes (cats)",
     ),
-    "unlabelled test": (
-        ["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"],
+    "unlabelled train": (
+        ["train/1.jpg", "test/a/1.jpg", "test/b/1.jpg"],
         {},
-        "test holds images directly",
+        "train holds images directly",
     ),
     "only a test": (["test/a/1.jpg", "test/b/1.jpg"], {}, "no training images, only test"),
     "two folders for one split": (
@@ -242,8 +252,8 @@ MISTAKES = {
     ),
     "columns missing": (
         ["a.jpg"],
-        {"given.csv": "file,class\na.jpg,x\n"},
-        "lacks the column 'path'",
+        {"given.csv": "subject,class\na1,x\n"},
+        "no column names images that are there",
     ),
     "a column twice": (
         ["a.jpg"],
@@ -297,11 +307,24 @@ def test_of_many_missing_files_the_first_five_are_named(tmp_path):
         read_layout(tmp_path)
 
 
-def test_a_table_in_another_encoding_is_answered(tmp_path):
-    put(tmp_path, "a.jpg")
-    (tmp_path / "t.csv").write_bytes("path,label\na.jpg,é\n".encode("latin-1"))
-    with pytest.raises(DataError, match="not UTF-8"):
-        read_layout(tmp_path / "t.csv")
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("latin-1", ("Käfer", "Fêtes")),
+        ("cp1252", ("naïve", "coöp")),
+        ("gb18030", ("蚂蚁", "蜜蜂")),
+        ("utf-16", ("Käfer", "蜜蜂")),
+        ("utf-8-sig", ("Käfer", "蜜蜂")),
+    ],
+)
+def test_a_table_in_another_encoding_is_read_and_the_encoding_said(tmp_path, encoding, names):
+    put(tmp_path, "a.jpg", "b.jpg")
+    text = f"path,label\na.jpg,{names[0]}\nb.jpg,{names[1]}\n"
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    listing = read_layout(tmp_path / "t.csv")
+    assert listing.labels == list(names)
+    said = " ".join(listing.warnings)
+    assert ("decoded as" in said) == (encoding != "utf-8-sig")
 
 
 def test_a_file_of_another_kind_is_answered(tmp_path):

@@ -24,7 +24,7 @@ def _data(options: argparse.Namespace) -> None:
         note(f"left out: {reject.path}: {reject.reason}")
     settings = settings_from(options, TableSettings)
     if settings.out:
-        from ..datasets.lists import write_table
+        from ..datasets.tables import write_table
 
         write_table(manifest, Path(settings.out))
         print(settings.out)

@@ -227,7 +227,8 @@ def offered(listing: Listing) -> list[str]:
                 f"images). To keep images of one {name} on one side of every split, add "
                 f"GROUP={quoted}; otherwise the figures are likely too high."
             )
-    if listing.by_folder:
+    places = {path.rpartition("/")[0] for path in listing.paths}
+    if listing.by_folder and len(places) > 3 * n_classes:  # more than splits and classes
         folders = [value for value in _folders(listing) if value]
         if len(folders) > n_images / 2 and n_classes < len(set(folders)) < len(folders):
             remarks.append(

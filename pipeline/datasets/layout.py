@@ -1,308 +1,497 @@
 """Recognise how a data set is laid out, and list its files.
 
-Known: ``root/<split>/<class>/*``, ``root/<class>/*``, list files, a CSV; each perhaps inside one
-wrapping folder, as archives have it. A file that names labels (list, CSV) is explicit and wins
-over folder names.
+Where the reading is certain, it is read and said in a line; where it is likely, the command stops
+and shows what the set is taken for and the command that confirms it; where it is not known, it
+says what was found and what can be read. Files that name labels (lists, tables) are looked for
+first, then folders: splits, classes, things that hold classes; see :mod:`.folders`.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import DataError
-from .listing import (
-    SPLITS,
-    UNSPLIT,
-    Listing,
-    few,
-    is_image,
-    is_junk,
-    is_text,
-    nature,
-    plural,
-    split_of,
-)
-from .lists import TABLE_SUFFIXES, list_files_in, read_lists, read_table, table_header
+from ..settings import DataSettings
+from .arrays import array_problem
+from .folders import EXPECTED, read_folders
+from .listing import UNSPLIT, Listing, few, nature, plural, split_in, split_of
+from .lists import LIST_SUFFIXES, chosen, is_list, list_files_in, names_in, read_lists
+from .resolve import Index
+from .sniff import extra_for
+from .tables import TABLE_SUFFIXES, Roles, quoted, read_table, table_of
+from .texts import Sheet
+from .tree import Node, Tree, scan
+from .words import nfc, words_of
 
 __all__ = ["read_layout"]
 
-_EXPECTED = (
-    "root/<class>/<image>, root/<split>/<class>/<image> (train, val, test), list files "
-    "(train.txt, val.txt, test.txt) or a CSV with path,label[,split]"
-)
-_MAX_WRAPPERS = 4
+_MOST_TABLES = 40
+_DEEPEST_TABLE = 3
+_MOST_BESIDE = 200_000  # images in the folder above a list that names are looked up among
+_NO_LABELS = frozenset("submission samplesubmission sample template".split())
 
 
-def read_layout(path: Path) -> Listing:
-    """List the images of a folder, of a CSV or of list files, with labels and splits.
+def read_layout(
+    path: Path, ask: DataSettings | None = None, *, confined: bool = False, given: str = ""
+) -> Listing:
+    """List the images of a folder, of a table or of list files, with labels and splits.
 
     Parameters
     ----------
     path : Path
-        A folder, a ``.csv`` or ``.tsv``, or a ``.txt`` list file. Beside a list file named
-        after a split, those of the other splits are read too.
+        A folder, a table (``.csv``, ``.tsv``), or a list file. Beside a list file named after a
+        split, those of the other splits are read too.
+    ask : DataSettings, optional
+        What the user says of it: ``layout``, ``label``, ``label_column``, ``path_column``.
+    confined : bool
+        Nothing outside of `path` is used (it came out of an archive).
+    given : str
+        What the user named as DATA, for the commands in messages; default: `path`.
 
     Raises
     ------
     DataError
-        The layout is not one of those known, or contradicts itself; see :meth:`Listing.check`.
+        The layout is not one of those known, is not certain, or contradicts itself; see
+        :meth:`Listing.check`.
     """
+    ask = ask or DataSettings()
+    given = given or str(path)
+    suffix = path.suffix.lower()
     if path.is_dir():
-        listing = _read_folder(path)
-    elif path.suffix.lower() in TABLE_SUFFIXES:
-        listing = read_table(path)
-    elif path.suffix.lower() == ".txt":
-        split = split_of(path.stem)
-        listing = read_lists({UNSPLIT: path} if split is None else list_files_in(path.parent))
+        listing = _read_folder(path, ask, confined=confined, given=given)
+    elif suffix in TABLE_SUFFIXES:
+        listing = _given_table(path, ask, given)
+    elif suffix in LIST_SUFFIXES:
+        listing = _given_list(path, ask, given)
     else:
         raise DataError(
             f"{path} is a file of a kind that holds no data set.",
-            expected="a folder, a .zip or .tar archive, a .csv, or a .txt list file",
+            expected="a folder, a .zip or .tar archive, a .csv, a .txt list file, or a .npz, .h5, "
+            ".parquet or .arrow file of images",
             todo="point DATA= at the folder that holds the class folders",
         )
+    listing.labels = [nfc(label) for label in listing.labels]
     listing = listing.in_order()
     listing.check(path)
     return listing
 
 
-@dataclass
-class _Level:
-    """What lies directly in one folder."""
-
-    folders: dict[str, str] = field(default_factory=dict)  # name → path
-    images: list[str] = field(default_factory=list)
-    others: Counter[str] = field(default_factory=Counter)  # suffix → count
-    tables: list[str] = field(default_factory=list)
+# --- what the user named itself
 
 
-@dataclass
-class _Found:
-    """Images below one folder, and what was passed over."""
-
-    images: list[str] = field(default_factory=list)
-    ignored: Counter[str] = field(default_factory=Counter)
+def _given_index(path: Path, ask: DataSettings) -> Index:
+    return Index(os.path.realpath(path.parent), "", free=True)
 
 
-def _look(folder: str) -> _Level:
-    level = _Level()
+def _wider(path: Path, index: Index) -> Index:
+    """Index the images in the folder of a list and, where there are none, in the one above it."""
+    tree = scan(path.parent)
+    node, base = tree.root, ""
+    if not node.n_images and path.parent.resolve().parent != path.parent.resolve():
+        above = scan(path.parent.resolve().parent)
+        if 0 < above.root.n_images <= _MOST_BESIDE:
+            node = above.root
+            base = os.path.relpath(index.root, node.path)
+    return Index.of(node, node.path, base, free=True)
+
+
+def _given_table(path: Path, ask: DataSettings, given: str) -> Listing:
+    index = _given_index(path, ask)
+    sheet, roles = table_of(path, index, ask)
+    if roles.share < 1:
+        index = _wider(path, index)
+        sheet, roles = table_of(path, index, ask)
+    return read_table(path, sheet, roles, index, ask, given=given)
+
+
+def _given_list(path: Path, ask: DataSettings, given: str) -> Listing:
+    split = is_list(path.name)
+    files = {UNSPLIT: path} if split is None else list_files_in(path.parent)
+    if split is not None and path not in files.values():
+        files = {split: path}
+    index = _given_index(path, ask)
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if is_junk(entry.name):
-                    continue
-                if _is_folder(entry):
-                    level.folders[entry.name] = entry.path
-                elif is_image(entry.name):
-                    level.images.append(entry.name)
-                else:
-                    level.others[_suffix(entry.name)] += 1
-                    if _suffix(entry.name) in TABLE_SUFFIXES:
-                        level.tables.append(entry.path)
-    except OSError as error:
-        raise DataError(
-            f"The folder {folder} cannot be read ({error.strerror}).",
-            expected="a folder this user may read",
-            todo="mend its permissions",
-        ) from error
-    level.folders = dict(sorted(level.folders.items()))
-    return level
+        listing = read_lists(files, index, ask, given=given)
+        if not listing.rejects:
+            return listing
+    except DataError:
+        if not index.free:
+            raise
+    return read_lists(files, _wider(path, index), ask, given=given)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link that leads to itself
-        return False
+# --- a folder
 
 
-def _suffix(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return f".{suffix.lower()}" if dot and stem else "no suffix"
-
-
-def _gather(folder: str, prefix: str, found: _Found, above: frozenset[tuple[int, int]]) -> None:
-    """Collect the images of `folder` and below; links to folders above end there, not in a loop."""
-    status = os.stat(folder)  # noqa: PTH116
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    level = _look(folder)
-    found.ignored.update(level.others)
-    found.images.extend(prefix + name for name in level.images)
-    for name, path in level.folders.items():
-        _gather(path, f"{prefix}{name}/", found, above | {here})
-
-
-def _below(folder: str, prefix: str) -> _Found:
-    found = _Found()
-    _gather(folder, prefix, found, frozenset())
-    return found
-
-
-def _read_folder(path: Path) -> Listing:
-    root = os.path.realpath(path)
-    for _ in range(_MAX_WRAPPERS):
-        level = _look(root)
-        lists = list_files_in(Path(root))
-        tables = [
-            Path(one) for one in level.tables if {"path", "label"} <= {*table_header(Path(one))[0]}
-        ]
-        if lists or tables:
-            return _read_named(Path(root), lists, tables, level)
-        wrapped = _wrapped(level)
-        if wrapped is None:
-            break
-        root = wrapped
-    return _read_class_folders(path, Path(root), level)
-
-
-def _wrapped(level: _Level) -> str | None:
-    """Path of the one folder that wraps everything, as archives have it; None if there is none."""
-    if len(level.folders) != 1 or level.images:
-        return None
-    (name, path), *_ = level.folders.items()
-    if split_of(name) is not None:
-        return None
-    inner = _look(path)
-    return path if inner.folders or inner.tables or list_files_in(Path(path)) else None
-
-
-def _read_named(root: Path, lists: dict[int, Path], tables: list[Path], level: _Level) -> Listing:
-    names = [path.name for path in (*lists.values(), *sorted(tables))]
-    if (lists and tables) or len(tables) > 1:
-        raise DataError(
-            f"{root} has several files that name labels: {few(names)}.",
-            expected="list files, or one CSV",
-            todo=f"choose one: DATA={root / names[-1]}",
-        )
-    listing = read_lists(lists) if lists else read_table(tables[0])
-    if len(level.folders) > 1:
-        listing.warnings.append(
-            f"Labels were read from {few(names)}; the names of the folders beside it were not used."
-        )
-    return listing
-
-
-def _read_class_folders(given: Path, root: Path, level: _Level) -> Listing:
-    splits = _split_folders(root, level)
-    listing = Listing(root=root, paths=[], labels=[], split=np.zeros(0, np.int8), by_folder=True)
-    rows_split: list[int] = []
-    ignored: Counter[str] = Counter()
-    empty: list[str] = []
-    stray = len(level.images)
-    for split, (name, path) in splits.items() if splits else {UNSPLIT: ("", str(root))}.items():
-        inside = _look(path) if splits else level
-        prefix = f"{name}/" if splits else ""
-        ignored.update(inside.others)
-        stray += len(inside.images) if splits else 0
-        for class_name, folder in inside.folders.items():
-            if not is_text(class_name):
-                raise DataError(
-                    f"The name of the class folder {os.fsencode(class_name)!r} in {path} is not "
-                    "UTF-8.",
-                    expected="names in UTF-8",
-                    todo="rename the folder",
-                )
-            found = _below(folder, f"{prefix}{class_name}/")
-            ignored.update(found.ignored)
-            if not found.images:
-                empty.append(prefix + class_name)
-            listing.paths += found.images
-            listing.labels += [class_name] * len(found.images)
-            rows_split += [split] * len(found.images)
-    listing.split = np.array(rows_split, dtype=np.int8)
-    if not listing.paths and stray:
-        raise DataError(
-            f"{given} holds {plural(stray, 'image', 'images')} but no class folders.",
-            expected=_EXPECTED,
-            todo="sort the images into one folder a class, or write a CSV that names their labels",
-        )
-    if splits:
-        beside = [name for name in level.folders if split_of(name) is None]
-        if beside:
-            listing.warnings.append(f"Folders beside the splits, without images: {few(beside)}.")
+def _read_folder(path: Path, ask: DataSettings, *, confined: bool, given: str) -> Listing:
+    tree = scan(path)
+    node = tree.root
+    if not node.n_images:
+        if confined or not any(_names_labels(name) for name in node.texts):
+            raise _nothing(path, tree)
+        listing = _by_files(node, ask, confined=confined, given=given)
+        if not listing.paths:
+            raise _nothing(path, tree)
+        return listing
+    while (inner := _wrapped(node)) is not None:
+        node = inner
+    if ask.layout == "auto":
+        listing = _by_files(node, ask, confined=confined, given=given)
     else:
-        listing.warnings += _doubts(level)
-    if empty:
-        listing.warnings.append(f"Empty class folders: {few(empty)}.")
-    if stray:
-        listing.warnings.append(
-            f"{plural(stray, 'image lies', 'images lie')} in no class folder and were ignored."
-        )
-    if ignored:
-        listing.warnings.append(
-            f"{plural(sum(ignored.values()), 'file is no image', 'files are no images')} by the "
-            f"suffix and were ignored: {nature(ignored)}."
-        )
+        listing = read_folders(node, ask, given=given)
+    _say_what_was_left(listing, tree)
     return listing
 
 
-def _split_folders(root: Path, level: _Level) -> dict[int, tuple[str, str]]:
-    """Find the split folders of `root`: {split: (name, path)}; empty where it has none.
+def _wrapped(node: Node) -> Node | None:
+    """Give the one folder that wraps everything, as archives have it; None if there is none."""
+    kids = node.kids()
+    if len(kids) != 1 or node.images:
+        return None
+    (name, inner), *_ = kids.items()
+    if split_of(name) is not None or not (inner.kids() or inner.texts):
+        return None
+    if any(_names_labels(text) for one in node.walk() if not one.n_images for text in one.texts):
+        return None
+    if any(_names_labels(text) for text in node.texts) and not inner.texts:
+        return None
+    return inner
 
-    A folder counts as a split by its name and by holding folders, not images: ``train`` may be a
-    class too (a locomotive), and then holds images itself.
-    """
-    named = {name: path for name, path in level.folders.items() if split_of(name) is not None}
-    if not named:
-        return {}
-    inside = {name: _look(path) for name, path in named.items()}
-    splits = {name for name, look in inside.items() if look.folders}
-    flat = {name for name, look in inside.items() if look.images and not look.folders}
-    classes = {
-        name
-        for name, path in level.folders.items()
-        if name not in splits | flat and _below(path, "").images
-    }
-    if flat and (splits or not classes):
-        raise DataError(
-            f"{root}: {few(sorted(flat))} holds images directly, in no class folders"
-            + (f", while {few(sorted(splits))} has class folders." if splits else "."),
-            expected=_EXPECTED,
-            todo="sort the images into class folders, take unlabelled ones out of the folder, or "
-            "write a CSV that names labels and splits",
-        )
-    if splits and classes:
-        raise DataError(
-            f"{root} mixes splits ({few(sorted(splits))}) with what look like classes "
-            f"({few(sorted(classes))}).",
-            expected="only splits at the top (train, val, test), or only classes",
-            todo="move what does not belong there, or write a CSV that names labels and splits",
-        )
-    found: dict[int, tuple[str, str]] = {}
-    for name in sorted(splits):
-        split = split_of(name)
-        assert split is not None
-        if split in found:
+
+def _names_labels(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES) or is_list(name) is not None
+
+
+def _base(node: Node, top: Node) -> str:
+    return node.rel[len(top.rel) :].strip("/")
+
+
+def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> Listing:
+    """Read labels from tables or lists where there are such, else from folders."""
+    lists = _lists(node)
+    tables = _tables(node, ask, confined=confined)
+    explicit = [one for one in tables if one[2].explicit]
+    labelled = [one for one in tables if one[2].labelled]
+    if lists and explicit:
+        names = [path.name for path in (*lists[1].values(), *(one[0] for one in explicit))]
+        raise _several(node, names)
+    if lists:
+        listing = _from_lists(node, lists[0], lists[1], ask, confined=confined, given=given)
+        if listing is not None:
+            return _with_note(listing, node, lists[1].values())
+    if len(explicit) > 1 or (not explicit and len(labelled) > 1):
+        some = explicit or labelled
+        parts = _split_tables(some)
+        if parts is None:
+            raise _several(node, [one[0].name for one in some])
+        return _joined_tables(parts, ask, given)
+    if explicit:
+        return _with_note(_one_table(explicit[0], node, ask, given), node, [explicit[0][0]])
+    if labelled:
+        return _table_or_folders(labelled[0], node, ask, given)
+    try:
+        if not node.n_images and tables:
+            return read_table(tables[0][0], *tables[0][1:], ask, given=given)
+        return read_folders(node, ask, given=given)
+    except DataError as doubt:
+        if not tables or not node.n_images:
+            raise
+        table, sheet, roles, index = tables[0]
+        try:
+            return read_table(table, sheet, roles, index, ask, given=str(table))
+        except DataError as error:
             raise DataError(
-                f"{found[split][0]} and {name} in {root} both mean {SPLITS[split]}.",
-                expected="one folder a split",
-                todo="move the images of one into the other",
-            )
-        found[split] = (name, named[name])
+                f"{doubt.found} {error.found}", expected=error.expected, todo=error.todo
+            ) from error
+
+
+_Table = tuple[Path, Sheet, Roles, Index]
+
+
+def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
+    """Tables of which a column names images that are there, and more than one class."""
+    found: list[_Table] = []
+    cache: dict[str, Index] = {}
+    tried = 0
+    for one in node.walk():
+        base = _base(one, node)
+        if base.count("/") >= _DEEPEST_TABLE:
+            continue
+        for name in sorted(one.texts):
+            if not name.lower().endswith(TABLE_SUFFIXES) or set(words_of(name)) & _NO_LABELS:
+                continue
+            tried += 1
+            if tried > _MOST_TABLES:
+                return found
+            index = cache.get(base)
+            if index is None:
+                index = cache[base] = Index.of(node, node.path, base, free=False)
+            path = Path(one.path) / name
+            try:
+                sheet, roles = table_of(path, index, ask)
+            except DataError:
+                if one is node and len([t for t in one.texts if t.endswith(".csv")]) == 1:
+                    raise
+                continue
+            if roles.share == 0 and (roles.explicit or not node.n_images) and not confined:
+                index = cache[base] = _beside(node, base) or index
+                sheet, roles = table_of(path, index, ask)
+            if not roles.explicit and (roles.path < 0 or roles.share < 0.3):
+                continue
+            if roles.label >= 0 and not roles.explicit:
+                labels = {row[roles.label] for row in sheet.rows[roles.start :]
+                          if len(row) > roles.label}  # fmt: skip
+                if len(labels) < 2:
+                    continue
+            found.append((path, sheet, roles, index))
     return found
 
 
-def _doubts(level: _Level) -> list[str]:
-    """Warn of class folders that look like splits under unknown names."""
-    inner: set[tuple[str, ...]] = set()
-    for path in level.folders.values():
-        look = _look(path)
-        if look.images:
-            return []  # the usual case, told by the first folder
-        if look.folders:
-            inner.add(tuple(look.folders))
-    if len(inner) != 1 or len(level.folders) < 2:
-        return []
-    shared = inner.pop()
-    if len(shared) < 2:
-        return []
-    return [
-        f"Every class folder ({few(list(level.folders))}) holds the same folders ({few(shared)}) "
-        "and no image itself; if those are the classes, name the folders above train, val, test."
-    ]
+def _beside(node: Node, base: str) -> Index | None:
+    """Index the folder above: where a list beside its images begins its paths with ``../``."""
+    above = os.path.dirname(node.path)  # noqa: PTH120
+    if above == node.path or len(Path(above).parts) < 3:
+        return None
+    try:
+        tree = scan(Path(above))
+    except DataError:
+        return None
+    if tree.root.n_images > _MOST_BESIDE:
+        return None
+    wide = Index.of(tree.root, tree.root.path, "", free=False)
+    here = os.path.basename(node.path)  # noqa: PTH119
+    moved = Index(node.path, base, free=False, least_tail=1)
+    for path in wide.paths:
+        if "/" not in path:
+            continue  # nothing that lies loose in the folder above
+        place = path[len(here) + 1 :] if path.startswith(f"{here}/") else f"../{path}"
+        moved.paths.add(place)
+        name = nfc(path.rpartition("/")[2]).casefold()
+        moved.by_name.setdefault(name, []).append(place)
+        moved.by_stem.setdefault(name.rpartition(".")[0] or name, []).append(place)
+    return moved
+
+
+def _split_tables(tables: list[_Table]) -> dict[int, _Table] | None:
+    """Tables named after splits (``train.csv``, ``labels_test.csv``); None if they are not."""
+    parts: dict[int, _Table] = {}
+    for one in tables:
+        split = split_of(one[0].stem)
+        if split is None and (found := split_in(one[0].stem)):
+            split = found[0]
+        if split is None or split in parts or one[2].split >= 0 or one[2].flags:
+            return None
+        parts[split] = one
+    return parts
+
+
+def _joined_tables(parts: dict[int, _Table], ask: DataSettings, given: str) -> Listing:
+    listings = []
+    for split, (table, sheet, roles, index) in sorted(parts.items()):
+        listing = read_table(table, sheet, roles, index, ask, given=given)
+        listing.split = np.full(len(listing.paths), split, np.int8)
+        listings.append(listing)
+    shared = set.intersection(*(set(one.extra) for one in listings))
+    return Listing(
+        root=listings[0].root,
+        paths=[path for one in listings for path in one.paths],
+        labels=[label for one in listings for label in one.labels],
+        split=np.concatenate([one.split for one in listings]),
+        extra={
+            name: np.concatenate([one.extra[name].astype(str) for one in listings])
+            for name in listings[0].extra
+            if name in shared
+        },
+        rejects=[reject for one in listings for reject in one.rejects],
+        warnings=[text for one in listings for text in one.warnings],
+    )
+
+
+def _one_table(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+    table, sheet, roles, index = one
+    listing = read_table(table, sheet, roles, index, ask, given=given)
+    if set(listing.split.tolist()) == {UNSPLIT}:
+        _split_by_lists(listing, node, index)
+    return listing
+
+
+def _split_by_lists(listing: Listing, node: Node, index: Index) -> None:
+    """Use lists of names alone (``train_val_list.txt``) as the splits of a table."""
+    files: dict[str, Path] = {}
+    for one in node.walk():
+        if _base(one, node).count("/") < _DEEPEST_TABLE:
+            files |= {
+                name: Path(one.path) / name for name in one.texts if is_list(name) is not None
+            }
+    place = {path: row for row, path in enumerate(listing.paths)}
+    used = []
+    split = listing.split.copy()
+    for number, path in chosen(files, node.path).items():
+        rows = [place[name] for name in names_in(path, index) if name in place]
+        split[rows] = number
+        if rows:
+            used.append(path.name)
+    if len(used) < 2:
+        return
+    if np.any(split == UNSPLIT):
+        listing.warnings.append(
+            f"{few(used)} do not name all images and were not used as splits: "
+            f"{int(np.sum(split == UNSPLIT)):,} of {len(split):,} are in none."
+        )
+        return
+    listing.split = split
+    listing.warnings.append(f"Splits were read from {few(used)}.")
+
+
+def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+    """Use a table found by its content; ask where the folders say something else as clearly."""
+    by_table = _one_table(one, node, ask, given)
+    by_table.warnings[0] = by_table.warnings[0].rstrip(".") + (
+        f"; images in {plural(len(node.kids()), 'folder', 'folders')}." if node.kids() else "."
+    )
+    try:
+        by_folder = read_folders(node, ask, given=given)
+        by_folder.check(Path(node.path))
+    except DataError:
+        return by_table
+    labels = dict(zip(by_folder.paths, by_folder.labels, strict=True))
+    pairs = {
+        (label, labels[path])
+        for path, label in zip(by_table.paths, by_table.labels, strict=True)
+        if path in labels
+    }
+    same = len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    if same and len(by_table.paths) * 2 > len(by_folder.paths):
+        return by_table
+    if len(by_table.paths) * 4 < len(by_folder.paths):
+        by_folder.warnings.append(
+            f"{one[0].name} names {len(by_table.paths):,} of {len(by_folder.paths):,} images and "
+            "was not used."
+        )
+        return by_folder
+    raise DataError(
+        f"{given} has labels in {one[0].name} (column {one[2].header[one[2].label]}: "
+        f"{few(sorted(set(by_table.labels)), 4)}) and, otherwise, by its folders "
+        f"({few(sorted(set(by_folder.labels)), 4)}).",
+        expected="one of the two",
+        todo=f"make data DATA={quoted(str(one[0]))} for the table, or "
+        f"make data DATA={quoted(given)} LAYOUT=classes for the folders",
+    )
+
+
+def _lists(node: Node) -> tuple[Node, dict[int, Path]] | None:
+    """List files named after splits, in the folder or (where labels are kept) below it."""
+    for one in node.walk():
+        if _base(one, node).count("/") >= 1:
+            continue
+        files = {name: Path(one.path) / name for name in one.texts if is_list(name) is not None}
+        if files and (one is node or not one.n_images):
+            return one, chosen(files, one.path)
+    return None
+
+
+def _from_lists(
+    node: Node,
+    holder: Node,
+    files: dict[int, Path],
+    ask: DataSettings,
+    *,
+    confined: bool,
+    given: str,
+) -> Listing | None:
+    index = Index.of(node, node.path, _base(holder, node), free=False)
+    tables = [name for one in node.walk() for name in one.texts
+              if name.lower().endswith(TABLE_SUFFIXES)]  # fmt: skip
+    if tables and all(names_in(path, index) for path in files.values()):
+        return None  # lists of names alone: the splits of a table
+    try:
+        return read_lists(files, index, ask, given=quoted(given))
+    except DataError as error:
+        if confined or "are not there" not in error.found:
+            raise
+        wide = _beside(node, index.base)
+        if wide is None:
+            raise
+        return read_lists(files, wide, ask, given=quoted(given))
+
+
+def _with_note(listing: Listing, node: Node, files: object) -> Listing:
+    names = [path.name for path in files]  # type: ignore[attr-defined]
+    if len(node.folders) > 1 and not listing.warnings[:1] == []:
+        listing.warnings[0] = listing.warnings[0].rstrip(".") + (
+            "; the names of the folders beside it were not used."
+        )
+    elif len(node.folders) > 1:
+        listing.warnings.insert(
+            0, f"Labels were read from {few(names)}; the names of the folders beside it were not "
+            "used.",
+        )  # fmt: skip
+    return listing
+
+
+def _several(node: Node, names: list[str]) -> DataError:
+    return DataError(
+        f"{node.path} has several files that name labels: {few(names)}.",
+        expected="list files, or one CSV",
+        todo=f"choose one: DATA={quoted(str(Path(node.path) / names[-1]))}",
+    )
+
+
+def _nothing(path: Path, tree: Tree) -> DataError:
+    """Say what was found in a folder without an image that is read."""
+    nodes = list(tree.root.walk())
+    arrays = [str(Path(node.path) / name) for node in nodes for name in node.arrays]
+    archives = [name for node in nodes for name in node.others if name in (".zip", ".rar", ".7z")]
+    others = sum((node.others for node in nodes), start=type(tree.foreign)())
+    if tree.foreign:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in tree.foreign.most_common())
+        return DataError(
+            f"{path} holds no images that can be read, but {kinds}.",
+            expected="JPEG, PNG and the like",
+            todo=extra_for(tree.foreign.most_common(1)[0][0]),
+        )
+    if arrays:
+        return array_problem(path, arrays)
+    found = f", but {nature(others)}" if others else ""
+    todo = "point DATA= at the folder that holds the class folders"
+    if archives:
+        todo = "unpack them into one folder, or point DATA= at one of them"
+    return DataError(f"{path} holds no images{found}.", expected=EXPECTED, todo=todo)
+
+
+def _say_what_was_left(listing: Listing, tree: Tree) -> None:
+    others = sum((node.others for node in tree.root.walk()), start=type(tree.foreign)())
+    for node in tree.root.walk():
+        for name in (*node.texts, *node.arrays) if listing.by_folder else ():
+            others[Path(name).suffix.lower()] += 1
+    n_others = sum(others.values())
+    if n_others:
+        listing.warnings.append(
+            f"{plural(n_others, 'file is no image and was', 'files are no images and were')} "
+            f"ignored: {nature(others)}."
+        )
+    tree.odd.sort()
+    if tree.odd:
+        used = set(listing.paths)
+        prefix = len(os.path.relpath(listing.root, tree.root.path)) + 1
+        inner = os.path.realpath(listing.root) != tree.root.path
+        odd = [one for one in tree.odd if (one[prefix:] if inner else one) in used]
+        if odd:
+            listing.warnings.append(
+                f"{plural(len(odd), 'image was', 'images were')} told by content, whatever the "
+                f"suffix: {few(odd, 3)}."
+            )
+    for kind, count in tree.foreign.most_common():
+        listing.warnings.insert(
+            0,
+            f"{plural(count, f'{kind} image is', f'{kind} images are')} left out: "
+            f"{extra_for(kind)}.",
+        )
+    if tree.repeated:
+        listing.warnings.append(
+            f"{plural(len(tree.repeated), 'link leads', 'links lead')} to a folder that was read "
+            f"already and was not followed: {few(tree.repeated, 3)}."
+        )

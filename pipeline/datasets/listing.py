@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from .words import GENERIC, nfc, words_of
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
@@ -35,6 +36,7 @@ __all__ = [
     "is_text",
     "nature",
     "plural",
+    "split_in",
     "split_of",
 ]
 
@@ -54,13 +56,28 @@ ARCHIVE_SUFFIXES = (
 _SPLIT_WORDS = {
     "train": TRAIN,
     "training": TRAIN,
+    "trn": TRAIN,
+    "trainval": TRAIN,
     "val": VAL,
     "valid": VAL,
     "validation": VAL,
+    "validate": VAL,
+    "dev": VAL,
+    "development": VAL,
+    "eval": VAL,
     "test": TEST,
     "testing": TEST,
+    "tst": TEST,
+    "evaluation": TEST,
 }
-_JUNK = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
+_JUNK = frozenset(
+    {
+        "__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "@recycle",
+        "@recently-snapshot", "recycler", "recycled", "system volume information", "lost+found",
+        "network trash folder", "temporary items", "found.000", "#snapshot", "__pycache__",
+        "node_modules", "ehthumbs.db", "icon\r", "dfsrprivate", "resource.frk", "finder.dat",
+    }
+)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -136,9 +153,12 @@ class Listing:
         return self.take(readable)
 
     def classes(self) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-        """Give the class names that occur and, for each row, the index into them: (N,) int32."""
+        """Give the class names that occur and, for each row, the index into them: (N,) int32.
+
+        Sorted; names that are all numbers by their value.
+        """
         present = set(self.labels)
-        names = tuple(one for one in self.class_names or sorted(present) if one in present)
+        names = tuple(one for one in self.class_names or _sorted(present) if one in present)
         index = {name: number for number, name in enumerate(names)}
         return names, np.array([index[label] for label in self.labels], dtype=np.int32)
 
@@ -221,6 +241,14 @@ def class_remarks(
     return remarks
 
 
+def _sorted(names: Iterable[str]) -> list[str]:
+    names = sorted(names)
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return names
+
+
 def _names(splits: Iterable[int]) -> list[str]:
     return [SPLITS[split] for split in sorted(splits) if split != UNSPLIT]
 
@@ -228,13 +256,29 @@ def _names(splits: Iterable[int]) -> list[str]:
 def _alike(names: Iterable[str]) -> list[list[str]]:
     together: dict[str, list[str]] = {}
     for name in names:
-        together.setdefault(" ".join(name.casefold().split()), []).append(repr(name))
+        together.setdefault(" ".join(nfc(name).casefold().split()), []).append(repr(name))
     return [group for group in together.values() if len(group) > 1]
 
 
 def split_of(word: str) -> int | None:
     """Index into ``SPLITS`` that the word means (``Training`` → 0), None if it means none."""
-    return _SPLIT_WORDS.get(word.strip().lower())
+    return _SPLIT_WORDS.get(word.strip().lower().replace("_", "").replace("-", ""))
+
+
+def split_in(name: str) -> tuple[int, str] | None:
+    """Find the split that a longer name means: ``seg_train`` → (0, "seg"); None if it means none.
+
+    The second part is what else the name says, without numbers and words such as ``set``: folders
+    of which it is the same are splits of one set.
+    """
+    words = words_of(name)
+    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
+    if found == {TRAIN, VAL}:
+        found = {TRAIN}
+    if len(found) != 1:
+        return None
+    rest = [word for word in words if word not in _SPLIT_WORDS and word not in GENERIC]
+    return found.pop(), " ".join(rest)
 
 
 def is_image(name: str) -> bool:
@@ -255,7 +299,7 @@ def archive_stem(name: str) -> str:
 
 
 def is_junk(name: str) -> bool:
-    """Tell whether a name is left by a system: hidden, ``__MACOSX``, ``Thumbs.db``."""
+    """Tell whether a name is left by a system: hidden, ``__MACOSX``, ``@eaDir``, ``Thumbs.db``."""
     return name.startswith(".") or name.lower() in _JUNK
 
 

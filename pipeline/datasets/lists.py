@@ -1,44 +1,42 @@
-"""List files (``path label`` a line) and tables (CSV with ``path,label[,split]``).
+"""List files: ``path label`` a line, in the ways that programs write them.
 
-Paths are relative to the folder of the file that names them, or absolute; both may hold spaces.
+The label is behind the path or before it, between them is a blank, a tab or a comma, there is an
+index or a header or none. Which it is, is decided by what names images that are there.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import write_atomic
-from .listing import SPLITS, UNSPLIT, Listing, few, plural, split_of
+from ..settings import DataSettings
+from .listing import IMAGE_SUFFIXES, SPLITS, Listing, few, split_in, split_of
+from .named import Row, listing_of
+from .resolve import Index
+from .texts import read_text
 
-__all__ = [
-    "TABLE_SUFFIXES",
-    "list_files_in",
-    "read_lists",
-    "read_table",
-    "table_header",
-    "write_table",
-]
+__all__ = ["is_list", "list_files_in", "names_in", "read_lists"]
 
-TABLE_SUFFIXES = (".csv", ".tsv")
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+_SAMPLE = 400
+_Parsed = tuple[str, str] | None  # path, label
+_SUFFIX = "|".join(sorted(IMAGE_SUFFIXES))
+_THEN_LABEL = re.compile(rf"(?i)^(.*?\.(?:{_SUFFIX}))[\s,;]+(.+)$")
+_LABEL_THEN = re.compile(rf"(?i)^(\S+?)[\s,;]+(.*\.(?:{_SUFFIX}))$")
 
 
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    label: str
-    split: int
-    where: str
-    further: tuple[str, ...] = ()
+def is_list(name: str) -> int | None:
+    """Split (index into ``SPLITS``) that a list file's name means; None if it means none."""
+    path = Path(name)
+    if path.suffix.lower() not in LIST_SUFFIXES:
+        return None
+    split = split_of(path.stem)
+    if split is None and (found := split_in(path.stem)) and found[1] in ("", "list", "file", "id"):
+        split = found[0]
+    return split
 
 
 def list_files_in(folder: Path) -> dict[int, Path]:
@@ -49,267 +47,239 @@ def list_files_in(folder: Path) -> dict[int, Path]:
     DataError
         Two files mean the same split.
     """
+    try:
+        names = sorted(one.name for one in os.scandir(folder) if one.is_file())
+    except OSError:
+        return {}
+    return chosen({name: folder / name for name in names}, str(folder))
+
+
+def chosen(files: Mapping[str, Path], folder: str) -> dict[int, Path]:
+    """Give one list file a split; ``trainval`` gives way where there are train and val.
+
+    Raises
+    ------
+    DataError
+        Two files mean the same split.
+    """
     found: dict[int, Path] = {}
-    for path in sorted(folder.iterdir()):
-        split = split_of(path.stem)
-        if path.suffix.lower() != ".txt" or split is None or not path.is_file():
+    names = {name: split for name in files if (split := is_list(name)) is not None}
+    plain = {split for name, split in names.items() if "val" not in name.lower() or split != 0}
+    for name, split in sorted(names.items()):
+        if split == 0 and "val" in name.lower() and 0 in plain:
             continue
         if split in found:
             raise DataError(
-                f"{found[split].name} and {path.name} in {folder} both mean {SPLITS[split]}.",
+                f"{found[split].name} and {name} in {folder} both mean {SPLITS[split]}.",
                 expected="one list file a split",
                 todo="join them, or rename one",
             )
-        found[split] = path
+        found[split] = files[name]
     return found
 
 
-def read_lists(files: Mapping[int, Path]) -> Listing:
+def _last(line: str) -> _Parsed:
+    parts = line.rsplit(maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+def _first(line: str) -> _Parsed:
+    parts = line.split(maxsplit=1)
+    return (parts[1], parts[0]) if len(parts) == 2 else None
+
+
+def _behind(line: str) -> _Parsed:
+    match = _THEN_LABEL.match(line)
+    return (match[1], match[2]) if match else None
+
+
+def _before(line: str) -> _Parsed:
+    match = _LABEL_THEN.match(line)
+    return (match[2], match[1]) if match else None
+
+
+_PARSERS: tuple[Callable[[str], _Parsed], ...] = (_last, _behind, _first, _before)
+_DELIMITERS = ("\t", ",", ";", "|", None)  # None: blanks
+
+
+def read_lists(
+    files: Mapping[int, Path],
+    index: Index,
+    ask: DataSettings,
+    *,
+    given: str,
+    texts: Mapping[Path, str] | None = None,
+) -> Listing:
     """Read list files of one folder.
 
     Parameters
     ----------
     files : mapping of split (index into ``SPLITS``, or -1 for no split) to list file
+    index : Index
+        The images that are there.
+    given : str
+        What the user named as DATA, for commands.
 
     Raises
     ------
     DataError
-        A line without a label, a path with two labels, files that are not there, no UTF-8.
+        A line without a label, lines of several columns, a path with two labels, files that are
+        not there.
     """
-    rows = [row for split, path in sorted(files.items()) for row in _lines(path, split)]
+    rows: list[Row] = []
+    notes: list[str] = []
+    for split, path in sorted(files.items()):
+        some, note = _rows(path, split, index, ask, given)
+        rows += some
+        if note and note not in notes:
+            notes.append(note)
     source = next(iter(files.values()))
-    return _listing(rows, (), source if len(files) == 1 else source.parent, source.parent)
-
-
-def _lines(path: Path, split: int) -> Iterator[_Row]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
-        stripped = line.strip()
-        if not stripped:
-            continue
-        parts = stripped.rsplit(maxsplit=1)
-        if len(parts) < 2:
-            raise DataError(
-                f"{path}, line {number}, has no label: {stripped[:80]!r}.",
-                expected="one 'path label' a line; the label is what stands after the last space",
-                todo="mend that line",
-            )
-        yield _Row(parts[0], parts[1], split, f"{path.name}:{number}")
-
-
-def table_header(path: Path) -> tuple[list[str], str]:
-    """Give a table's column names, trimmed, in lower case, and its delimiter."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-            line = stream.readline(65_536)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    delimiter = max(",;\t", key=line.count)
-    cells = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter), [])
-    return [cell.strip().lower() for cell in cells], delimiter
-
-
-def read_table(path: Path) -> Listing:
-    """Read a CSV (or TSV) whose header names ``path``, ``label`` and perhaps ``split``.
-
-    Further columns are kept as ``extra``: integers or floats where every cell is one, else text.
-
-    Raises
-    ------
-    DataError
-        Columns missing, cells missing or empty, an unknown split, a path with two labels, files
-        that are not there, no UTF-8.
-    """
-    header, delimiter = table_header(path)
-    missing = [name for name in ("path", "label") if name not in header]
-    twice = sorted({name for name in header if header.count(name) > 1 and name})
-    if missing or twice:
-        wrong = f"lacks the column {missing[0]!r}" if missing else f"has {twice[0]!r} twice"
-        raise DataError(
-            f"{path} {wrong}; its first line has {few([repr(name) for name in header], 8)}.",
-            expected="a first line path,label or path,label,split (further columns are kept)",
-            todo="mend the first line",
-        )
-    kept = [
-        column for column in range(len(header)) if header[column] not in ("path", "label", "split")
-    ]
-    split_at = header.index("split") if "split" in header else None
-    rows = []
-    reader = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
-    next(reader)
-    try:
-        for cells in reader:
-            if not any(cells):
-                continue
-            where = f"{path.name}:{reader.line_num}"
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{where} has {plural(len(cells), 'cell', 'cells')}.",
-                    expected=f"{len(header)}, as in the first line; "
-                    "a cell that holds the delimiter stands in double quotes",
-                    todo="mend that row",
-                )
-            word = cells[split_at] if split_at is not None else ""
-            rows.append(
-                _Row(
-                    cells[header.index("path")].strip(),
-                    cells[header.index("label")],
-                    _split_cell(word, where),
-                    where,
-                    tuple(cells[column] for column in kept),
-                )
-            )
-    except csv.Error as error:
-        raise DataError(
-            f"{path}, line {reader.line_num}: {error}.",
-            expected="a CSV file",
-            todo="mend that line",
-        ) from error
-    names = tuple(header[column] or f"column{column + 1}" for column in kept)
-    return _listing(rows, names, path, path.parent)
-
-
-def write_table(manifest: Any, path: Path) -> None:
-    """Write a manifest as a table that :func:`read_table` reads: path, label, split.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Where it has groups, a column ``group`` numbers them, for ``GROUP=group``.
-    path : Path
-        A ``.csv``; paths in it are relative to its folder.
-
-    Raises
-    ------
-    NoSpaceError, CacheError
-        It cannot be written.
-    """
-    folder = os.path.realpath(path.parent)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    grouped = bool(manifest.grouping)
-    writer.writerow(["path", "label", "split", *(["group"] if grouped else [])])
-    for row, name in enumerate(manifest.paths):
-        cells = [
-            os.path.relpath(f"{manifest.root}/{name}", folder).replace(os.sep, "/"),
-            manifest.class_names[manifest.labels[row]],
-            SPLITS[manifest.split[row]],
-        ]
-        writer.writerow([*cells, *([str(int(manifest.groups[row]))] if grouped else [])])
-    write_atomic(path, stream.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def _split_cell(word: str, where: str) -> int:
-    if not word.strip():
-        return UNSPLIT
-    split = split_of(word)
-    if split is None:
-        raise DataError(
-            f"{where}: the split {word!r} is not known.",
-            expected=", ".join(SPLITS),
-            todo="mend that row",
-        )
-    return split
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 (byte {error.start:,}).",
-            expected="a text file in UTF-8",
-            todo="save it again as UTF-8",
-        ) from error
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} cannot be read ({error.strerror}).",
-        expected="a readable file",
-        todo="mend its permissions",
-    )
-
-
-def _listing(rows: Sequence[_Row], columns: tuple[str, ...], source: Path, folder: Path) -> Listing:
-    empty = [row.where for row in rows if not row.label.strip() or not row.path]
-    if empty:
-        raise DataError(
-            f"{plural(len(empty), 'row has', 'rows have')} an empty path or label in {source}: "
-            f"{few(empty)}.",
-            expected="a path and a label in every row",
-            todo="fill in or remove those rows",
-        )
-    root = Path(os.path.realpath(folder))
-    paths = [_relative(row.path, root) for row in rows]
-    absent = [
-        f"{row.path} ({row.where})"
-        for row, path in zip(rows, paths, strict=True)
-        if not os.path.exists(f"{root}/{path}")  # noqa: PTH110 (a Path an image costs 10 µs)
-    ]
-    if absent:
-        raise DataError(
-            f"{len(absent):,} of {len(rows):,} files named by {source} are not there: "
-            f"{few(absent)}.",
-            expected=f"paths relative to {root}, or absolute",
-            todo="mend the paths, or put the list beside the images",
-        )
-    rows, paths, repeated = _once(rows, paths, source)
-    listing = Listing(
-        root=root,
-        paths=paths,
-        labels=[row.label for row in rows],
-        split=np.array([row.split for row in rows], dtype=np.int8),
-        extra={name: _column([row.further[at] for row in rows]) for at, name in enumerate(columns)},
-    )
-    if repeated:
-        listing.warnings.append(
-            f"{plural(repeated, 'row of', 'rows of')} {source.name} repeat another and were "
-            "counted once."
-        )
+    listing = listing_of(
+        rows, (), index, source if len(files) == 1 else source.parent, ask_label=ask.label,
+        command=f"make data DATA={given}",
+    )  # fmt: skip
+    listing.warnings[:0] = notes
+    for split, path in sorted(files.items()):
+        if "val" in path.stem.lower() and "train" in path.stem.lower():
+            listing.warnings.append(f"{path.name} counts as {SPLITS[split]}.")
     return listing
 
 
-def _relative(path: str, root: Path) -> str:
-    if os.name != "nt" and "\\" in path and not os.path.exists(root / path):  # noqa: PTH110
-        path = path.replace("\\", "/")  # a list made on Windows
-    if os.path.isabs(path):  # noqa: PTH117
-        path = os.path.relpath(path, root)
-    return os.path.normpath(path).replace(os.sep, "/") if ".." not in path else path
+def _lines(path: Path) -> list[tuple[int, str]]:
+    text, _ = read_text(path)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = [(number, line.strip(" ")) for number, line in enumerate(text.split("\n"), start=1)]
+    return [(n, line) for n, line in lines if line.strip() and not line.startswith("#")]
 
 
-def _once(
-    rows: Sequence[_Row], paths: Sequence[str], source: Path
-) -> tuple[list[_Row], list[str], int]:
-    """Keep one row a path and split; a path with two labels is an error."""
-    first: dict[str, _Row] = {}
-    seen: set[tuple[str, int]] = set()
-    kept_rows, kept_paths, doubtful = [], [], []
-    for row, path in zip(rows, paths, strict=True):
-        before = first.setdefault(path, row)
-        if before.label != row.label:
-            doubtful.append(
-                f"{path}: {before.label!r} ({before.where}), {row.label!r} ({row.where})"
+def _share(lines: Sequence[str], parse: Callable[[str], _Parsed], index: Index) -> float:
+    """Different images named, for each line: names of files hardly repeat, labels do."""
+    return _distinct([got[0] for line in lines if (got := parse(line)) is not None], index) / max(
+        len(lines), 1
+    )
+
+
+def _distinct(texts: Sequence[str], index: Index) -> int:
+    found = [one for text in texts if (one := index.find(text)) is not None]
+    distinct = len(set(found))
+    return distinct if distinct * 2 > len(found) else 0
+
+
+def _rows(
+    path: Path, split: int, index: Index, ask: DataSettings, given: str
+) -> tuple[list[Row], str]:
+    lines = _lines(path)
+    step = max(1, len(lines) // _SAMPLE)
+    sample = [line for _, line in lines[::step]]
+    best: Callable[[str], _Parsed] = _last
+    most, note = -1.0, ""
+    for parse in _PARSERS:
+        if (share := _share(sample, parse, index)) > most + 1e-9:
+            best, most = parse, share
+    for delimiter in _DELIMITERS:
+        found = _cells(sample, delimiter, index, ask, path, given, most)
+        if found is not None:
+            best, most, note = found
+    whole = sum(index.find(line) is not None for line in sample) / len(sample) if sample else 0.0
+    if whole > most + 1e-9 and whole >= 0.5:
+        return _by_folder(path, split, lines, index, given)
+    if lines and len(lines) > 2 and most > 0.5:  # a header names no image, all others do
+        got = best(lines[0][1])
+        if (got is None or index.find(got[0]) is None) and _is_header(lines[0][1]):
+            lines = lines[1:]
+    index.n_ambiguous = 0
+    rows = []
+    for number, line in lines:
+        parsed = best(line)
+        if parsed is None or not parsed[1]:
+            raise DataError(
+                f"{path}, line {number}, has no label: {line[:80]!r}.",
+                expected="one 'path label' a line",
+                todo="correct that line",
             )
-        if (path, row.split) not in seen:
-            seen.add((path, row.split))
-            kept_rows.append(row)
-            kept_paths.append(path)
-    if doubtful:
+        rows.append(Row(parsed[0].strip(), (parsed[1].strip(),), split, f"{path.name}:{number}"))
+    return rows, note
+
+
+def _is_header(line: str) -> bool:
+    return bool(re.search(r"(?i)\b(file|filename|path|image|img|name|label|class)\b", line))
+
+
+def _cells(
+    sample: Sequence[str],
+    delimiter: str | None,
+    index: Index,
+    ask: DataSettings,
+    path: Path,
+    given: str,
+    most: float,
+) -> tuple[Callable[[str], _Parsed], float, str] | None:
+    """Find the columns where lines are cut by `delimiter`; None where that fits no better."""
+    cut = [[cell.strip() for cell in line.split(delimiter)] for line in sample]
+    if not cut or len({len(cells) for cells in cut}) != 1 or len(cut[0]) < 2:
+        return None
+    width = len(cut[0])
+    shares = [_distinct([row[at] for row in cut], index) / len(cut) for at in range(width)]
+    at = max(range(width), key=lambda one: (shares[one], -one))
+    if shares[at] <= most + 1e-9 and not (width > 2 and shares[at] >= most - 1e-9 and most > 0.5):
+        return None
+    others = [one for one in range(width) if one != at]
+    if len(others) > 1:
+        counted = [
+            one for one in others
+            if len({row[one] for row in cut}) == len(cut) > 1 and all(r[one].isdigit() for r in cut)
+        ]  # fmt: skip
+        constant = [one for one in others if len({row[one] for row in cut}) == 1 and len(cut) > 1]
+        rest = [one for one in others if one not in counted and one not in constant]
+        asked = ask.label_column
+        if asked.isdigit() and 1 <= int(asked) <= width:
+            rest = [int(asked) - 1]
+        if len(rest) != 1 and not asked and len(rest) > 1:
+            same = all(len({(row[rest[0]], row[one]) for row in cut})
+                       == len({row[rest[0]] for row in cut}) == len({row[one] for row in cut})
+                       for one in rest[1:])  # fmt: skip
+            names = " ".join(cut[0])
+            raise DataError(
+                f"{path}: a line has {width} columns ({names[:120]!r}); column {at + 1} names the "
+                f"image, and which of the others is the label is not certain"
+                f"{' (they say the same here)' if same else ''}.",
+                expected="one 'path label' a line",
+                todo="name the column of the label: "
+                + " or ".join(f"make data DATA={path} LABEL_COLUMN={one + 1}" for one in rest[:3]),
+            )
+        if not rest:
+            return None
+        others = rest
+    label = others[0]
+
+    def parse(line: str) -> _Parsed:
+        cells = [cell.strip() for cell in line.split(delimiter)]
+        return (cells[at], cells[label]) if len(cells) == width else None
+
+    note = f"{path.name}: column {at + 1} of {width} names the image, column {label + 1} the label."
+    return parse, shares[at], note if width > 2 else ""
+
+
+def names_in(path: Path, index: Index) -> list[str]:
+    """Give the images that a list of names alone means; empty where it is none."""
+    lines = [line for _, line in _lines(path)]
+    found = [one for line in lines if (one := index.find(line)) is not None]
+    return found if len(found) * 10 >= len(lines) * 9 else []
+
+
+def _by_folder(
+    path: Path, split: int, lines: Sequence[tuple[int, str]], index: Index, given: str
+) -> tuple[list[Row], str]:
+    """Take the label from the folder of each image, where a list names images alone."""
+    rows = []
+    for number, line in lines:
+        found = index.find(line)
+        label = os.path.basename(os.path.dirname(found)) if found else "?"  # noqa: PTH119, PTH120
+        rows.append(Row(line, (label,), split, f"{path.name}:{number}"))
+    if len({row.labels[0] for row in rows} - {"?"}) < 2:
         raise DataError(
-            f"{plural(len(doubtful), 'row', 'rows')} of {source} with a second label for a file: "
-            f"{few(doubtful)}.",
-            expected="one label a file",
-            todo="take the wrong rows out",
+            f"{path} names {len(lines):,} images and no labels, such as {few([lines[0][1]])}.",
+            expected="one 'path label' a line, or images in class folders",
+            todo="add the label behind each path",
         )
-    return kept_rows, kept_paths, len(rows) - len(kept_rows)
-
-
-def _column(cells: list[str]) -> NDArray[Any]:
-    for kind in (np.int64, np.float64):
-        try:
-            return np.array([kind(cell) for cell in cells], dtype=kind)
-        except (ValueError, OverflowError):
-            continue
-    return np.array(cells, dtype=np.str_)
+    return rows, f"{path.name} names images alone: the label is the name of their folder."

@@ -240,7 +240,7 @@ def load_manifest(
     """
     data_root, cache = Path(places.data_root), Path(places.cache)
     source = locate(data.data, data_root, offline=data.offline, progress=progress)
-    listing = _read(source)
+    listing = _read(source, data)
     name = (
         source.name
         if source.registered
@@ -271,10 +271,10 @@ def load_manifest(
     return corrected(manifest, Path(data.labels)) if data.labels else manifest
 
 
-def _read(source: Source) -> Listing:
+def _read(source: Source, data: DataSettings) -> Listing:
     if source.registered and source.name in ELPV and (source.path / "images").is_dir():
         return read_elpv(source.path, by_module=source.name == ELPV[0])
-    return read_layout(source.path)
+    return read_layout(source.path, data, confined=source.confined, given=data.data)
 
 
 def _assemble(

@@ -127,12 +127,15 @@ class Source:
         What the user named, absolute and without links: its identity.
     path : Path
         What is to be read: a folder, a table or a list file.
+    confined : bool
+        Whether it came out of an archive: nothing outside of it is used.
     """
 
     name: str
     registered: bool
     origin: Path
     path: Path
+    confined: bool = False
 
 
 def locate(
@@ -159,7 +162,7 @@ def locate(
     """
     if data in REGISTRY:
         path = fetch(data, data_root, offline=offline, progress=progress)
-        return Source(data, True, _real(path), path)
+        return Source(data, True, _real(path), path, confined=True)
     given = Path(data).expanduser()
     if not data or not given.exists():
         given = data_root / data
@@ -168,13 +171,13 @@ def locate(
     origin = _real(given)
     for name in REGISTRY:
         if origin == _real(data_root / name):
-            return Source(name, True, origin, data_root / name)
+            return Source(name, True, origin, data_root / name, confined=True)
     shown = Path(os.path.abspath(given))  # noqa: PTH100 (a link keeps the name the user gave it)
     if shown.is_dir():
         return Source(shown.name, False, origin, shown)
     if is_archive(shown.name):
         path = _unpacked(shown, data_root, progress)
-        return Source(archive_stem(shown.name), False, origin, path)
+        return Source(archive_stem(shown.name), False, origin, path, confined=True)
     name = shown.stem if split_of(shown.stem) is None else shown.parent.name
     return Source(name, False, origin, shown)
 

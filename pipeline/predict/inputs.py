@@ -6,9 +6,7 @@ them; of folders and globs only what has an image's suffix.
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import os
 import tempfile
 from collections import Counter
@@ -19,7 +17,10 @@ from pathlib import Path
 
 from ..datasets.archive import unpack
 from ..datasets.listing import is_archive, is_image, is_junk, nature, plural
-from ..datasets.lists import TABLE_SUFFIXES, table_header
+from ..datasets.sniff import OTHERS, looks_like_text, sniff
+from ..datasets.tables import TABLE_SUFFIXES
+from ..datasets.texts import read_sheet
+from ..datasets.words import PATHS, key_of
 from ..errors import DataError, SettingsError
 from ..progress import Progress, silent
 
@@ -128,7 +129,8 @@ def _below(roots: list[str], asked: str) -> Inputs:
 
 
 def _take(path: str, found: dict[str, None], passed: Counter[str]) -> None:
-    if is_image(os.path.basename(path)):  # noqa: PTH119
+    name = os.path.basename(path)  # noqa: PTH119
+    if is_image(name) or (not looks_like_text(name) and sniff(path) not in ("", *OTHERS)):
         found[path] = None
     else:
         passed[Path(path).suffix.lower() or "no suffix"] += 1
@@ -161,16 +163,17 @@ def _lines(path: Path) -> list[str]:
 
 
 def _cells(path: Path) -> list[str]:
-    header, delimiter = table_header(path)
-    if "path" not in header:
-        raise DataError(f"{path} has no column path.", expected=f"path among {', '.join(header)}")
-    rows = csv.reader(io.StringIO(_text(path), newline=""), delimiter=delimiter)
-    at = header.index("path")
-    try:
-        next(rows)
-        return [row[at].strip() for row in rows if len(row) > at and row[at].strip()]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {rows.line_num}: {error}.", expected="a CSV file") from error
+    header, *rows = read_sheet(path).rows or [[]]
+    keys = [key_of(cell) for cell in header]
+    named = [key for key in PATHS if key in keys]
+    if not named:
+        raise DataError(
+            f"{path} has no column of paths; its first line has {', '.join(header)[:300]}.",
+            expected="a column called path, file or image",
+            todo="name the column path in the first line",
+        )
+    at = keys.index(named[0])
+    return [row[at] for row in rows if len(row) > at and row[at]]
 
 
 def _text(path: Path) -> str:
