@@ -98,7 +98,7 @@ def test_nothing_to_predict_is_said(
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "no-path.csv").write_text("name,label\nx.jpg,1\n")
+    (tmp_path / "no-path.csv").write_text("subject,label\nx.jpg,1\n")
     for images, said in (
         ("", "IMAGES says which"),
         (tmp_path / "nowhere", "There is nothing at"),

@@ -168,7 +168,7 @@ def _cells(path: Path) -> list[str]:
     named = [key for key in PATHS if key in keys]
     if not named:
         raise DataError(
-            f"{path} has no column of paths; its first line has {', '.join(header)[:300]}.",
+            f"{path} has no column path; its first line has {', '.join(header)[:300]}.",
             expected="a column called path, file or image",
             todo="name the column path in the first line",
         )
