@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError
 from .listing import SPLITS, TEST, TRAIN, UNSPLIT, Listing, few, is_text, plural, split_in, split_of
-from .sniff import extra_for
+from .sniff import extra_for, is_flat
 from .tables import quoted
 from .tree import Node
 from .words import (
@@ -41,7 +41,6 @@ EXPECTED = (
     ".arrow files"
 )
 _MOST = 0.6  # share of the outer folders under which an inner name must recur
-_FEW_LEVELS = 16  # grey levels up to which a picture is taken for a mask
 _STEM = re.compile(r"^(.*?)[\s._-]*\(?\d+\)?$")
 _FIRST_NUMBER = re.compile(r"^(\d+)[\s._-]+\d+$")
 
@@ -406,20 +405,9 @@ def _stems(node: Node) -> set[str]:
 
 
 def _are_masks(node: Node) -> bool:
-    """Look at up to three pictures: masks have few grey levels."""
-    from PIL import Image
-
-    paths = [Path(one.path) / name for one in node.walk() for name in one.images][:3]
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                if image.width * image.height > 4_000_000:
-                    return False
-                if image.format == "JPEG" or len(image.getcolors(256) or range(257)) > _FEW_LEVELS:
-                    return False
-        except Exception:  # whatever Pillow raises on what is no image
-            return False
-    return bool(paths)
+    """Look at the headers of up to five pictures."""
+    paths = [f"{one.path}/{name}" for one in node.walk() for name in one.images][:5]
+    return bool(paths) and all(is_flat(path) for path in paths)
 
 
 def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> bool:

@@ -9,7 +9,7 @@ from functools import cache
 
 from .words import words_of
 
-__all__ = ["OTHERS", "extra_for", "looks_like_text", "pointer", "sniff"]
+__all__ = ["OTHERS", "extra_for", "is_flat", "looks_like_text", "pointer", "sniff"]
 
 _HEAD_BYTES = 132
 _READ = "JPEG PNG GIF BMP TIFF WEBP PPM".split()
@@ -82,17 +82,26 @@ def _kind(head: bytes) -> str:
 @cache
 def _readable(kind: str) -> bool:
     if kind == "AVIF":
-        from PIL import features
-
-        from .images import FORMATS
-
-        return "AVIF" in FORMATS and bool(features.check("avif"))
+        return True  # Pillow's own
     module, _ = _EXTRAS.get(kind, ("", ""))
-    if not module or importlib.util.find_spec(module) is None:
-        return False
-    from .images import FORMATS
+    return bool(module) and importlib.util.find_spec(module) is not None
 
-    return bool({kind, "HEIF", "DICOM"} & set(FORMATS))
+
+def is_flat(path: str) -> bool:
+    """Tell whether a PNG is a mask by its header: one channel or a palette, and hardly any bytes.
+
+    Pictures of few grey levels pack to a small part of a byte a pixel, photographs do not.
+    """
+    try:
+        size = os.stat(path).st_size  # noqa: PTH116
+        with open(path, "rb") as stream:  # noqa: PTH123
+            head = stream.read(26)
+    except OSError:
+        return False
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 26:
+        return False
+    width, height = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    return head[25] in (0, 3) and (size - 200) * 8 < width * height
 
 
 def extra_for(kind: str) -> str:
