@@ -1,9 +1,11 @@
-"""Where one learning curve overtakes another, and how sure that is.
+"""Where one learning curve crosses another, with confidence intervals.
 
-Two things are drawn by chance: the training images of each draw, and the test images. Both are
-resampled together and for all methods alike (the 'pigeonhole' bootstrap of Owen 2007, which errs
-on the careful side), so that what is hard about a draw or an image cancels in differences. Between
-two sizes a curve is taken as straight in the logarithm of the size.
+Two things are random: the training images (and seed) of each draw, and the test images. Both are
+resampled together, the same for all methods (the pigeonhole bootstrap of Owen 2007, which is
+conservative), so that what is hard about a draw or an image cancels in differences. Groups of test
+images are resampled as one. Between two sizes a curve is taken as linear in the logarithm of the
+size. With fewer than 5 draws there is no interval and no crossing is claimed: the range over the
+draws is given instead.
 """
 
 from __future__ import annotations
@@ -15,16 +17,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Chances", "Curve", "chances", "crossing", "crossing_of", "interval_of_means"]
+from ..compare.bootstrap import resamples
+from ..compare.seeds import rescaled_seeds
 
-SAMPLES = 2000
+__all__ = [
+    "FEWEST_DRAWS",
+    "Chances",
+    "Curve",
+    "chances",
+    "covariance_of_means",
+    "crossing",
+    "crossing_of",
+    "interval_of_means",
+]
+
+FEWEST_DRAWS = 5  # below, the spread of the draws is too poorly known for an interval
 LEVEL = 0.95
 EQUAL = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What one method called rightly.
+    """Which test images one method classified correctly.
 
     Attributes
     ----------
@@ -52,7 +66,7 @@ class Chances:
     Attributes
     ----------
     draws : float64 (B, R)
-        Rows sum to 1.
+        Weights; rows sum to 1. Their deviations are scaled for few draws (Rao and Wu 1988).
     images : float32 (N, B)
         Columns sum to 1.
     """
@@ -69,28 +83,47 @@ class Chances:
         return found
 
 
-def chances(n_draws: int, n_images: int, *, seed: int = 0) -> Chances:
+def chances(
+    n_draws: int, n_images: int, *, groups: NDArray[np.generic] | None = None, seed: int = 0
+) -> Chances:
     """Draw the resamples, the same for every method with so many draws."""
-    random = np.random.default_rng(seed)
-    images = np.empty((n_images, SAMPLES), np.float32)
-    for b in range(SAMPLES):
-        taken = random.integers(0, n_images, n_images)
-        images[:, b] = np.bincount(taken, minlength=n_images) / n_images
-    draws = random.multinomial(n_draws, np.full(n_draws, 1 / n_draws), size=SAMPLES) / n_draws
-    return Chances(draws, images)
+    counts = resamples(n_images, groups=groups, seed=seed).T.astype(np.float32)  # (N, B)
+    images = counts / counts.sum(axis=0, keepdims=True)
+    return Chances(rescaled_seeds(n_draws, images.shape[1], seed=seed), images)
 
 
-def interval_of_means(curve: Curve, *, seed: int = 0) -> list[list[float]] | None:
-    """95 % interval of the mean accuracy at each size; None with one draw.
+def interval_of_means(
+    curve: Curve, *, groups: NDArray[np.generic] | None = None, seed: int = 0
+) -> list[list[float]] | None:
+    """95 % confidence interval of the mean accuracy at each size; None with fewer than 5 draws.
 
     For other draws and other test images of the same kind.
     """
-    if curve.n_draws < 2:
+    found = _samples(curve, groups, seed)
+    if found is None:
         return None
-    n_draws, _, n_images = curve.hits.shape
-    found = chances(n_draws, n_images, seed=seed).means(curve.hits)  # (B, S)
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
+
+
+def covariance_of_means(curve: Curve) -> NDArray[np.float64] | None:
+    """Covariance (S, S) of the mean accuracies over the draws, on these test images.
+
+    None with fewer than 5 draws.
+    """
+    if curve.n_draws < FEWEST_DRAWS:
+        return None
+    found: NDArray[np.float64] = np.atleast_2d(np.cov(curve.accuracies().T)) / curve.n_draws
+    return found
+
+
+def _samples(
+    curve: Curve, groups: NDArray[np.generic] | None, seed: int
+) -> NDArray[np.float64] | None:
+    if curve.n_draws < FEWEST_DRAWS:
+        return None
+    n_draws, _, n_images = curve.hits.shape
+    return chances(n_draws, n_images, groups=groups, seed=seed).means(curve.hits)  # (B, S)
 
 
 def crossing_of(
@@ -121,63 +154,91 @@ def crossing_of(
 
 
 def crossing(
-    first: Curve, second: Curve, sizes: Sequence[int], *, names: tuple[str, str], seed: int = 0
+    first: Curve,
+    second: Curve,
+    sizes: Sequence[int],
+    *,
+    names: tuple[str, str],
+    groups: NDArray[np.generic] | None = None,
+    seed: int = 0,
 ) -> dict[str, Any]:
-    """Compare two curves: differences by size, and where the one overtakes the other.
+    """Compare two curves: differences by size, and where one crosses the other.
 
     Parameters
     ----------
     first, second : Curve
-        Draw r of both is of the same images; surplus draws of one are not used.
+        Draw r of both has the same images; surplus draws of one are not used.
     sizes : sequence of int
-        Images a class.
+        Images per class.
     names : tuple of str
         Of the two methods.
+    groups : (N,), optional
+        The group of each test image.
+    seed : int
+        Of the resamples.
 
     Returns
     -------
     dict
-        ``a``, ``b``; ``size`` (images a class, or None), ``direction`` (which of the two is ahead
-        from there on, or None), ``ci95`` (of the size, over the resamples that cross the same
-        way; None without a crossing or with fewer than 2 draws), ``share`` (of the resamples that
-        cross that way; without a crossing, that cross at all), ``clear`` (whether each of the
-        two is surely ahead on its side), ``differences`` (a size: ``size``, ``mean``, ``ci95`` of
-        a less b, simultaneous over all sizes), ``n_draws``.
+        ``a``, ``b``; ``size`` (images per class, or None), ``direction`` (which of the two is
+        ahead from there on, or None), ``ci95`` (of the size, over the resamples that cross in the
+        same direction; None without a crossing or with fewer than 5 draws), ``share`` (of the
+        resamples that cross in that direction; without a crossing, that cross at all; None with
+        fewer than 5 draws), ``clear`` (whether each of the two is significantly better on its
+        side), ``differences`` (by size: ``size``, ``mean``, ``range`` over the draws, ``ci95`` of
+        a minus b, simultaneous over all sizes, or None with fewer than 5 draws), ``n_draws``.
     """
     n_draws = min(first.n_draws, second.n_draws)
     both = first.hits[:n_draws].astype(np.int8) - second.hits[:n_draws]  # (R, S, N)
     x = np.asarray(sizes, np.float64)
-    difference = both.mean(axis=(0, 2))  # (S,)
-    samples = chances(n_draws, both.shape[2], seed=seed).means(both)  # (B, S)
-    half = _simultaneous(samples, difference)
+    by_draw = both.mean(axis=2)  # (R, S)
+    difference = by_draw.mean(axis=0)  # (S,)
     found = crossing_of(difference, x)
-    each = [crossing_of(sample, x) for sample in samples]
-    alike = [one for one in each if one and (found is None or one[1] == found[1])]
-    low, high = difference - half, difference + half
-    clear = False
-    ends: list[float] | None = None
-    if found is not None:
-        size, direction = found
-        before, after = x < size, x > size
-        surely = np.where(low > 0, 1, np.where(high < 0, -1, 0))
-        clear = bool((surely[before] == -direction).any() and (surely[after] == direction).any())
-        if n_draws > 1 and alike:
-            at = [one[0] for one in alike]
-            ends = [float(q) for q in np.quantile(at, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
-    return {
+    out: dict[str, Any] = {
         "a": names[0],
         "b": names[1],
         "size": found[0] if found else None,
         "direction": (names[0] if found[1] > 0 else names[1]) if found else None,
-        "ci95": ends,
-        "share": len(alike) / len(samples),
-        "clear": clear,
-        "differences": [
-            {"size": int(s), "mean": float(d), "ci95": [float(a), float(b)]}
-            for s, d, a, b in zip(sizes, difference, low, high, strict=True)
-        ],
+        "ci95": None,
+        "share": None,
+        "clear": False,
         "n_draws": n_draws,
     }
+    limits: list[list[float] | None] = [None] * len(x)
+    if n_draws >= FEWEST_DRAWS:
+        samples = chances(n_draws, both.shape[2], groups=groups, seed=seed).means(both)  # (B, S)
+        half = _simultaneous(samples, difference)
+        low, high = difference - half, difference + half
+        limits = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
+        out |= _crossed(found, samples, x, low, high)
+    out["differences"] = [
+        {"size": int(s), "mean": float(d), "range": [float(min(one)), float(max(one))], "ci95": ci}
+        for s, d, one, ci in zip(sizes, difference, by_draw.T, limits, strict=True)
+    ]
+    return out
+
+
+def _crossed(
+    found: tuple[float, int] | None,
+    samples: NDArray[np.float64],
+    x: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+) -> dict[str, Any]:
+    """Interval of a crossing, share of resamples that cross so, and whether it is significant."""
+    each = [crossing_of(sample, x) for sample in samples]
+    alike = [one for one in each if one and (found is None or one[1] == found[1])]
+    out: dict[str, Any] = {"share": len(alike) / len(samples)}
+    if found is None or not alike:
+        return out
+    size, direction = found
+    ahead = np.where(low > 0, 1, np.where(high < 0, -1, 0))
+    out["clear"] = bool(
+        (ahead[x < size] == -direction).any() and (ahead[x > size] == direction).any()
+    )
+    at = [one[0] for one in alike]
+    out["ci95"] = [float(q) for q in np.quantile(at, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])]
+    return out
 
 
 def _simultaneous(

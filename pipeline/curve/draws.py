@@ -1,4 +1,4 @@
-"""Draws of few labelled images a class out of the training images, each within the next larger.
+"""Draws of few labelled images per class from the training images, each within the next larger.
 
 A draw puts the different images of each class in an order; its first n are the draw of size n.
 So a larger size only adds images, and two sizes of a draw differ by nothing else. Images of equal
@@ -49,7 +49,7 @@ class Pool:
     strata: NDArray[np.int32]
 
     def counts(self, n_classes: int) -> NDArray[np.int64]:
-        """Different images a class (K,)."""
+        """Different images per class (K,)."""
         return np.bincount(self.labels, minlength=n_classes).astype(np.int64)
 
 
@@ -133,14 +133,14 @@ def drawn(pool: Pool, number: int, *, seed: int) -> Draw:
 
 
 def sizes_of(asked: Sequence[str], counts: NDArray[np.int64], names: Sequence[str]) -> list[int]:
-    """Turn the setting SIZES into images a class, increasing.
+    """Turn the setting SIZES into images per class, increasing.
 
     Parameters
     ----------
     asked : sequence of str
         Counts, ``all``, or ``auto``: 5, 10, 20, 50, ... and all.
     counts : int64 (K,)
-        Different training images a class.
+        Different training images per class.
     names : sequence of str
         Class names.
 
@@ -163,7 +163,7 @@ def sizes_of(asked: Sequence[str], counts: NDArray[np.int64], names: Sequence[st
         raise DataError(
             f"The class {name} has {fewest or 'no'} different training image"
             f"{'' if fewest == 1 else 's'}.",
-            expected="at least 2 a class, and many more for a learning curve",
+            expected="at least 2 per class, and many more for a learning curve",
             todo="add images of it, or leave the class out",
         )
     sizes = set()
@@ -177,8 +177,8 @@ def sizes_of(asked: Sequence[str], counts: NDArray[np.int64], names: Sequence[st
             sizes.add(min(int(one), most))
         else:
             raise SettingsError(
-                f"SIZES={one}.", expected="images a class, each at least 2, or 'auto' or 'all'"
+                f"SIZES={one}.", expected="images per class, each at least 2, or 'auto' or 'all'"
             )
     if not sizes:
-        raise SettingsError("SIZES is empty.", expected="images a class, or 'auto'")
+        raise SettingsError("SIZES is empty.", expected="images per class, or 'auto'")
     return sorted(sizes)

@@ -1,7 +1,7 @@
 """Finished pieces of a long measurement: one line of JSON each, kept as soon as it is done.
 
-A file that is only ever appended to. A line that a kill cut short is passed over, and so is made
-again; nothing else can be lost.
+The file is only appended to. A line that was cut short by a kill is ignored and computed again;
+nothing else can be lost.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Piece:
     key : str
         Digest of everything that changes it.
     hits : str
-        Which test images it called rightly: bits in base64.
+        Which test images it classified correctly: bits in base64.
     n_test : int
         How many bits.
     n_train : int
@@ -53,11 +53,11 @@ class Piece:
 
     @staticmethod
     def bits(right: NDArray[np.bool_]) -> str:
-        """Spell which images (N,) were called rightly."""
+        """Encode which images (N,) were classified correctly."""
         return b64encode(np.packbits(right).tobytes()).decode()
 
     def right(self) -> NDArray[np.bool_]:
-        """Which of the test images (N,) were called rightly."""
+        """Decode which of the test images (N,) were classified correctly."""
         packed = np.frombuffer(b64decode(self.hits), np.uint8)
         return np.unpackbits(packed, count=self.n_test).astype(bool)
 

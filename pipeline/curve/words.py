@@ -1,4 +1,4 @@
-"""What a learning curve says: sentences, a table and a picture; every word follows from numbers.
+"""A learning curve in sentences, as a table and a picture; every word follows from numbers.
 
 Takes the curve's record alone, so that a report can say the same.
 """
@@ -17,59 +17,75 @@ __all__ = ["curve_table", "draw_picture", "sentences"]
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
-    """Say where which method is better, and what more labels are worth."""
+    """Say where which method is better, and how accuracy grows with more labels."""
     said = [_pair(one) for one in record["crossings"]]
-    return said + [_growth(name, one) for name, one in record["methods"].items()]
+    for name, one in record["methods"].items():
+        said.append(_growth(name, one))
+        said += _forecast(name, one)
+    return said
 
 
 def _pair(one: Mapping[str, Any]) -> str:
     a, b, found = one["a"], one["b"], one["differences"]
     over = "1 draw" if one["n_draws"] == 1 else f"{one['n_draws']} draws"
     range_ = _range([point["size"] for point in found])
+    if any(point["ci95"] is None for point in found):
+        return _untested(one, range_, over)
     ahead_a = [point for point in found if point["ci95"][0] > 0]
     ahead_b = [point for point in found if point["ci95"][1] < 0]
-    if one["clear"]:
+    if one["clear"] and one["ci95"]:
         later = one["direction"]
         sooner = a if later == b else b
         text = (
-            f"With fewer than about {_rounded(one['size'])} images a class{_ends(one)} {sooner} is "
-            f"better; from there {later}."
+            f"{sooner} is significantly better with fewer than about {_rounded(one['size'])} "
+            f"images per class{_ends(one)}, {later} with more."
         )
-        if one["ci95"] and one["share"] < 0.995:
-            text += f" {one['share']:.0%} of the resamples cross so."
+        if one["share"] < 0.995:
+            text += f" {100 * one['share']:.0f} % of the resamples cross in this direction."
         return text
-    if one["size"] is None:
-        text = f"{a} and {b} do not cross {range_}"
-    else:
-        text = (
-            f"{a} and {b} cross at about {_rounded(one['size'])} images a class{_ends(one)}, but "
-            "that is not sure"
-        )
     if not ahead_a and not ahead_b:
         widest = max(found, key=lambda point: abs(point["mean"]))
-        if one["size"] is None:
-            text += f", and no difference can be shown at any size ({over})"
-        else:
-            text = f"No difference between {a} and {b} can be shown {range_} ({over})"
-        name = a if widest["mean"] > 0 else b
+        text = f"No significant difference between {a} and {b} {range_} ({over})"
         if widest["mean"] == 0:
             return f"{text}."
+        name = a if widest["mean"] > 0 else b
+        bound = max(abs(end) for point in found for end in point["ci95"])
         return (
-            f"{text}; the largest is {100 * abs(widest['mean']):.1f} points for {name}, at "
-            f"{widest['size']:,}."
+            f"{text}; the largest is {100 * abs(widest['mean']):.1f} points in favour of {name}, "
+            f"at {widest['size']:,}. At every size the difference is at most {100 * bound:.1f} "
+            "points (95 % confidence)."
         )
     parts = [
-        f"{name} is better {_at(points)}" for name, points in ((a, ahead_a), (b, ahead_b)) if points
+        f"{name} is significantly better than {other} {_at(points)}"
+        for name, other, points in ((a, b, ahead_a), (b, a, ahead_b))
+        if points
     ]
     same = len(ahead_a) + len(ahead_b) < len(found)
-    rest = "; at the other sizes no difference can be shown" if same else ""
-    return f"{text}: {' and '.join(parts)}{rest} ({over})."
+    rest = "; no significant difference at the other sizes" if same else ""
+    return f"{' and '.join(parts)}{rest} ({over})."
+
+
+def _untested(one: Mapping[str, Any], range_: str, over: str) -> str:
+    """Describe a difference by its range over the draws; claim nothing."""
+    points = [
+        f"{100 * point['mean']:+.1f} at {point['size']:,}"
+        + (
+            f" (range {100 * point['range'][0]:+.1f} to {100 * point['range'][1]:+.1f})"
+            if one["n_draws"] > 1
+            else ""
+        )
+        for point in one["differences"]
+    ]
+    return (
+        f"{one['a']} minus {one['b']} {range_}, in points: {', '.join(points)}. No test is made "
+        f"with {over}: at least 5 are needed."
+    )
 
 
 def _range(sizes: Sequence[int]) -> str:
     if len(sizes) == 1:
-        return f"at {sizes[0]:,} images a class"
-    return f"between {sizes[0]:,} and {sizes[-1]:,} images a class"
+        return f"at {sizes[0]:,} images per class"
+    return f"from {sizes[0]:,} to {sizes[-1]:,} images per class"
 
 
 def _at(points: Sequence[Mapping[str, Any]]) -> str:
@@ -79,18 +95,18 @@ def _at(points: Sequence[Mapping[str, Any]]) -> str:
     points_ = sorted(100 * abs(point["mean"]) for point in points)
     low, high = f"{points_[0]:.1f}", f"{points_[-1]:.1f}"
     by = f"{high} points" if low == high else f"{low} to {high} points"
-    return f"with {where} images a class (by {by})"
+    return f"with {where} images per class (by {by})"
 
 
 def _ends(one: Mapping[str, Any]) -> str:
     if not one["ci95"]:
         return ""
     low, high = (_rounded(end) for end in one["ci95"])
-    return f" (95 % interval {low} to {high})" if low != high else ""
+    return f" (95 % confidence interval {low} to {high})" if low != high else ""
 
 
 def _rounded(size: float) -> str:
-    """Two significant digits: no crossing is known better."""
+    """Round to two significant digits: no crossing is known better."""
     if size < 10:
         return f"{size:.0f}"
     digits = len(str(int(size))) - 2
@@ -98,34 +114,61 @@ def _rounded(size: float) -> str:
 
 
 def _growth(name: str, one: Mapping[str, Any]) -> str:
-    sizes, mean, ends = one["sizes"], one["mean"], one["ci95"]
-    text = f"{name}: {100 * mean[0]:.1f} % with {sizes[0]:,} images a class"
+    sizes, mean = one["sizes"], one["mean"]
+    text = f"{name}: {100 * mean[0]:.1f} % with {sizes[0]:,} images per class"
     if len(sizes) == 1:
-        return f"{text}."
-    text += f", {100 * mean[-1]:.1f} % with {sizes[-1]:,}"
-    if ends:
-        text += f" (95 % interval {100 * ends[-1][0]:.1f} to {100 * ends[-1][1]:.1f})"
+        return f"{text}{_spread(one, 0)}."
+    text += f", {100 * mean[-1]:.1f} % with {sizes[-1]:,}{_spread(one, -1)}"
     step = 100 * (mean[-1] - mean[-2])
-    last = f"the last step, from {sizes[-2]:,}, {'adds' if step >= 0 else 'costs'}"
-    return f"{text}; {last} {abs(step):.1f} points."
+    change = "an increase" if step >= 0 else "a decrease"
+    return f"{text}; from {sizes[-2]:,} to {sizes[-1]:,}, {change} of {abs(step):.1f} points."
+
+
+def _spread(one: Mapping[str, Any], at: int) -> str:
+    """Give the confidence interval at a size, or else the range over the draws."""
+    if one["ci95"]:
+        low, high = one["ci95"][at]
+        return f" (95 % confidence interval {100 * low:.1f} to {100 * high:.1f})"
+    values = one["values"][at]
+    if len(values) == 1:
+        return ""
+    return f" (range over {len(values)} draws {100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+def _forecast(name: str, one: Mapping[str, Any]) -> list[str]:
+    """Say what more images would be worth, by the power law."""
+    found = one.get("forecast")
+    if not found:
+        return []
+    parts = [
+        f"{100 * point['mean']:.1f} % with {_rounded(point['size'])} images per class (90 % band "
+        f"{100 * point['low']:.1f} to {100 * point['high']:.1f})"
+        for point in found
+    ]
+    return [f"{name}, extrapolated by a power law: {', '.join(parts)}."]
 
 
 def curve_table(record: Mapping[str, Any]) -> str:
-    """Lay the curve out as an aligned plain-text table, one line a size."""
+    """Format the curve as an aligned text table, one line per size.
+
+    Methods with fewer than 5 draws have the range over the draws in place of an interval.
+    """
     methods = record["methods"]
-    header = ["images a class", "in all"]
+    header = ["images per class", "in total"]
     for name, one in methods.items():
         n_draws = len(one["values"][0])
-        header += [name, "± sd" if n_draws > 1 else "", "95% interval", "fit s"]
+        header += [name, "sd" if n_draws > 1 else ""]
+        header += ["95% interval" if one["ci95"] else f"range ({n_draws} draws)", "fit s"]
     lines = [header]
     for at, (size, total) in enumerate(zip(record["sizes"], record["n_train_total"], strict=True)):
         line = [f"{size:,}", f"{total:,}"]
         for one in methods.values():
-            sd, ends = one["sd"], one["ci95"]
+            sd, values = one["sd"], one["values"][at]
+            low, high = one["ci95"][at] if one["ci95"] else (min(values), max(values))
             line += [
                 f"{one['mean'][at]:.4f}",
                 f"{sd[at]:.4f}" if sd else "",
-                f"{ends[at][0]:.3f} to {ends[at][1]:.3f}" if ends else "-",
+                f"{low:.3f} to {high:.3f}" if len(values) > 1 else "-",
                 f"{one['fit_s'][at]:.2f}",
             ]
         lines.append(line)
@@ -133,7 +176,7 @@ def curve_table(record: Mapping[str, Any]) -> str:
 
 
 def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
-    """Draw accuracy by images a class as SVG: means, intervals, draws, and sure crossings."""
+    """Draw accuracy by images per class as SVG: means, intervals, draws, significant crossings."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
@@ -159,7 +202,7 @@ def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
         ax.xaxis.set_major_locator(FixedLocator(record["sizes"]))
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xticklabels([f"{size:,}" for size in record["sizes"]])
-        ax.set_xlabel("labelled images a class")
+        ax.set_xlabel("labelled images per class")
         ax.set_ylabel(f"accuracy on {record['n_test']:,} test images")
         ax.set_title(f"{record['data']}: {record['model']}", fontsize=10)
         ax.grid(alpha=0.3)

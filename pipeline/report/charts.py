@@ -131,7 +131,7 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
 def learning_curves(
     bands: Sequence[Band], crossings: Sequence[Mapping[str, Any]], *, key: str, caption: str
 ) -> Chart:
-    """Draw mean accuracy against labelled images a class, log axis, with crossings marked."""
+    """Draw mean accuracy against labelled images per class, log axis, with crossings marked."""
     names = [short(one.name, 16) for one in bands]
     right = round(18 + _LETTER * max(map(len, names)))
     figure = new_figure(WIDTH, 310, left=44, right=right)
@@ -157,11 +157,11 @@ def learning_curves(
     ticks = [(float(x), f"{x:g}") for x in reversed(sizes)]  # the largest is sure to be named
     _log_ticks(ax, ticks, span, width_px=WIDTH - 44 - right)
     _percent_axis(ax)
-    ax.set_xlabel("labelled images a class (log scale)")
+    ax.set_xlabel("labelled images per class (log scale)")
     ax.set_ylabel("accuracy, %")
     _end_labels(ax, [100 * one.y[-1] for one in bands], names, height_px=256)
     alt = "Learning curves: " + "; ".join(
-        f"{one.name} from {100 * one.y[0]:.1f} % with {one.x[0]:g} images a class to "
+        f"{one.name} from {100 * one.y[0]:.1f} % with {one.x[0]:g} images per class to "
         f"{100 * one.y[-1]:.1f} % with {one.x[-1]:g}"
         for one in bands
     )

@@ -33,9 +33,9 @@ _DASH = "\N{EN DASH}"
 
 
 def curves(evidence: Evidence) -> Section:
-    """Draw learning curves, and say where they cross."""
+    """Show the learning curves and where they cross."""
     record = evidence.found["curve"]
-    title = "With fewer labels"
+    title = "Learning curve"
     if record is None:
         text = "How accuracy grows with the number of labelled images has not been measured."
         return Section("curves", title, [Missing(text, f"make curve DATA={data_of(evidence)}")])
@@ -44,25 +44,35 @@ def curves(evidence: Evidence) -> Section:
         charts.Band(name, one["sizes"], one["mean"], ends=[e and tuple(e) for e in _ends(one)])
         for name, one in methods.items()
     ]
-    caption = "Mean test accuracy over the draws; bands: 95 % interval of the mean."
-    crossings = [one for one in record["crossings"] if one.get("size") and one.get("clear", True)]
+    caption = (
+        "Mean test accuracy over the draws. Bands: 95 % confidence interval of the mean, with 5 "
+        "draws or more."
+    )
+    crossings = [
+        one
+        for one in record["crossings"]
+        if one.get("size") and one.get("clear") and one.get("ci95")
+    ]
     if crossings:
-        caption += " Dotted: where two curves cross; shaded: its interval."
+        caption += " Dotted: where two curves cross significantly; shaded: its interval."
     chart = charts.learning_curves(bands, crossings, key="learning", caption=caption)
     rows = [
         [
             Cell(name), Cell(f"{size:g}", size), Cell(str(len(values)), len(values)),
             Cell(percent(mean), mean), Cell(_DASH if sd is None else f"{100 * sd:.1f}", sd),
+            Cell(points(min(values), max(values)) if len(values) > 1 else _DASH, min(values)),
             Cell(points(*ends) if ends else _DASH, ends[0] if ends else None),
         ]
         for name, one in methods.items()
         for size, values, mean, sd, ends in zip(
-            one["sizes"], one["values"], one["mean"], one["sd"], _ends(one), strict=True
+            one["sizes"], one["values"], one["mean"], one["sd"] or [None] * len(one["sizes"]),
+            _ends(one), strict=True
         )
     ]  # fmt: skip
     columns = [
-        Column("Method", numeric=False), Column("Images a class"), Column("Draws"),
-        Column("Accuracy, %"), Column("Standard deviation"), Column("95 % interval"),
+        Column("Method", numeric=False), Column("Images per class"), Column("Draws"),
+        Column("Accuracy, %"), Column("SD", "standard deviation over the draws"),
+        Column("Range", "over the draws"), Column("95 % CI", "of the mean, with 5 draws or more"),
     ]  # fmt: skip
     table = Table("Accuracy by labelled images", columns, rows, "curve-figures", sortable=True)
     blocks: list[Block] = [Bullets(record.get("sentences", ())), chart]
@@ -70,7 +80,7 @@ def curves(evidence: Evidence) -> Section:
 
 
 def _ends(curve: Mapping[str, Any]) -> list[Any]:
-    """Intervals of a learning curve; none with a single draw."""
+    """Intervals of a learning curve; none with few draws."""
     return list(curve["ci95"] or [None] * len(curve["sizes"]))
 
 
