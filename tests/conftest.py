@@ -1,4 +1,7 @@
-"""What the tests share: real images where they are, a small network, one folder of exports.
+"""What the tests share: real images, a small network, one folder of exports.
+
+Where ``../shared/data`` is not there, pieces of photographs that packages bring stand in for its
+images; the few tests that are about those very images skip. ``SHARED_DATA=/nowhere`` tries that.
 
 Exporting a network costs seconds, so all tests of a session keep cards and graphs in one folder;
 each has its own cache beside it.
@@ -27,9 +30,11 @@ from cnn_codes.settings import (
     PlaceSettings,
     from_mapping,
 )
+from filelock import FileLock
+from pictures import write_pieces
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared" / "data"
+SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 # A network of timm of a third of a million parameters, with batch normalisation, at 32 px.
 SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}
@@ -41,20 +46,52 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def _stand_in(
+    factory: pytest.TempPathFactory, name: str, kinds: dict[str, list[str]], splits: dict[str, int]
+) -> Path:
+    """Give a folder of pieces of photographs that packages bring, the same for all processes."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with FileLock(base / f"{name}.lock"):
+        if not (base / name).is_dir():
+            write_pieces(base / f"{name}.tmp", kinds, splits)
+            (base / f"{name}.tmp").rename(base / name)
+    return base / name
+
+
 @pytest.fixture(scope="session")
-def hotdog() -> Path:
-    """Give the folder of the hotdog images."""
+def real_hotdog() -> Path:
+    """Give the hotdog images themselves; skips where they are not."""
     if not (SHARED / "hotdog").is_dir():
         pytest.skip("../shared/data/hotdog is not there")
     return SHARED / "hotdog"
 
 
 @pytest.fixture(scope="session")
-def ants_bees() -> Path:
-    """Give the folder of the images of ants and bees."""
+def real_ants_bees() -> Path:
+    """Give the images of ants and bees themselves; skips where they are not."""
     if not (SHARED / "ants-bees").is_dir():
         pytest.skip("../shared/data/ants-bees is not there")
     return SHARED / "ants-bees"
+
+
+@pytest.fixture(scope="session")
+def hotdog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the hotdog images, or pieces of photographs in folders of the same names."""
+    if (SHARED / "hotdog").is_dir():
+        return SHARED / "hotdog"
+    kinds = {"hotdog": ["flower"], "not-hotdog": ["china", "portrait"]}
+    return _stand_in(tmp_path_factory, "hotdog", kinds, {"train": 260, "test": 240})
+
+
+@pytest.fixture(scope="session")
+def ants_bees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the images of ants and bees, or pieces of photographs in folders of the same names."""
+    if (SHARED / "ants-bees").is_dir():
+        return SHARED / "ants-bees"
+    pytest.importorskip("elpv_dataset", reason="pip install elpv-dataset: its cells stand in")
+    kinds = {"ants": ["cells"], "bees": ["cells"]}  # unlike what stands in for hotdog
+    return _stand_in(tmp_path_factory, "ants-bees", kinds, {"train": 240, "val": 150})
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,18 @@
-"""Pictures made on the spot: photographs of a sort, whole and damaged, and data sets of them."""
+"""Pictures made on the spot: sound and damaged ones, data sets of them, and pieces of photographs.
+
+The photographs are those that scikit-learn and matplotlib are installed with, so that the tests
+need no data of their own.
+"""
 
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 
 def photo(seed: int, size: tuple[int, int] = (64, 48), mode: str = "RGB") -> Image.Image:
@@ -35,6 +40,54 @@ def write_set(
         path = root / classes[i % len(classes)] / f"{i:04}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(i, size))
+    return root
+
+
+# Photographs that packages bring, as module and path in it.
+PHOTOGRAPHS = {
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+    "china": ("sklearn", "datasets/images/china.jpg"),
+    "portrait": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+}
+
+
+def photograph(name: str) -> Image.Image:
+    """Open one of `PHOTOGRAPHS`; ``cells`` is a sheet of 24 solar cells."""
+    if name == "cells":
+        sheet = Image.new("RGB", (6 * 300, 4 * 300))
+        folder = files("elpv_dataset").joinpath("data/images")
+        for i in range(24):
+            with Image.open(Path(str(folder.joinpath(f"cell{100 * i + 1:04}.png")))) as cell:
+                sheet.paste(cell.convert("RGB"), (i % 6 * 300, i // 6 * 300))
+        return sheet
+    module, path = PHOTOGRAPHS[name]
+    with Image.open(Path(str(files(module).joinpath(path)))) as image:
+        return image.convert("RGB")
+
+
+def piece(source: Image.Image, random: np.random.Generator) -> Image.Image:
+    """Cut a piece of a photograph: another place, size, shape, side and brightness each time."""
+    size = random.integers(110, 260, 2)
+    at = random.integers(0, np.array(source.size) - size + 1)
+    cut = source.crop((*at.tolist(), *(at + size).tolist()))
+    if random.random() < 0.5:
+        cut = cut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return ImageEnhance.Brightness(cut).enhance(float(random.uniform(0.7, 1.3)))
+
+
+def write_pieces(
+    root: Path, kinds: Mapping[str, Sequence[str]], splits: Mapping[str, int], *, seed: int = 0
+) -> Path:
+    """Write ``root/<split>/<kind>/*.jpg``, so many pieces of the photographs of each kind."""
+    random = np.random.default_rng(seed)
+    sources = {name: photograph(name) for names in kinds.values() for name in names}
+    for split, n in splits.items():
+        for kind, names in kinds.items():
+            folder = root / split / kind
+            folder.mkdir(parents=True)
+            for i in range(n):
+                cut = piece(sources[names[i % len(names)]], random)
+                cut.save(folder / f"{1000 + i}.jpg", quality=int(random.integers(80, 96)))
     return root
 
 

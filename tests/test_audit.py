@@ -544,8 +544,8 @@ def test_a_file_that_went_leaves_its_cell_empty(tmp_path, cache):
 # Real sets
 
 
-def test_the_placeholder_among_the_ants_is_found(ants_bees, cache):
-    manifest = load(ants_bees, cache)
+def test_the_placeholder_among_the_ants_is_found(real_ants_bees, cache):
+    manifest = load(real_ants_bees, cache)
     (text,) = (t for t in header_findings(manifest, cache=cache) if "another format than the" in t)
     assert "train/ants/imageNotFound.gif (GIF)" in text
     assert found(manifest, cache, full=False)["odd-format"].paths == (
@@ -553,28 +553,28 @@ def test_the_placeholder_among_the_ants_is_found(ants_bees, cache):
     )
 
 
-def test_the_leaks_of_hotdog_are_found(hotdog, cache):
-    manifest = load(hotdog, cache)
+def test_the_leaks_of_hotdog_are_found(real_hotdog, cache):
+    manifest = load(real_hotdog, cache)
     leaks = {one.kind: one for one in copy_findings(manifest)}["leaks"]
     pairs = leaks.details["pairs"]
     assert len(pairs) == 8
     for test, train in pairs:
         assert test.startswith("test/")
         assert train.startswith("train/")
-        ours, theirs = (hotdog / path for path in (test, train))
+        ours, theirs = (real_hotdog / path for path in (test, train))
         assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_the_same_photograph_twice_is_found_by_real_codes(tmp_path, hotdog, stage_one):
+def test_the_same_photograph_twice_is_found_by_real_codes(tmp_path, real_hotdog, stage_one):
     folder = tmp_path / "set"
     chosen = {"test/not-hotdog/34793.jpg", "train/not-hotdog/92331.jpg"}  # other crop and colours
     for part, n in (("train/hotdog", 20), ("train/not-hotdog", 20), ("test/hotdog", 6),
                     ("test/not-hotdog", 6)):  # fmt: skip
-        names = sorted(path.name for path in (hotdog / part).iterdir())
+        names = sorted(path.name for path in (real_hotdog / part).iterdir())
         chosen |= {f"{part}/{name}" for name in names[:n]}
     for path in sorted(chosen):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(hotdog / path, folder / path)
+        shutil.copyfile(real_hotdog / path, folder / path)
     first = min((folder / "train/hotdog").iterdir())
     with Image.open(first) as one:
         one.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "test/hotdog/mirrored.jpg")

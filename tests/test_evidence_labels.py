@@ -81,8 +81,8 @@ def test_most_flipped_labels_are_in_the_first_tenth_listed(real, tmp_path):
 
 
 @pytest.mark.slow
-def test_four_of_five_flipped_labels_of_all_hotdogs_are_in_the_first_tenth(hotdog, stage_one):
-    manifest = stage_one.manifest(hotdog)
+def test_four_of_five_flipped_labels_of_all_hotdogs_are_in_the_first_tenth(real_hotdog, stage_one):
+    manifest = stage_one.manifest(real_hotdog)
     codes = stage_one(manifest, **REAL).codes
     for seed in SEEDS:
         assert found_in_first_tenth(manifest, codes, stage_one.cache, seed) >= 0.8

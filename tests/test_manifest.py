@@ -18,9 +18,6 @@ from cnn_codes.datasets.names import claim_name, safe_name
 from cnn_codes.errors import DataError
 from cnn_codes.settings import DataSettings, PlaceSettings
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
-
 
 @pytest.fixture
 def places(tmp_path) -> PlaceSettings:
@@ -175,17 +172,15 @@ def test_elpv_by_cell_is_split_by_probability_and_type(places):
     assert abs(np.sum(later == VAL) - 394) <= 2
 
 
-@needs_shared
-def test_the_real_hotdogs_leak(places):
-    manifest = load(SHARED / "hotdog", places)
+def test_the_real_hotdogs_leak(real_hotdog, places):
+    manifest = load(real_hotdog, places)
     assert manifest.counts()["train"] == {"hotdog": 1000, "not-hotdog": 1000}
     assert manifest.leaks.sum() == 8
     assert "8 of 400 test images" in " ".join(manifest.warnings)
 
 
-@needs_shared
-def test_the_real_ants_and_bees_are_tested_on_their_val(places):
-    manifest = load(SHARED / "ants-bees", places)
+def test_the_real_ants_and_bees_are_tested_on_their_val(real_ants_bees, places):
+    manifest = load(real_ants_bees, places)
     assert sum(manifest.counts()["test"].values()) == 153
     assert "train/ants/imageNotFound.gif" in manifest.paths
     assert manifest.val_from == "none"

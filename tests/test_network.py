@@ -13,6 +13,7 @@ from cnn_codes.backbones.preprocess import Views, read_views
 from cnn_codes.errors import BackboneError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL
+from pictures import photograph, write_set
 from torch import nn
 from torch.nn import functional
 
@@ -232,8 +233,6 @@ def test_layers_named_twice_come_once_in_the_order_asked_for(seen):
 
 @pytest.mark.parametrize("model", ["test_resnet", "shufflenet_v2_x0_5"])
 def test_all_layers_of_networks_of_both_libraries_reach_the_cache(stage_one, tmp_path, model):
-    from pictures import write_set
-
     done = stage_one(
         write_set(tmp_path / "pets", 10), model=model, layers=("all",), size=64, engine="torch"
     )
@@ -250,20 +249,30 @@ def test_all_layers_of_networks_of_both_libraries_reach_the_cache(stage_one, tmp
     )  # fmt: skip
 
 
-def test_the_lite0_weights_know_a_hot_dog(hotdog, tmp_path):
+def imagenet_classes(paths: list[Path], cache: Path) -> torch.Tensor:
+    """Give the most probable ImageNet class of each image by the packaged Lite0, (N,)."""
+    card, network = load_network(CodesSettings(), cache=cache, seed=0, offline=True)
+    batch = np.concatenate([views_of(path, card.preprocessing) for path in paths])
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
+    x = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.inference_mode():
+        return network(x).argmax(1)
+
+
+def test_the_lite0_weights_know_a_uniform_and_a_palace(tmp_path):
     """The packaged state dict has other names than timm's network; this is what shows it fits."""
-    settings = CodesSettings()
-    card, network = load_network(settings, cache=tmp_path, seed=0, offline=True)
-    images = {
-        kind: sorted((hotdog / "test" / kind).iterdir())[::13] for kind in ("hotdog", "not-hotdog")
-    }
+    for name in ("portrait", "china"):
+        photograph(name).save(tmp_path / f"{name}.png")
+    found = imagenet_classes([tmp_path / "portrait.png", tmp_path / "china.png"], tmp_path)
+    assert found[0] in (400, 652)  # "academic gown", "military uniform"
+    assert found[1] == 698  # "palace"
+
+
+def test_the_lite0_weights_know_a_hot_dog(real_hotdog, tmp_path):
     shares = {}
-    for kind, paths in images.items():
-        batch = np.concatenate([views_of(path, card.preprocessing) for path in paths])
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
-        x = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255 - mean) / std
-        with torch.inference_mode():
-            shares[kind] = float((network(x).argmax(1) == 934).float().mean())
+    for kind in ("hotdog", "not-hotdog"):
+        paths = sorted((real_hotdog / "test" / kind).iterdir())[::13]
+        shares[kind] = float((imagenet_classes(paths, tmp_path) == 934).float().mean())
     assert shares["hotdog"] > 0.8
     assert shares["not-hotdog"] < 0.1
 
