@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cnn_codes
 import pytest
+import yaml
 from conftest import ROOT
 from pictures import write_set
 
@@ -178,3 +179,40 @@ def test_an_installed_wheel_does_the_job_outside_the_checkout(archives, tmp_path
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 41
     recipe = run("finetune", "DATA=set", *SMALL, "RECIPE=no-such-recipe", code=2).stderr
     assert "hotdog-finetune" in recipe, "the recipes are listed, so they are there"
+
+
+# What CI and the release run
+
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_run_what_there_is(path):
+    text = path.read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    assert all("timeout-minutes" in job or job.get("needs") for job in jobs.values())
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"\bmake ([a-z-]+)", text)) <= targets
+    for name in re.findall(r"\btests/\w+\.py|\.ci/[\w.]+", text):
+        assert (ROOT / name).is_file(), name
+
+
+def test_ci_covers_every_python_that_is_declared():
+    jobs = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13", "3.14"]
+    assert SETUP["project"]["requires-python"] == ">=3.11"
+
+
+def test_the_lock_file_has_every_requirement_with_hashes_and_no_address():
+    text = (ROOT / ".ci" / "requirements.lock").read_text()
+    assert not re.search(r"://|file:|--index|--find-links|^/", text, re.MULTILINE)
+    blocks = re.findall(r"^([\w.-]+)==(\S+)[^\n]*\\\n((?:    --hash=\S+[^\n]*\n)+)", text, re.M)
+    locked = {name.lower().replace("_", "-"): version for name, version, _ in blocks}
+    assert len(locked) == len(re.findall(r"^[\w.-]+==", text, re.MULTILINE)) > 50
+    extras = SETUP["project"]["optional-dependencies"]
+    asked = names([*SETUP["project"]["dependencies"], *extras["dev"], *extras["demo"]])
+    assert {name.replace("_", "-") for name in asked} <= locked.keys(), "run .ci/lock"
+    pinned = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    for name, version in pinned:
+        assert locked.get(name.lower().replace("_", "-"), version) == version, "run .ci/lock"
