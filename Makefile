@@ -43,7 +43,8 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve label next verify test check bench clean clean-results clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve label next verify test check bench clean clean-cache
+.PHONY: docs test-fast clean-results
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -132,8 +133,18 @@ runs: $(READY) ## list what has been run; RUN=<one> AGAINST=<two>: side by side;
 verify: $(READY) ## check the cache against the images and its own digests
 	@$(stage)
 
+$(VENV)/.docs: $(READY)
+	$(PIP) -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the documentation: docs/_build/html/index.html
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+test-fast: $(READY) ## run the tests that take no second each
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --quick
+
 test: $(READY) ## run the tests
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25
 
 check: $(READY) ## lint, format and types
 	$(PY) -m ruff check .

@@ -1,16 +1,13 @@
 """Sphinx: MyST pages, numpydoc, one executed notebook; reference pages are made from the code."""
 
 import dataclasses
-import sys
 from pathlib import Path
-
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
 
 import cnn_codes
 from cnn_codes import settings
 from cnn_codes.cli import STAGES
 
+HERE = Path(__file__).parent
 project = "cnn-codes"
 copyright = "the cnn-codes developers"
 release = version = cnn_codes.__version__

@@ -40,6 +40,25 @@ SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
 SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--quick``: leave out the test functions that ``long.txt`` names."""
+    parser.addoption("--quick", action="store_true", help="leave out the tests of tests/long.txt")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--quick``, deselect long tests; a file's name alone stands for all its tests."""
+    if not config.getoption("--quick"):
+        return
+    listed = set((ROOT / "tests" / "long.txt").read_text().splitlines()[1:])
+    long = [
+        item
+        for item in items
+        if not listed.isdisjoint((item.path.name, f"{item.path.name}::{item.originalname}"))
+    ]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in set(long)]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Let Ctrl-C reach the processes that tests start; a shell's background jobs ignore it."""

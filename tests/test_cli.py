@@ -26,7 +26,7 @@ from filelock import FileLock
 from pictures import jpeg, write_set
 
 MAKEFILE = (ROOT / "Makefile").read_text()
-TARGETS = re.search(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE).group(1).split()
+TARGETS = " ".join(re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.MULTILINE)).split()
 
 
 @pytest.fixture
