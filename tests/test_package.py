@@ -1,6 +1,7 @@
 """The package: what a wheel and a source archive hold, and that an installed one works."""
 
 import ast
+import collections
 import email
 import os
 import re
@@ -208,14 +209,17 @@ def test_the_lock_file_has_every_requirement_with_hashes_and_no_address():
     text = (ROOT / ".ci" / "requirements.lock").read_text()
     assert not re.search(r"://|file:|--index|--find-links|^/", text, re.MULTILINE)
     blocks = re.findall(r"^([\w.-]+)==(\S+)[^\n]*\\\n((?:    --hash=\S+[^\n]*\n)+)", text, re.M)
-    locked = {name.lower().replace("_", "-"): version for name, version, _ in blocks}
+    locked = collections.defaultdict(set)  # several versions where markers differ
+    for name, version, _ in blocks:
+        locked[name.lower().replace("_", "-")].add(version)
     assert len(blocks) == len(re.findall(r"^[\w.-]+==", text, re.MULTILINE)) > 50
     extras = SETUP["project"]["optional-dependencies"]
     asked = names([*SETUP["project"]["dependencies"], *extras["dev"], *extras["demo"]])
-    assert {name.replace("_", "-") for name in asked} <= locked.keys(), "run .ci/lock"
+    asked = {name.replace("_", "-") for name in asked} - {"cnn-codes"}
+    assert asked <= locked.keys(), "run .ci/lock"
     pinned = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
     for name, version in pinned:
-        assert locked.get(name.lower().replace("_", "-"), version) == version, "run .ci/lock"
+        assert version in locked.get(name.lower().replace("_", "-"), {version}), "run .ci/lock"
 
 
 def test_every_test_that_is_left_out_of_test_fast_is_there():
