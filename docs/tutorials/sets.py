@@ -73,7 +73,8 @@ def odd(root: Path) -> None:
     write(root / "06-list" / "test.txt", f"images/18.jpg {numbered[18][1]}",
           (f"images/{i:02}.jpg {kind}" for i, kind in numbered[19:]))  # fmt: skip
     write(root / "07-one-hot" / "labels.csv", "image,flower,temple",
-          (f"images/{i:02}.jpg,{int(k == 'flower')},{int(k == 'temple')}" for i, k in numbered))  # fmt: skip
+          (f"images/{i:02}.jpg,{int(k == 'flower')},{int(k == 'temple')}"
+           for i, k in numbered))  # fmt: skip
     write(root / "08-no-suffix" / "labels.csv", "id,species",
           (f"{i:02},{kind}" for i, kind in numbered))  # fmt: skip
 

@@ -1,0 +1,94 @@
+"""The pages: the tree is the real one, tutorials run as they stand, the build has no warning."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+MODULE = re.compile(r"`((?:[a-z]+/)+[a-z_]+\.py)`")
+
+
+def commands(page: Path) -> list[str]:
+    """Give the lines of a page's shell blocks."""
+    blocks = re.findall(r"^```shell\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def test_the_tree_names_every_folder_and_module_and_nothing_else():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    shown = set(re.findall(r"^      ([a-z_]+(?:/|\.py)) ", text, re.MULTILINE))
+    there = {
+        path.name if path.is_file() else f"{path.name}/"
+        for path in (ROOT / "pipeline").iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    } - {"__init__.py", "__main__.py"}
+    assert shown == there
+
+
+@pytest.mark.parametrize("page", ["methods.md", "architecture.md", "../CONTRIBUTING.md"])
+def test_every_module_that_a_page_names_is_there(page):
+    for name in MODULE.findall((ROOT / "docs" / page).read_text()):
+        folder = ROOT if name.startswith(("tests/", "docs/")) else ROOT / "pipeline"
+        assert (folder / name).is_file(), name
+
+
+def test_every_figure_of_a_record_is_in_the_methods_page():
+    text = (ROOT / "docs" / "methods.md").read_text().lower()
+    for word in ("accuracy", "macro-f1", "auroc", "log-loss", "brier", "ece", "mcnemar", "holm",
+                 "bonett", "nadeau", "signed-rank", "temperature", "confident learning",
+                 "near-duplicate", "crossing", "balanced accuracy", "leak", "logme"):  # fmt: skip
+        assert word in text, word
+
+
+def test_tutorials_have_commands():
+    assert len(TUTORIALS) >= 5
+    assert all(commands(page) for page in TUTORIALS if page.name != "notebook.md")
+
+
+def run(line: str, folder: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of a page in `folder`: make's targets by the command that they are."""
+    words = shlex.split(line)
+    if words[0] == "make":
+        words = [sys.executable, "-m", "pipeline", *words[1:], *extra]
+        words[5:5] = [f"{k}={folder / k.lower()}" for k in ("CACHE", "RESULTS", "DATA_ROOT")]
+        words = [re.sub(r"^(DATA|IMAGES|OUT)=(?!elpv)", rf"\1={folder}/", word) for word in words]
+    else:
+        words = [sys.executable, *words[1:-1], str(folder / words[-1])]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", ["photographs", "groups", "solar-cells"])
+def test_a_tutorial_runs_as_it_stands(page, tmp_path, backbones):
+    if page == "solar-cells":
+        pytest.importorskip("elpv_dataset")
+    backbones.mkdir(exist_ok=True)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "backbones").symlink_to(backbones)
+    accuracy = {}
+    for line in commands(ROOT / "docs" / "tutorials" / f"{page}.md"):
+        done = run(line, tmp_path)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+        if found := re.search(r"svm +(?:final +)?(0\.\d+|1\.0+)", done.stdout):
+            accuracy[line] = float(found.group(1))
+    if page == "groups":
+        without, with_groups = accuracy.values()
+        assert without > with_groups + 0.1, "what the page says of the figure without groups"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_documentation_builds_without_a_warning(tmp_path):
+    pytest.importorskip("sphinx", reason="make docs installs it")
+    done = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", tmp_path / "html"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "over 5 folds of 120 images" in (tmp_path / "html/tutorials/notebook.html").read_text()
