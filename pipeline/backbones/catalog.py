@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BackboneError
 
-__all__ = ["PACKAGED", "Entry", "Packaged", "find", "nearest"]
+__all__ = ["PACKAGED", "Entry", "Packaged", "find", "is_file", "nearest"]
+
+_SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".pkl", ".th")
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,14 @@ def nearest(name: str, names: list[str], count: int = 5) -> list[str]:
     """Give the `count` names most like `name`, the most alike first; never empty."""
     close = difflib.get_close_matches(name.lower(), names, n=count, cutoff=0.4)
     return close or names[:count]
+
+
+def is_file(weights: str) -> bool:
+    """Whether the setting WEIGHTS means a file, there or not, and not a published set's name."""
+    if weights in ("default", "none"):
+        return False
+    path = Path(weights)
+    return path.suffix in _SUFFIXES or os.sep in weights or "/" in weights or path.is_file()
 
 
 def all_names() -> list[str]:

@@ -16,9 +16,33 @@ from torch import Tensor, nn
 from ..errors import BackboneError, SettingsError, first_line
 from .preprocess import Preprocessing
 
-__all__ = ["Survey", "Tapped", "channels_first", "check_pool", "survey"]
+__all__ = ["Survey", "Tapped", "Tokens", "channels_first", "check_pool", "survey"]
 
-_MANY = 10  # more stages than this are thinned to one a resolution
+PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
+_MANY = 10  # more stages than this are thinned to one per resolution
+_PREFIX_NAMES = ("cls_token", "class_token", "dist_token", "reg_token", "register_tokens")
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a transformer puts before the tokens of the patches.
+
+    Attributes
+    ----------
+    n_prefix : int
+        Tokens before the first patch: class token, distillation token, registers.
+    class_token : bool
+        Whether the first of them is a class token.
+    layer : str
+        The layer whose tokens the network pools into its final layer.
+    norm : str
+        The module that then normalises what was pooled (timm's ``fc_norm``); empty: none.
+    """
+
+    n_prefix: int
+    class_token: bool
+    layer: str
+    norm: str
 
 
 @dataclass(frozen=True)
@@ -28,25 +52,42 @@ class Survey:
     Attributes
     ----------
     final : str or None
-        Name of the last linear layer (or the 1 x 1 convolution that takes its place); None for a
-        network without one, whose output itself then is the final layer.
+        Name of the last linear layer (or the 1 x 1 convolution that takes its place), which was
+        shown to give the network's output; or of the place for one behind the network's pooled
+        features. None for a network without either, whose output itself then is the final layer.
     layers : dict of str to tuple of int
         Output shape, without the batch, of every module that ran once, in order of running.
     stages : tuple of str
         The ends of the network's stages, in order.
     pooled_is_final : str or None
         The stage whose mean over all positions is the final layer, if there is one.
+    by_width : str or None
+        The layer that has the output's width and comes last, which is mostly, and not always,
+        the last layer.
+    tokens : Tokens or None
+        Of a transformer whose final layer is pooled from tokens.
     """
 
     final: str | None
     layers: dict[str, tuple[int, ...]]
     stages: tuple[str, ...]
     pooled_is_final: str | None
+    by_width: str | None = None
+    tokens: Tokens | None = None
 
 
 @torch.inference_mode()
-def survey(network: nn.Module, size: int) -> Survey:
+def survey(network: nn.Module, size: int, *, classifies: bool = True) -> Survey:
     """Run `network` once on an image of noise of `size` x `size` px and note what ran.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Any network; it is not changed.
+    size : int
+        Side of the input, in pixels.
+    classifies : bool
+        Refuse a network whose output is not (B, K).
 
     Raises
     ------
@@ -56,6 +97,7 @@ def survey(network: nn.Module, size: int) -> Survey:
     ran: list[tuple[str, tuple[int, ...]]] = []
     means: dict[str, Tensor] = {}  # over all positions; of what stands before the last layer
     inputs_of: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}  # of linear layers
     handles = []
 
     def watch(name: str) -> Any:
@@ -66,6 +108,8 @@ def survey(network: nn.Module, size: int) -> Survey:
                     means[name] = channels_first(output).flatten(2).mean(2)
                 if inputs and isinstance(inputs[0], Tensor):
                     inputs_of[name] = inputs[0]
+                if _is_linear(module):
+                    outputs[name] = output.clone()  # an activation may change it in place
 
         return hook
 
@@ -86,16 +130,20 @@ def survey(network: nn.Module, size: int) -> Survey:
         for handle in handles:
             handle.remove()
         network.train(was_training)
-    if not isinstance(output, Tensor) or output.ndim != 2:
+    if not isinstance(output, Tensor) or (classifies and output.ndim != 2):
         raise BackboneError(
-            "This network's output is not one score a class.",
+            "This network's output is not one score for each class.",
             todo="choose a classification network",
         )
     counts: dict[str, int] = {}
     for name, _ in ran:
         counts[name] = counts.get(name, 0) + 1
     layers = {name: shape for name, shape in ran if counts[name] == 1}
-    final = _final(network, layers, output.shape[1])
+    by_width = _by_width(network, layers, output.shape[1])
+    final = PLACE if PLACE in layers else None
+    for name in reversed(layers):
+        if final is None and _gives(network, name, outputs.get(name), output, noise):
+            final = name
     if final is not None:  # what runs after it is no layer to take codes from
         order = list(layers)
         layers = {name: layers[name] for name in order[: order.index(final) + 1]}
@@ -107,17 +155,83 @@ def survey(network: nn.Module, size: int) -> Survey:
         for name in stages
         if means[name].shape == codes.shape and torch.allclose(means[name], codes, atol=1e-5)
     ]
-    return Survey(final, layers, stages, same[-1] if same else None)
+    tokens = _tokens(network, layers, codes.shape[-1]) if codes.ndim == 2 else None
+    return Survey(final, layers, stages, same[-1] if same else None, by_width, tokens)
 
 
-def _final(network: nn.Module, layers: dict[str, tuple[int, ...]], n_scores: int) -> str | None:
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or (
+        isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
+    )
+
+
+def _by_width(network: nn.Module, layers: dict[str, tuple[int, ...]], n_scores: int) -> str | None:
     for name in reversed(layers):
         module = network.get_submodule(name)
-        linear = isinstance(module, nn.Linear)
-        pointwise = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1)
         shape = layers[name]
-        if (linear and shape == (n_scores,)) or (pointwise and shape[0] == n_scores):
+        if (isinstance(module, nn.Linear) and shape == (n_scores,)) or (
+            isinstance(module, nn.Conv2d) and _is_linear(module) and shape[0] == n_scores
+        ):
             return name
+    return None
+
+
+def _gives(
+    network: nn.Module, name: str, value: Tensor | None, output: Tensor, noise: Tensor
+) -> bool:
+    """Whether a linear layer's output is the network's: as it is, or averaged over positions.
+
+    Where the output is the same number throughout (layers that start at zero), equality shows
+    nothing: the layer's output is then replaced by noise, which must come out.
+    """
+    if value is None or value.shape[:2] != output.shape or value.ndim not in (2, 4):
+        return False
+    if not _comes_out(value, output):
+        return False
+    if output.shape[1] > 1 and float(output.std()) > 0:
+        return True
+    other = torch.rand(value.shape, generator=torch.Generator().manual_seed(1)) + 1
+    handle = network.get_submodule(name).register_forward_hook(lambda *_: other.to(value))
+    try:
+        return _comes_out(other.to(value), network(noise))
+    finally:
+        handle.remove()
+
+
+def _comes_out(value: Tensor, output: Tensor) -> bool:
+    if value.ndim == 2 or value[0, 0].numel() == 1:
+        return torch.equal(value.flatten(1), output)
+    means = (value.flatten(2).mean(2), value.relu().flatten(2).mean(2))  # SqueezeNet: of positives
+    return any(torch.allclose(mean, output, rtol=1e-4, atol=1e-6) for mean in means)
+
+
+def _tokens(network: nn.Module, layers: dict[str, tuple[int, ...]], dim: int) -> Tokens | None:
+    """Find the tokens that are pooled into codes of `dim` numbers, and what stands before them."""
+    found = [n for n, shape in layers.items() if len(shape) == 2 and shape[1] == dim]
+    found = [n for n in found if layers[n][0] > 1 and not n.startswith(("attn_pool", "head"))]
+    found = [n for n in found if not any(part.isdigit() for part in n.split("."))]
+    if not found:
+        return None
+    prefixes = {
+        name.rpartition(".")[2]: parameter.shape[-2]
+        for name, parameter in network.named_parameters()
+        if name.rpartition(".")[2] in _PREFIX_NAMES and parameter.ndim >= 2
+    }
+    n_prefix = int(getattr(network, "num_prefix_tokens", sum(prefixes.values())))
+    tokens = Tokens(
+        n_prefix=n_prefix,
+        class_token=n_prefix > 0 and bool(prefixes.keys() & {"cls_token", "class_token"}),
+        layer=found[-1],
+        norm="" if isinstance(getattr(network, "fc_norm", nn.Identity()), nn.Identity) else "fc_norm",
+    )
+    return tokens if prefix_of(layers[tokens.layer][0], tokens) is not None else None
+
+
+def prefix_of(n_tokens: int, tokens: Tokens) -> int | None:
+    """Count the tokens before the patches in a layer of `n_tokens`; None: the grid is no square."""
+    for n_prefix in (0, tokens.n_prefix):
+        if n_tokens > n_prefix and math.isqrt(n_tokens - n_prefix) ** 2 == n_tokens - n_prefix:
+            return n_prefix
     return None
 
 

@@ -1,8 +1,8 @@
 """Networks with their weights: published, from a file, or random.
 
 Published weights are downloaded once, into the cache, and checked against the digest that their
-publisher puts into their name or headers. A local file is a safetensors file or a state dict; it
-is loaded without running any code in it.
+publisher puts into their name or headers. A local file is a safetensors file or a state dict
+(:mod:`.state`); it is loaded without running any code in it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import BackboneError, DownloadError, first_line
+from ..errors import BackboneError, DownloadError
 from ..files import sha256_file
 from ..progress import Progress, silent
-from .catalog import PACKAGED, Entry, nearest
+from .catalog import PACKAGED, Entry, is_file, nearest
+from .last import PooledFeatures, settle_last_layer
 from .network import survey
 from .preprocess import Preprocessing
+from .state import match, read_state
 
-__all__ = ["build", "state_digest"]
+__all__ = ["build", "parameter_shapes", "replace_head", "state_digest"]
 
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 
 
@@ -75,7 +75,10 @@ def build(
     DownloadError
         The weights cannot be fetched, or are not what their digest says.
     """
-    published = weights if weights not in ("none",) and not _is_file(weights) else "default"
+    from_file = is_file(weights)
+    if from_file:
+        check_file(entry, Path(weights))
+    published = "default" if weights == "none" or from_file else weights
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"timm|torchvision")
         torch.manual_seed(seed)
@@ -88,13 +91,63 @@ def build(
         }
         maker = {"packaged": _packaged, "torchvision": _torchvision, "timm": _timm}[entry.library]
         network, preprocessing, origin = maker(entry.name, published, **options)
-    network.eval()
+    settle_last_layer(network.eval(), preprocessing.size)
     if weights == "none":
         origin = f"random start, seed {seed}"
     elif not fetch:
-        _load_state(network, _read_state(Path(weights)), Path(weights), preprocessing.size)
-        origin = f"file {Path(weights).name}"
+        notes = _load_file(network, Path(weights), preprocessing.size)
+        origin = f"file {Path(weights).name}" + (f" ({'; '.join(notes)})" if notes else "")
     return network.eval(), preprocessing, origin
+
+
+def check_file(entry: Entry, path: Path) -> None:
+    """Refuse a file of far fewer numbers than the network has, before the network takes memory.
+
+    Raises
+    ------
+    BackboneError
+        The file has less than a tenth of the network's parameters, or cannot be read.
+    """
+    given = max(sum(t.numel() for t in some.values()) for some in read_state(path).values())
+    shapes = parameter_shapes(entry)
+    if shapes is None:
+        return
+    needed = sum(shape.numel() for shape in shapes.values())
+    if given < needed / 10:
+        raise BackboneError(
+            f"{path.name} holds {given:,} numbers; {entry.name} has {needed:,}.",
+            expected="the weights of this network",
+            todo="set MODEL to the network that these weights were saved from",
+        )
+
+
+def parameter_shapes(entry: Entry) -> dict[str, torch.Size] | None:
+    """Shapes of a network's tensors by name, without memory for them.
+
+    None where the library cannot build this network without its numbers.
+    """
+    try:
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            network = _unfilled(entry)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        return None
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}
+
+
+def _unfilled(entry: Entry) -> nn.Module:
+    network: nn.Module
+    if entry.library == "torchvision":
+        from torchvision import models
+
+        extra = {"init_weights": False} if entry.name in _SLOW_STARTS else {}
+        network = models.get_model(entry.name, weights=None, **extra)
+    else:
+        import timm
+
+        arch = PACKAGED[entry.name].arch if entry.library == "packaged" else entry.name
+        network = timm.create_model(arch, pretrained=False)
+    return network
 
 
 def state_digest(network: nn.Module) -> str:
@@ -106,10 +159,6 @@ def state_digest(network: nn.Module) -> str:
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-def _is_file(weights: str) -> bool:
-    return Path(weights).suffix in (".pth", ".pt", ".safetensors", ".bin") or os.sep in weights
 
 
 def _packaged(
@@ -126,7 +175,7 @@ def _packaged(
         )
     network: nn.Module = timm.create_model(packaged.arch)
     if fetch:
-        _load_state(network, _read_state(packaged.path()), packaged.path(), packaged.size)
+        _load_file(network.eval(), packaged.path(), packaged.size)
     preprocessing = Preprocessing(
         size=packaged.size,
         crop_ratio=0.875,
@@ -161,7 +210,7 @@ def _torchvision(
         finally:
             torch.hub.set_dir(before)
     else:
-        extra = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+        extra = {"init_weights": True} if name in _SLOW_STARTS else {}
         network = models.get_model(name, weights=None, **extra)
     preset = chosen.transforms()
     preprocessing = Preprocessing(
@@ -198,7 +247,7 @@ def _timm(
                 todo="WEIGHTS=none starts it at random; WEIGHTS=<file> takes your own",
             )
         path = _fetch_timm(config, folder, offline=offline, progress=progress)
-        overlay = {"state_dict": _read_state(path)}
+        overlay = {"state_dict": max(read_state(path).values(), key=len)}
         network = timm.create_model(full, pretrained=True, pretrained_cfg_overlay=overlay)
     else:
         network = timm.create_model(full, pretrained=False)
@@ -278,77 +327,44 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
     )
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict without running code in it."""
-    if not path.is_file():
-        raise BackboneError(
-            f"There is no weights file {path}.",
-            expected="a safetensors file or a state dict (.pth, .pt, .bin)",
-            todo="look at the path's spelling",
-        )
-    try:
-        if path.suffix == ".safetensors":
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise BackboneError(
-            f"{path} is no safetensors file: {error}",
-            expected="a whole safetensors file",
-            todo="fetch or save it again",
-        ) from error
-    except Exception as error:  # torch raises many kinds, UnpicklingError for code in the file
-        raise BackboneError(
-            f"{path} cannot be loaded as a state dict: {first_line(error)}",
-            expected="tensors only; a file with code in it is not loaded",
-            todo="save only the tensors: torch.save(network.state_dict(), path)",
-        ) from error
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BackboneError(
-            f"{path} holds no state dict.",
-            expected="a mapping of tensors",
-            todo="save only the tensors: torch.save(network.state_dict(), path)",
-        )
-    return {str(key).removeprefix("module."): value for key, value in state.items()}
-
-
-def _load_state(network: nn.Module, state: dict[str, Tensor], path: Path, size: int) -> None:
-    """Load `state` by name or, where the names differ, by an unbroken agreement of order."""
+def _load_file(network: nn.Module, path: Path, size: int) -> tuple[str, ...]:
+    """Load a file's weights into the network; give notes on what differs."""
     own = network.state_dict()
-    if state.keys() != own.keys() and [v.shape for v in state.values()] == [
-        v.shape for v in own.values()
-    ]:
-        state = dict(zip(own, state.values(), strict=True))
     final = survey(network, size).final
-    key = f"{final}.weight"
-    if final and key in state and key in own and state[key].shape != own[key].shape:
-        replace_head(network, final, len(state[key]))  # weights of somebody's own classes
+    found = match(read_state(path), own, final, file=path.name)
+    weight = own.get(f"{final}.weight")
+    if final and found.n_classes and weight is not None and found.n_classes != len(weight):
+        replace_head(network, final, found.n_classes)  # weights of somebody's own classes
         own = network.state_dict()
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
-    if missing or unknown or shapes:
-        raise BackboneError(
-            f"{path.name} does not fit this network: {len(missing)} tensors are missing "
-            f"({', '.join(missing[:3])}), {len(unknown)} unknown ({', '.join(unknown[:3])}), "
-            f"{len(shapes)} of another shape ({', '.join(shapes[:3])}).",
-            expected="a state dict of exactly this network",
-            todo="check MODEL against the network that the weights were saved from",
-        )
+    state = {**own, **found.tensors}
+    if not found.n_classes:  # no chance in the digest of weights that have no head
+        state |= {k: torch.zeros_like(v) for k, v in own.items() if k.startswith(f"{final}.")}
     network.load_state_dict(state)
+    return found.notes
 
 
 def replace_head(network: nn.Module, final: str, n_classes: int) -> nn.Module:
-    """Put a fresh last layer for `n_classes` in the place of the one called `final`."""
+    """Put a new last layer for `n_classes` in the place of the one called `final`.
+
+    It has a bias where the old one has; where the network had no last layer, it has one.
+
+    Raises
+    ------
+    BackboneError
+        The layer called `final` is not linear.
+    """
     old = network.get_submodule(final)
-    bias = old.bias is not None
     new: nn.Module
     if isinstance(old, nn.Conv2d):
-        new = nn.Conv2d(old.in_channels, n_classes, 1, bias=bias)
+        new = nn.Conv2d(old.in_channels, n_classes, 1, bias=old.bias is not None)
+    elif isinstance(old, nn.Linear):
+        new = nn.Linear(old.in_features, n_classes, bias=old.bias is not None)
+    elif isinstance(old, PooledFeatures):
+        new = nn.Linear(old.in_features, n_classes)
     else:
-        assert isinstance(old, nn.Linear)
-        new = nn.Linear(old.in_features, n_classes, bias=bias)
+        raise BackboneError(
+            f"The layer {final} is not a linear layer, so it cannot be replaced.",
+            expected="the network's last linear layer",
+        )
     network.set_submodule(final, new)
     return new
