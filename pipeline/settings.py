@@ -277,10 +277,11 @@ class CodesSettings(_Settings):
         ("final",), "'final', 'all', or layers as the network names them, with commas"
     )
     pool: str = setting(
-        "mean",
-        "pooling of activation maps to vectors",
-        form="mean|max|none|grid:[2-8]",
-        says="mean, max, or grid:K with K from 2 to 8",
+        "default",
+        "pooling of maps and tokens to vectors; cls: the class token; mean: of a transformer, the "
+        "mean of its patches; default: the network's own for the final layer, the mean for others",
+        form=r"default|mean|max|none|grid:[2-8]|cls|cls\+mean",
+        says="default, mean, max, grid:K with K from 2 to 8, cls or cls+mean",
     )
     size: int = setting(0, "input size in pixels; 0: that of the weights", high=4096)
     resize: str = setting(

@@ -8,6 +8,7 @@ import torch
 from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.engine import n_cores, open_engine, pick_device
 from cnn_codes.backbones.graph import graph_path, is_sound
+from cnn_codes.backbones.network import Tapped
 from cnn_codes.errors import CacheError, DeviceError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL
@@ -143,6 +144,61 @@ def test_a_graph_that_is_damaged_is_never_run(tmp_path, opened):
     with pytest.raises(CacheError, match=r"net\.onnx does not load") as caught:
         OnnxEngine(path, batch=1)
     assert "exported again" in caught.value.todo
+
+
+def test_a_digest_beside_a_graph_that_is_no_text_is_a_damaged_graph(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"a graph")
+    path.with_suffix(".sha256").write_bytes(b"\xff\xfe\x00")
+    assert not is_sound(path)
+
+
+def test_other_layers_and_poolings_are_cut_from_one_export_without_torch(cache, opened):
+    """The second engine must not build the network: what would build it raises."""
+    codes = CodesSettings(**SMALL)
+    _, card, network = opened(codes)
+    preprocessing = card.preprocessing.adapted(size=codes.size, resize="default")
+
+    def never():
+        raise AssertionError("exported again")
+
+    images = noise(5)
+    for layers, pool in (
+        (card.stages[:2], "mean"), (("final", card.stages[3]), "max"), ((card.stages[-1],), "grid:2"),
+    ):  # fmt: skip
+        asked = CodesSettings(**SMALL, layers=layers, pool=pool)
+        engine = open_engine(
+            card, layers, preprocessing, asked, MachineSettings(engine="onnx"),
+            cache=cache, seed=0, offline=True, build=never,
+        )  # fmt: skip
+        reference = Tapped(
+            copy.deepcopy(network), layers, card.final, card.pooling(pool), preprocessing
+        ).eval()
+        with torch.inference_mode():
+            expected = reference(torch.from_numpy(images))
+        for a, b in zip(engine.run(images), expected, strict=True):
+            assert off_by(a, b.numpy()) < 1e-3
+    with pytest.raises(AssertionError, match="exported again"):
+        open_engine(
+            card, ("blocks.1.0",), preprocessing, codes, MachineSettings(engine="onnx"),
+            cache=cache, seed=0, offline=True, build=never,
+        )  # fmt: skip
+
+
+def test_graphs_of_other_libraries_or_structure_have_other_names(opened, cache, monkeypatch):
+    from dataclasses import replace
+
+    from cnn_codes.backbones import graph
+
+    _, card, _ = opened()
+
+    def name(card):
+        return graph_path(card, ("final",), "mean", card.preprocessing, cache=cache)
+
+    before = name(card)
+    assert name(replace(card, structure_digest="other")) != before
+    monkeypatch.setattr(graph, "version", lambda library: "99" if library == "timm" else "1")
+    assert name(card) != before
 
 
 def test_graphs_of_other_outputs_have_other_names(opened, cache):

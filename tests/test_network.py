@@ -8,7 +8,9 @@ import torch
 from cnn_codes.backbones.card import load_card, load_network
 from cnn_codes.backbones.catalog import PACKAGED, find, nearest
 from cnn_codes.backbones.engine import open_engine
-from cnn_codes.backbones.network import Tapped, check_pool, survey
+from cnn_codes.backbones.last import settle_last_layer
+from cnn_codes.backbones.network import Tapped, survey
+from cnn_codes.backbones.pooling import check_pool
 from cnn_codes.backbones.preprocess import Views, read_views
 from cnn_codes.errors import BackboneError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings
@@ -115,8 +117,9 @@ def tapped(card, network, layers, pool, **options):
     import copy
 
     module = Tapped(
-        copy.deepcopy(network), layers, card.final, pool, card.preprocessing, **options
-    ).eval()
+        copy.deepcopy(network), layers, card.final, pool, card.preprocessing,
+        tokens=card.tokens, **options,
+    ).eval()  # fmt: skip
 
     def run(images):
         with torch.inference_mode():
@@ -177,7 +180,7 @@ def test_looking_at_a_network_changes_nothing_in_it(seen):
 
 
 def test_a_network_that_is_no_classifier_or_takes_no_such_size_is_answered(seen):
-    with pytest.raises(BackboneError, match="not one score a class"):
+    with pytest.raises(BackboneError, match="not one score for each class"):
         survey(nn.Conv2d(3, 5, 1), 8)
     _, network = seen("squeezenet1_1")
     with pytest.raises(BackboneError, match="8 x 8"):
@@ -349,3 +352,156 @@ def test_onnx_codes_agree_for_more_networks(hotdog, cache, model, pool):
     codes = CodesSettings(model=model, weights=weights, layers=("all",), pool=pool)
     differences = parity(some_hotdogs(hotdog, 16), codes, cache)
     assert max(differences.values()) < 1e-3, differences
+
+
+TWO_HEADS = ["deit_tiny_distilled_patch16_224", "levit_128s", "repvit_m0_9", "efficientvim_m1"]
+
+
+@pytest.mark.parametrize("model", TWO_HEADS)
+def test_two_averaged_heads_are_no_last_layer_and_the_features_before_them_are_the_codes(
+    tmp_path, model
+):
+    """Each head has the width of the output; neither gives it."""
+    import timm
+
+    card, network = load_network(
+        CodesSettings(model=model, weights="none"), cache=tmp_path, seed=0, offline=True
+    )
+    assert card.final == "pooled"
+    assert list(card.layers)[-1] == "pooled"
+    torch.manual_seed(0)
+    plain = timm.create_model(model).eval()
+    x = torch.rand(2, 3, card.preprocessing.size, card.preprocessing.size)
+    with torch.inference_mode():
+        expected = plain.forward_head(plain.forward_features(x), pre_logits=True)
+        network.load_state_dict({k: v for k, v in plain.state_dict().items()
+                                 if k in network.state_dict()})  # fmt: skip
+        given = network(x)
+    if expected.shape == given.shape:  # where timm says what is before the heads
+        assert close(given.numpy(), expected.numpy(), 1e-5)
+    assert given.shape == (2, *card.layers["pooled"])
+    assert card.refound  # so codes of earlier versions are not taken for these
+
+
+class Halved(nn.Module):
+    """Two heads; one of them is the last layer by its place and its width."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 10, 1))
+        self.one, self.two = nn.Linear(10, 10), nn.Linear(10, 10)
+        self.way = way
+
+    def forward(self, x):
+        x = self.body(x).mean((2, 3))
+        if self.way == "sum":
+            return self.one(x) + self.two(x)
+        if self.way == "scaled":
+            return 2 * self.one(x)
+        if self.way == "features":
+            return x
+        if self.way == "beside":  # computed, and not used
+            scores = self.one(x)
+            self.two(x)
+            return scores
+        return self.two(torch.relu(self.one(x)))
+
+
+@pytest.mark.parametrize(
+    ("way", "final"),
+    [("sum", None), ("scaled", None), ("features", "body.2"), ("beside", "one"), ("chain", "two")],
+)
+def test_a_last_layer_is_one_whose_output_is_the_networks(way, final):
+    """A convolution whose mean is the output is one: replaced, it gives other scores."""
+    torch.manual_seed(0)
+    network = Halved(way).eval()
+    assert survey(network, 16).final == final
+    with torch.no_grad():
+        for parameter in network.parameters():  # equality of zeros shows nothing
+            parameter.zero_()
+    assert survey(network, 16).final == final
+    settle_last_layer(network, 16)
+    assert survey(network, 16).final == (final or "pooled")
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_vit2", "test_vit3"])
+@pytest.mark.parametrize("pool", ["cls", "mean", "cls+mean"])
+def test_tokens_are_pooled_as_asked_and_registers_left_out(seen, model, pool):
+    card, network = seen(model)
+    n_prefix = network.num_prefix_tokens
+    size = card.preprocessing.size
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    if "cls" in pool and network.cls_token is None:
+        with pytest.raises(BackboneError, match="no class token"):
+            card.pooling(pool)
+        return
+    way = card.pooling(pool)
+    inner = card.stages[-1]
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in plain_colours(card))
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std
+    tokens = watched(network, x, [inner])[inner]
+    with torch.inference_mode():
+        features = network.forward_features(x)
+
+    def plain(tokens, norm):
+        parts = {"cls": lambda: tokens[:, 0], "mean": lambda: tokens[:, n_prefix:].mean(1)}
+        return torch.cat([norm(parts[one]()) for one in pool.split("+")], 1)
+
+    codes = tapped(card, network, (inner, "final"), way)(images)
+    assert close(codes[0], plain(tokens, lambda t: t).numpy())
+    with torch.inference_mode():
+        assert close(codes[1], plain(features, network.fc_norm).numpy())
+    own = {"token": "cls", "avg": "mean"}.get(network.global_pool)
+    (default,) = tapped(card, network, ("final",), card.pooling("default"))(images)
+    if pool == own:
+        assert close(codes[1], default, 1e-5)
+    engine = open_engine_on(card, network, (inner, "final"), pool)
+    for a, b in zip(engine.run(images), codes, strict=True):
+        assert close(a, b)
+
+
+def open_engine_on(card, network, layers, pool, folder=None):
+    import copy
+    import tempfile
+
+    codes = CodesSettings(model=card.model, weights="none", pool=pool)
+    return open_engine(
+        card, layers, card.preprocessing, codes, MachineSettings(engine="onnx"),
+        cache=Path(folder or tempfile.mkdtemp()), seed=0, offline=True,
+        build=lambda: copy.deepcopy(network),
+    )  # fmt: skip
+
+
+def test_a_network_without_a_class_token_says_so(seen):
+    card, _ = seen("test_resnet")
+    assert card.pooling("default") == card.pooling("mean") == "mean"
+    for pool in ("cls", "cls+mean"):
+        with pytest.raises(BackboneError, match="no class token") as caught:
+            card.pooling(pool)
+        assert "POOL" in caught.value.todo
+    vit, _ = seen("test_vit")
+    assert (vit.pooling("default"), vit.pooling("mean")) == ("mean", "patches")
+
+
+@pytest.mark.parametrize(
+    "model", ["test_vit", "vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"]
+)
+def test_a_transformer_takes_another_size_with_its_positions_interpolated(tmp_path, model):
+    from timm.layers import resample_abs_pos_embed
+
+    settings = CodesSettings(model=model, weights="none")
+    where = {"cache": tmp_path, "seed": 0, "offline": True}
+    card, network = load_network(settings, **where)
+    size = card.preprocessing.size - 32
+    same, smaller = load_network(CodesSettings(model=model, weights="none", size=size), **where)
+    assert same == card  # the card is of the network as it was published
+    n_prefix = network.num_prefix_tokens
+    grid = size // smaller.patch_embed.patch_size[0]
+    expected = resample_abs_pos_embed(network.pos_embed, (grid, grid), num_prefix_tokens=n_prefix)
+    assert torch.allclose(smaller.pos_embed, expected, atol=1e-6)
+    with torch.inference_mode():
+        assert smaller(torch.rand(1, 3, size, size)).shape[1] == network(
+            torch.rand(1, 3, card.preprocessing.size, card.preprocessing.size)
+        ).shape[1]  # fmt: skip
+    with pytest.raises(BackboneError, match="7 x 7"):
+        load_network(CodesSettings(model=model, weights="none", size=7), **where)

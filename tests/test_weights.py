@@ -14,7 +14,7 @@ import pytest
 import torch
 from cnn_codes.backbones import catalog
 from cnn_codes.backbones.card import load_card, load_network
-from cnn_codes.backbones.weights import state_digest
+from cnn_codes.backbones.weights import state_digest, structure_digest
 from cnn_codes.errors import BackboneError, DownloadError
 from cnn_codes.settings import CodesSettings
 from safetensors.torch import save_file
@@ -141,17 +141,20 @@ def test_half_a_file_of_weights_is_answered(tmp_path, own):
 
 def test_weights_of_another_network_say_what_does_not_fit(tmp_path, own):
     path = as_safetensors(state(own), tmp_path / "own")
-    with pytest.raises(BackboneError, match=r"\d+ tensors are missing .* unknown") as caught:
+    with pytest.raises(
+        BackboneError, match=r"are not in the file; .* not in the network"
+    ) as caught:
         load(tmp_path / "cache", model="test_resnet", weights=path)
     assert "MODEL" in caught.value.todo
     few = state(own)
-    few.pop(next(iter(few)))
-    with pytest.raises(BackboneError, match="1 tensors are missing"):
+    gone = next(iter(few))
+    few.pop(gone)
+    with pytest.raises(BackboneError, match=f"{re.escape(gone)} is not in the file"):
         load(tmp_path / "cache", weights=as_safetensors(few, tmp_path / "few"))
     odd = state(own)
     name = next(name for name in odd if odd[name].ndim == 4)
     odd[name] = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(BackboneError, match="1 of another shape") as caught:
+    with pytest.raises(BackboneError, match="of other shapes") as caught:
         load(tmp_path / "cache", weights=as_safetensors(odd, tmp_path / "odd"))
     assert name in caught.value.found
 
@@ -194,6 +197,55 @@ def test_the_digest_sees_every_bit_that_matters_and_nothing_else(own):
     assert state_digest(network) == before
     norms[0].running_mean[0] += 1e-6
     assert state_digest(network) != before
+
+
+def test_the_structure_is_seen_beside_the_numbers(own):
+    """A library release that changes eps, an activation or a forward pass changes it."""
+    before = structure_digest(own)
+    assert structure_digest(load_copy(own)) == before
+
+    def changed(change):
+        network = load_copy(own)
+        change(network)
+        assert state_digest(network) == state_digest(own)
+        return structure_digest(network) != before
+
+    def norm(network):
+        return next(m for m in network.modules() if isinstance(m, nn.BatchNorm2d))
+
+    class Other(nn.SiLU):
+        def forward(self, x):
+            return super().forward(x) * 1.0
+
+    assert changed(lambda network: setattr(norm(network), "eps", 1.5e-5))
+    assert changed(lambda network: setattr(network.bn1, "act", nn.ReLU6()))
+    assert changed(lambda network: setattr(network.bn1, "act", Other()))
+    assert changed(lambda network: setattr(network.blocks[1][0], "has_skip", "changed"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"crop_ratio": 0.', '"crop_ratio": 0.5'),
+        lambda text: text.replace('"final": "classifier"', '"final": "conv_head"'),
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "null",
+        lambda text: '{"preprocessing": 3}',
+        lambda text: "[" * 100_000,
+        lambda text: re.sub(r'"n_parameters": \d+', '"n_parameters": "many"', text),
+    ],
+)
+def test_a_card_that_is_not_what_was_written_is_made_again(tmp_path, damage):
+    settings = CodesSettings(model=MODEL, weights="none")
+    where = {"cache": tmp_path, "seed": 0, "offline": True}
+    card = load_card(settings, **where)
+    (path,) = tmp_path.glob("backbones/*.json")
+    sound = path.read_text()
+    assert damage(sound) != sound
+    path.write_text(damage(sound))
+    assert load_card(settings, **where) == card
+    assert path.read_text() == sound
 
 
 def load_copy(network: nn.Module) -> nn.Module:

@@ -103,6 +103,8 @@ def _classifier(
     except AttributeError as error:
         raise BackboneError(f"{network.model} has no layer {card.final}.") from error
     state = {name: value.detach().numpy() for name, value in last.named_parameters()}
+    if "weight" not in state:  # a network of features, without classes of its own
+        return None
     weight = state["weight"].reshape(len(state["weight"]), -1).astype(np.float64)
     bias = state["bias"].astype(np.float64) if "bias" in state else np.zeros(len(weight))
     with replacing(path) as stream:

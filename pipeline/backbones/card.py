@@ -8,7 +8,6 @@ for a file of weights, its bytes among them.
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,18 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BackboneError
-from ..files import digest_of, sha256_file, write_json
+from ..files import digest_of, sha256_file
 from ..progress import Progress, silent
 from ..settings import CodesSettings
-from .catalog import PACKAGED, nearest
+from .catalog import PACKAGED, is_file, nearest
+from .pooling import Tokens, check_pool
 from .preprocess import Preprocessing
+from .trusted import read_checked, write_checked
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from .network import Survey
+
 __all__ = ["Card", "load_card", "load_network", "safe_name"]
 
-_VERSION = 1  # of the card's content
+PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
+_VERSION = 2  # of the card's content
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ class Card:
         The stage whose mean over all positions is the final layer.
     n_parameters : int
         Of the whole network.
+    structure_digest : str
+        SHA-256 of what the modules are: classes, settings such as eps, forward passes. Not part
+        of any fingerprint; kept with the codes, so that a change of a library can be noticed.
+    tokens : Tokens or None
+        Of a transformer whose final layer is pooled from tokens.
+    refound : bool
+        Whether earlier versions took another layer for the last one.
     """
 
     model: str
@@ -70,6 +81,32 @@ class Card:
     stages: tuple[str, ...]
     pooled_is_final: str | None
     n_parameters: int
+    structure_digest: str = ""
+    tokens: Tokens | None = None
+    refound: bool = False
+
+    def pooling(self, pool: str) -> str:
+        """Turn the setting POOL into the way that codes are made, which the fingerprint has.
+
+        Raises
+        ------
+        SettingsError
+            It is not known.
+        BackboneError
+            This network has no class token.
+        """
+        if pool in ("default", "mean"):
+            return "patches" if pool == "mean" and self.tokens else "mean"
+        if pool in ("cls", "cls+mean"):
+            if self.tokens is None or not self.tokens.class_token:
+                raise BackboneError(
+                    f"POOL={pool}: {self.model} has no class token.",
+                    expected="a transformer with one, or POOL=mean, max or grid:K",
+                    todo="leave POOL out for the network's own pooling",
+                )
+            return pool.replace("mean", "patches")
+        check_pool(pool)
+        return pool
 
     def resolve(self, layers: tuple[str, ...]) -> tuple[str, ...]:
         """Turn the setting LAYERS into the network's own names, ``final`` kept as it is.
@@ -132,8 +169,8 @@ def load_card(
     """
     path = _path(settings, cache, seed)
     try:
-        return _from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _from_json(read_checked(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass  # not seen before, or damaged: look again
     card, _ = load_network(settings, cache=cache, seed=seed, offline=offline, progress=progress)
     return card
@@ -153,7 +190,8 @@ def load_network(
     """
     from .catalog import find
     from .network import survey
-    from .weights import build, state_digest
+    from .sizes import fit_size
+    from .weights import build, state_digest, structure_digest
 
     entry = find(settings.model)
     network, preprocessing, origin = build(
@@ -178,11 +216,27 @@ def load_network(
         stages=seen.stages,
         pooled_is_final=seen.pooled_is_final,
         n_parameters=sum(p.numel() for p in network.parameters()),
+        structure_digest=structure_digest(network),
+        tokens=seen.tokens,
+        refound=_refound(network, seen),
     )
     path = _path(settings, cache, seed)
-    if not path.exists():
-        write_json(path, asdict(card))
+    try:
+        current = _from_json(read_checked(path)) == card
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        current = False
+    if not current:
+        write_checked(path, asdict(card))
+    if settings.size not in (0, preprocessing.size):
+        network = fit_size(network, settings.size)
     return card, network
+
+
+def _refound(network: nn.Module, seen: Survey) -> bool:
+    """Whether a layer of the output's width that is not the last one was once taken for it."""
+    if seen.final == PLACE:
+        return bool(getattr(network.get_submodule(PLACE), "mistaken", False))
+    return seen.final != seen.by_width
 
 
 def _path(settings: CodesSettings, cache: Path, seed: int) -> Path:
@@ -190,7 +244,7 @@ def _path(settings: CodesSettings, cache: Path, seed: int) -> Path:
     file = Path(settings.weights)
     if settings.weights == "none":
         weights["seed"] = seed
-    elif file.is_file():
+    elif is_file(settings.weights) and file.is_file():
         weights = {"file": sha256_file(file)}
     elif settings.model in PACKAGED and settings.weights == "default":
         weights["file"] = sha256_file(PACKAGED[settings.model].path())
@@ -213,4 +267,6 @@ def _from_json(value: dict[str, Any]) -> Card:
     value["preprocessing"] = Preprocessing(**fields)
     value["layers"] = {name: tuple(shape) for name, shape in value["layers"].items()}
     value["stages"] = tuple(value["stages"])
+    if value["tokens"] is not None:
+        value["tokens"] = Tokens(**value["tokens"])
     return Card(**value)

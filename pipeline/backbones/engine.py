@@ -6,6 +6,7 @@ import ctypes
 import os
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,7 +17,7 @@ from ..errors import DeviceError, SettingsError
 from ..progress import Progress, silent
 from ..settings import CodesSettings, MachineSettings
 from .card import Card, load_network
-from .graph import export_graph, graph_path, is_sound
+from .graph import prepare_graph
 from .preprocess import Preprocessing
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def open_engine(
     Raises
     ------
     DeviceError
-        The device or the combination is not to be had here.
+        The device, or the engine on it, is not available here.
     """
     device = pick_device(machine.device)
     kind = machine.engine
@@ -147,36 +148,24 @@ def open_engine(
         "offline": offline,
         "progress": progress,
     }
+    pool = card.pooling(codes.pool)
+    sized = replace(codes, size=preprocessing.size)
+    make = build or (lambda: load_network(sized, **source)[1])
     if kind == "onnx":
         from .onnx_engine import OnnxEngine
 
-        path = graph_path(card, layers, codes.pool, preprocessing, cache=cache)
-        if not is_sound(path):
-            network = build() if build else _network(card, preprocessing, codes, **source)
-            export_graph(network, card, layers, codes.pool, preprocessing, path)
+        path = prepare_graph(card, layers, pool, preprocessing, make, cache=cache)
         return OnnxEngine(path, batch=machine.extract_batch or 4)
     from .torch_engine import TorchEngine
 
-    network = build() if build else _network(card, preprocessing, codes, **source)
     return TorchEngine(
-        network,
+        make(),
         layers,
         card.final,
-        codes.pool,
+        pool,
         preprocessing,
+        tokens=card.tokens,
         device=device,
         mixed=codes.precision == "mixed",
         batch=machine.extract_batch,
     )
-
-
-def _network(
-    card: Card, preprocessing: Preprocessing, codes: CodesSettings, **source: Any
-) -> nn.Module:
-    """Build the network and, where SIZE is not its own, see that it takes that size."""
-    from .network import survey
-
-    _, network = load_network(codes, **source)
-    if preprocessing.size != card.preprocessing.size:
-        survey(network, preprocessing.size)
-    return network

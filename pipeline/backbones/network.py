@@ -13,36 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import BackboneError, SettingsError, first_line
+from ..errors import BackboneError, first_line
+from .card import PLACE
+from .pooling import TOKEN_POOLS, Tokens, check_pool, no_class_token, prefix_of
 from .preprocess import Preprocessing
 
-__all__ = ["Survey", "Tapped", "Tokens", "channels_first", "check_pool", "survey"]
+__all__ = ["PLACE", "Survey", "Tapped", "channels_first", "survey"]
 
-PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
 _MANY = 10  # more stages than this are thinned to one per resolution
 _PREFIX_NAMES = ("cls_token", "class_token", "dist_token", "reg_token", "register_tokens")
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What a transformer puts before the tokens of the patches.
-
-    Attributes
-    ----------
-    n_prefix : int
-        Tokens before the first patch: class token, distillation token, registers.
-    class_token : bool
-        Whether the first of them is a class token.
-    layer : str
-        The layer whose tokens the network pools into its final layer.
-    norm : str
-        The module that then normalises what was pooled (timm's ``fc_norm``); empty: none.
-    """
-
-    n_prefix: int
-    class_token: bool
-    layer: str
-    norm: str
 
 
 @dataclass(frozen=True)
@@ -218,21 +197,14 @@ def _tokens(network: nn.Module, layers: dict[str, tuple[int, ...]], dim: int) ->
         if name.rpartition(".")[2] in _PREFIX_NAMES and parameter.ndim >= 2
     }
     n_prefix = int(getattr(network, "num_prefix_tokens", sum(prefixes.values())))
+    norm = getattr(network, "fc_norm", nn.Identity())
     tokens = Tokens(
         n_prefix=n_prefix,
         class_token=n_prefix > 0 and bool(prefixes.keys() & {"cls_token", "class_token"}),
         layer=found[-1],
-        norm="" if isinstance(getattr(network, "fc_norm", nn.Identity()), nn.Identity) else "fc_norm",
+        norm="" if isinstance(norm, nn.Identity) else "fc_norm",
     )
     return tokens if prefix_of(layers[tokens.layer][0], tokens) is not None else None
-
-
-def prefix_of(n_tokens: int, tokens: Tokens) -> int | None:
-    """Count the tokens before the patches in a layer of `n_tokens`; None: the grid is no square."""
-    for n_prefix in (0, tokens.n_prefix):
-        if n_tokens > n_prefix and math.isqrt(n_tokens - n_prefix) ** 2 == n_tokens - n_prefix:
-            return n_prefix
-    return None
 
 
 def _stages(network: nn.Module, layers: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
@@ -295,24 +267,6 @@ def _last_of_runs(names: list[str], keys: list[tuple[int, ...]]) -> list[str]:
     return [name for i, name in enumerate(names) if i + 1 == len(names) or keys[i + 1] != keys[i]]
 
 
-def check_pool(pool: str) -> int:
-    """Return K of ``grid:K``, else 0.
-
-    Raises
-    ------
-    SettingsError
-        `pool` is not ``mean``, ``max``, ``grid:K`` (K from 2 to 8) or ``none``.
-    """
-    if pool in ("mean", "max", "none"):
-        return 0
-    kind, _, k = pool.partition(":")
-    if kind == "grid" and k.isdigit() and 2 <= int(k) <= 8:
-        return int(k)
-    raise SettingsError(
-        f"POOL={pool} is not known.", expected="mean, max, or grid:K with K from 2 to 8"
-    )
-
-
 class _Enough(Exception):
     """Every layer that was asked for has been seen."""
 
@@ -329,9 +283,12 @@ class Tapped(nn.Module):
     final : str or None
         From the survey.
     pool : str
-        ``mean``, ``max``, ``grid:K``, or ``none`` (the activations as they are).
+        ``mean`` (over all positions), ``max``, ``grid:K``, ``none`` (the activations as they
+        are), or of tokens: ``cls``, ``patches`` (their mean), ``cls+patches``.
     preprocessing : Preprocessing
         Its mean and std are applied here.
+    tokens : Tokens or None
+        From the survey; needed for the last three ways.
     stop_early : bool
         Leave the network when the last layer has been seen (not for export).
     """
@@ -347,26 +304,30 @@ class Tapped(nn.Module):
         pool: str,
         preprocessing: Preprocessing,
         *,
+        tokens: Tokens | None = None,
         stop_early: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.layers = layers
+        self._tokens = tokens
         self._grid = check_pool(pool)
         self._pool = pool
         self._stop_early = stop_early
         self._seen: list[tuple[str, Tensor]] = []  # in order of running
         self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255)
-        self._output_is_final = final is None and "final" in layers
-        seen, wanted = self._seen, len(layers)
+        self._ways = dict(_way(layer, pool, tokens) for layer in layers)
+        taps = {tap: None for tap, _, _ in self._ways.values()}
+        self._output_is_final = final is None and "final" in taps
+        seen, wanted = self._seen, len(taps)
 
         def note(name: str, value: Tensor) -> None:
             seen.append((name, value))
             if stop_early and len(seen) == wanted:
                 raise _Enough
 
-        for layer in layers:
+        for layer in taps:
             if layer == "final":
                 if final is not None:
                     network.get_submodule(final).register_forward_pre_hook(
@@ -389,11 +350,25 @@ class Tapped(nn.Module):
             pass
         seen = dict(self._seen)
         self._seen.clear()
-        return tuple(self._pooled(seen[layer]).float() for layer in self.layers)
+        return tuple(self._codes(seen, layer).float() for layer in self.layers)
 
-    def _pooled(self, x: Tensor) -> Tensor:
-        if self._pool == "none" or x.ndim == 2:
+    def _codes(self, seen: dict[str, Tensor], layer: str) -> Tensor:
+        tap, pool, norm = self._ways[layer]
+        if not norm:
+            return self._pooled(seen[tap], pool)
+        parts = [self._pooled(seen[tap], one) for one in pool.split("+")]
+        return torch.cat([self.network.get_submodule(norm)(part) for part in parts], dim=1)
+
+    def _pooled(self, x: Tensor, pool: str) -> Tensor:
+        if pool == "none" or x.ndim == 2:
             return x
+        if pool in TOKEN_POOLS:
+            if x.ndim == 3:
+                assert self._tokens is not None
+                return pooled_tokens(x, pool, self._tokens)
+            if pool != "patches":
+                raise no_class_token("maps")
+            pool = "mean"
         x = channels_first(x)  # (B, C, H, W) or (B, C, T)
         if self._grid:
             if x.ndim == 3:
@@ -405,7 +380,43 @@ class Tapped(nn.Module):
             rows, columns = _bins(x.shape[2], self._grid, x), _bins(x.shape[3], self._grid, x)
             return torch.einsum("bchw,ih,jw->bcij", x, rows, columns).flatten(1)
         x = x.flatten(2)
-        return x.amax(2) if self._pool == "max" else x.mean(2)
+        return x.amax(2) if pool == "max" else x.mean(2)
+
+
+def _way(layer: str, pool: str, tokens: Tokens | None) -> tuple[str, tuple[str, str, str]]:
+    """Say how a layer's codes are made: which layer is tapped, the pooling, the norm after it.
+
+    ``final@POOL`` are codes pooled by POOL from the tokens that the network's final layer is
+    pooled from.
+    """
+    name, _, own = layer.partition("@")
+    if name == "final" and not own and pool in TOKEN_POOLS:
+        own = pool
+    if name == "final" and own:
+        assert tokens is not None
+        return layer, (tokens.layer, own, tokens.norm)
+    return layer, (layer, pool, "")
+
+
+def pooled_tokens(x: Tensor, pool: str, tokens: Tokens) -> Tensor:
+    """Pool tokens (B, T, C): the class token, the mean of the patches, or both side by side.
+
+    Raises
+    ------
+    BackboneError
+        This layer's tokens have no class token, or are no square grid.
+    """
+    n_prefix = prefix_of(x.shape[1], tokens)
+    if n_prefix is None:
+        raise no_class_token(f"{x.shape[1]} tokens, which are not a square grid")
+    parts = []
+    if pool.startswith("cls"):
+        if not n_prefix or not tokens.class_token:
+            raise no_class_token("tokens of patches alone")
+        parts.append(x[:, 0])
+    if pool.endswith("patches"):
+        parts.append(x[:, n_prefix:].mean(1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _bins(n: int, k: int, like: Tensor) -> Tensor:

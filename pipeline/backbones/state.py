@@ -212,13 +212,13 @@ def match(
         extra_head = [k for k in extra if k.startswith(f"{chosen.prefix}{final}.")]
         extra = [k for k in extra if k not in extra_head]
         said = (
-            [f"its head is not used: {_listed(extra_head)}"]
+            [f"its head is not used: {_grouped(extra_head)}"]
             if extra_head
             else [f"without a head: {_listed(head)}"]
         )
     extra = [k for k in extra if not k.endswith(_COUNTER) and k != "n_averaged"]
     if extra:
-        said.append(f"not used: {_listed(extra)}")
+        said.append(f"not used: {_grouped(extra)}")
     return Match(tensors | head_tensors, n_classes, (*notes, *said))
 
 
@@ -337,9 +337,7 @@ def _by_order(
     return None
 
 
-def _other_rows(
-    name: str, head: list[str], tensor: Tensor, own: Mapping[str, Tensor]
-) -> bool:
+def _other_rows(name: str, head: list[str], tensor: Tensor, own: Mapping[str, Tensor]) -> bool:
     return name in head and tensor.shape[1:] == own[name].shape[1:]
 
 
@@ -367,9 +365,7 @@ def _mismatch(
     if shapes:
         parts.append(
             "of other shapes: "
-            + _listed(
-                [f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}" for k in shapes]
-            )
+            + _listed([f"{k} {tuple(given[k].shape)} for {tuple(own[k].shape)}" for k in shapes])
         )
     if unknown:
         parts.append(f"the file's {_listed(unknown)} {_is(unknown)} not in the network")
@@ -386,6 +382,17 @@ def _mismatch(
 
 def _is(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
+
+
+def _grouped(names: list[str]) -> str:
+    """Name all: where they are many, by the outermost module and their number."""
+    if len(names) <= _SHOWN:
+        return ", ".join(names)
+    counts: dict[str, int] = {}
+    for name in names:
+        top = name.split(".")[0]
+        counts[top] = counts.get(top, 0) + 1
+    return ", ".join(f"{top}.* ({n} tensors)" for top, n in counts.items())
 
 
 def _listed(names: list[str]) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 
 from ..errors import DeviceError, first_line
 from .network import Tapped
+from .pooling import Tokens
 from .preprocess import Preprocessing
 
 __all__ = ["TorchEngine"]
@@ -27,7 +28,7 @@ class TorchEngine:
     ----------
     network : nn.Module
         In eval mode.
-    layers, final, pool, preprocessing
+    layers, final, pool, preprocessing, tokens
         As :class:`cnn_codes.backbones.network.Tapped`.
     device : str
         ``cpu``, ``cuda:N`` or ``mps``.
@@ -48,6 +49,7 @@ class TorchEngine:
         preprocessing: Preprocessing,
         *,
         device: str,
+        tokens: Tokens | None = None,
         mixed: bool = False,
         batch: int = 0,
     ) -> None:
@@ -59,7 +61,7 @@ class TorchEngine:
             torch.backends.cuda.matmul.allow_tf32 = False
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cudnn.benchmark = False  # the algorithm must not vary between runs
-        tapped = Tapped(network, layers, final, pool, preprocessing)
+        tapped = Tapped(network, layers, final, pool, preprocessing, tokens=tokens)
         try:
             self._tapped = tapped.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         except (RuntimeError, AssertionError) as error:

@@ -7,10 +7,14 @@ publisher puts into their name or headers. A local file is a safetensors file or
 
 from __future__ import annotations
 
+import ast
+import functools
 import hashlib
-import os
+import inspect
 import re
+import textwrap
 import warnings
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +30,7 @@ from .network import survey
 from .preprocess import Preprocessing
 from .state import match, read_state
 
-__all__ = ["build", "parameter_shapes", "replace_head", "state_digest"]
+__all__ = ["build", "parameter_shapes", "replace_head", "state_digest", "structure_digest"]
 
 _SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
@@ -159,6 +163,42 @@ def state_digest(network: nn.Module) -> str:
         total.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+def structure_digest(network: nn.Module) -> str:
+    """SHA-256 of what the modules are, beside their numbers.
+
+    Classes, what they say of themselves (eps, strides, dropout), plain attributes, and the code of
+    their forward passes without comments, docstrings and layout. A library release that changes
+    any of these changes the digest.
+    """
+    total = hashlib.sha256()
+    for name, module in network.named_modules():
+        kind = type(module)
+        plain = {
+            key: repr(value)
+            for key, value in sorted(vars(module).items())
+            if not key.startswith("_")
+            and key not in ("training", "pretrained_cfg", "default_cfg")
+            and isinstance(value, int | float | str | bool | tuple | None)
+        }
+        own = "" if len(module._modules) else module.extra_repr()
+        total.update(f"{name}:{kind.__qualname__}:{own}:{plain}:{_forward_of(kind)};".encode())
+    return total.hexdigest()
+
+
+@functools.cache
+def _forward_of(kind: Hashable) -> str:
+    """Give a class's forward pass as a syntax tree, which comments and layout are not part of."""
+    forward: Any = getattr(kind, "forward", None)
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(forward)))
+    except (OSError, TypeError, SyntaxError, IndentationError):
+        return ""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def _packaged(

@@ -62,16 +62,18 @@ def codes_key(
     cache : Path
         The cache folder.
     """
-    matters = {
+    matters: dict[str, Any] = {
         "backbone": [card.library, card.arch],
         "weights_digest": card.weights_digest,
         "layers": list(layers),
-        "pool": codes.pool,
+        "pool": card.pooling(codes.pool),
         "views": [views.kind, views.count, views.seed],
         "preprocessing": preprocessing.as_dict(),
         "precision": codes.precision,
         "dtype": codes.dtype,
     }
+    if card.refound:  # earlier versions took codes from another layer under this name
+        matters["final"] = card.final
     fingerprint = digest_of(matters)
     asked = "+".join(codes.layers)
     stem = "-".join(
@@ -85,9 +87,9 @@ def codes_key(
     )
     usual = CodesSettings(model=codes.model)
     default = all(
-        getattr(codes, name) == getattr(usual, name)
-        for name in ("weights", "pool", "precision", "dtype")
+        getattr(codes, name) == getattr(usual, name) for name in ("weights", "precision", "dtype")
     )
+    default = default and matters["pool"] == card.pooling(usual.pool)
     if (
         not default
         or preprocessing.resize != card.preprocessing.resize
@@ -101,6 +103,7 @@ def codes_key(
         "weights": card.origin,
         "size": preprocessing.size,
         "n_views": views.count,
+        "structure_digest": card.structure_digest,
         "asked": as_dict(codes),
         "versions": {name: version(name) for name in _LIBRARIES},
     }

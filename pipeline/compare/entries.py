@@ -110,6 +110,7 @@ def network_bytes(job: Job, network: Network) -> tuple[int, int]:
     asked, cache = network.asked, Path(job.places.cache)
     card = load_card(asked, cache=cache, seed=job.data.seed, offline=job.data.offline)
     preprocessing = card.preprocessing.adapted(size=asked.size, resize=asked.resize)
-    graph = graph_path(card, card.resolve(asked.layers), asked.pool, preprocessing, cache=cache)
+    layers, pool = card.resolve(asked.layers), card.pooling(asked.pool)
+    graph = graph_path(card, layers, pool, preprocessing, cache=cache)
     there = graph.is_file()
     return graph.stat().st_size if there else FLOAT_BYTES * card.n_parameters, card.n_parameters

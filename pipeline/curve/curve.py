@@ -317,7 +317,7 @@ def _restore(job: Job, network: Network) -> None:
     """Give the published codes of the last layer all their rows back; nothing is run for it."""
     from ..codes.extract import extract
 
-    final = replace(network.asked, layers=("final",), pool="mean", dtype="float32")
+    final = replace(network.asked, layers=("final",), pool="default", dtype="float32")
     extract(job.manifest, job.data, final, job.machine, job.places, on_wait=job.on_wait)
 
 

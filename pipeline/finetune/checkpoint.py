@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from ..backbones.catalog import find
 from ..backbones.preprocess import Preprocessing
-from ..backbones.weights import build
+from ..backbones.sizes import fit_size
+from ..backbones.weights import build, parameter_shapes
 from ..files import write_atomic, write_json
 from .description import SCHEMA, checkpoint_paths, read_description, refusal
 from .start import new_head
@@ -98,7 +99,16 @@ def _network(
     last = tensors.get(f"{final}.weight")
     if last is None or last.shape[:1] != (n_classes,):  # before a layer of that size is made
         raise refusal(path, f"it has no last layer {final} for {n_classes} classes")
-    network, _, _ = build(find(model), "none", folder=path.parent, seed=0, offline=True)
+    entry = find(model)
+    shapes = parameter_shapes(entry) or {}
+    needed = sum(n.numel() for name, n in shapes.items() if not name.startswith(f"{final}."))
+    given = sum(tensors[name].numel() for name in shapes if name in tensors)
+    if 2 * given < needed:  # before the network takes memory; embeddings of positions may differ
+        raise refusal(
+            path, f"it holds {given:,} of the {needed:,} numbers of {model}, so it is not one"
+        )
+    network, _, _ = build(entry, "none", folder=path.parent, seed=0, offline=True)
+    network = fit_size(network, meta["preprocessing"].size)
     try:
         new_head(network, final, n_classes, seed=0)
     except AttributeError as error:

@@ -159,7 +159,7 @@ def _setup(
                 "weights' own normalisation.",
                 todo="INIT=pretrained",
             )
-        final = replace(codes, layers=("final",), pool="mean", dtype="float32")
+        final = replace(codes, layers=("final",), pool="default", dtype="float32")
         probed = extracted(bare, manifest, final)
         rejects = dict(probed.codes.rejects)
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..backbones.last import PooledFeatures
 from ..errors import BackboneError
 from ..heads import Head
 
@@ -29,7 +30,7 @@ def new_head(network: nn.Module, final: str | None, n_classes: int, *, seed: int
         torch.manual_seed(seed)
         if isinstance(old, nn.Conv2d):
             new = nn.Conv2d(old.in_channels, n_classes, 1)
-        elif isinstance(old, nn.Linear):
+        elif isinstance(old, nn.Linear | PooledFeatures):
             new = nn.Linear(old.in_features, n_classes)
         else:
             raise BackboneError(

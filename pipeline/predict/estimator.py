@@ -70,7 +70,7 @@ class CodesClassifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         method: str = "softmax",
         weights: str = "default",
         layers: str | Sequence[str] = "final",
-        pool: str = "mean",
+        pool: str = "default",
         size: int = 0,
         resize: str = "default",
         views: str = "center",

@@ -450,6 +450,8 @@ def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
         for field in dataclasses.fields(CodesSettings):
             if type(getattr(asked, field.name)) is not type(field.default):
                 raise ValueError(f"its {field.name} is of another type")
+        if config.get("pool") == "mean":  # the default, which earlier versions called so
+            asked = replace(asked, pool="default")
         layers = tuple(config["layers"])
         if not layers or not all(isinstance(layer, str) for layer in (*layers, *asked.layers)):
             raise ValueError("its layers are no names")

@@ -116,7 +116,7 @@ class CodesTransformer(TransformerMixin, ImageEstimator):  # type: ignore[misc]
         *,
         weights: str = "default",
         layers: str | Sequence[str] = "final",
-        pool: str = "mean",
+        pool: str = "default",
         size: int = 0,
         resize: str = "default",
         views: str = "center",
