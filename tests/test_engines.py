@@ -164,7 +164,9 @@ def test_other_layers_and_poolings_are_cut_from_one_export_without_torch(cache, 
 
     images = noise(5)
     for layers, pool in (
-        (card.stages[:2], "mean"), (("final", card.stages[3]), "max"), ((card.stages[-1],), "grid:2"),
+        (card.stages[:2], "mean"),
+        (("final", card.stages[3]), "max"),
+        ((card.stages[-1],), "grid:2"),
     ):  # fmt: skip
         asked = CodesSettings(**SMALL, layers=layers, pool=pool)
         engine = open_engine(
