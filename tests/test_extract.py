@@ -344,12 +344,12 @@ def test_a_damaged_graph_is_named_by_verify_and_exported_again(tmp_path, pets, c
     assert len(graphs) == 2  # the export, and what was cut out of it
     before = arrays_of_rows(codes)
     whole = [graph.read_bytes() for graph in graphs]
-    for damaged in ([g for g in graphs if ".full." not in g.name], graphs):
-        for graph in damaged:
+    for broken in ([g for g in graphs if ".full." not in g.name], graphs):
+        for graph in broken:
             graph.write_bytes(graph.read_bytes()[:-100])
         code, _, err = cli(capsys, "verify", stage_one, pets)
         assert code == 2
-        assert all(str(graph) in err for graph in damaged)
+        assert all(str(graph) in err for graph in broken)
         codes.path.unlink()
         assert arrays_of_rows(stage_one(pets).codes) == before
         assert [len(g.read_bytes()) for g in graphs] == [len(data) for data in whole]

@@ -8,13 +8,11 @@ publisher puts into their name or headers. A local file is a safetensors file or
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
 import inspect
 import re
 import textwrap
 import warnings
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -173,8 +171,12 @@ def structure_digest(network: nn.Module) -> str:
     any of these changes the digest.
     """
     total = hashlib.sha256()
+    forwards: dict[str, str] = {}
     for name, module in network.named_modules():
-        kind = type(module)
+        kind: Any = type(module)
+        if kind.__qualname__ not in forwards:
+            forwards[kind.__qualname__] = _forward_of(kind)
+        forward = forwards[kind.__qualname__]
         plain = {
             key: repr(value)
             for key, value in sorted(vars(module).items())
@@ -183,12 +185,11 @@ def structure_digest(network: nn.Module) -> str:
             and isinstance(value, int | float | str | bool | tuple | None)
         }
         own = "" if len(module._modules) else module.extra_repr()
-        total.update(f"{name}:{kind.__qualname__}:{own}:{plain}:{_forward_of(kind)};".encode())
+        total.update(f"{name}:{kind.__qualname__}:{own}:{plain}:{forward};".encode())
     return total.hexdigest()
 
 
-@functools.cache
-def _forward_of(kind: Hashable) -> str:
+def _forward_of(kind: Any) -> str:
     """Give a class's forward pass as a syntax tree, which comments and layout are not part of."""
     forward: Any = getattr(kind, "forward", None)
     try:
