@@ -19,7 +19,7 @@ from ..files import digest_of, sha256_file
 from ..progress import Progress, silent
 from ..settings import CodesSettings
 from .catalog import PACKAGED, is_file, nearest
-from .pooling import Tokens, check_pool
+from .pooling import PLACE, Tokens, check_pool
 from .preprocess import Preprocessing
 from .trusted import read_checked, write_checked
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Card", "load_card", "load_network", "safe_name"]
 
-PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
 _VERSION = 2  # of the card's content
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError
-from .network import PLACE, channels_first, survey
+from .network import channels_first, survey
+from .pooling import PLACE
 
 __all__ = ["PooledFeatures", "settle_last_layer"]
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from ..errors import BackboneError, SettingsError
 
-__all__ = ["POOLS", "TOKEN_POOLS", "Tokens", "check_pool", "no_class_token", "prefix_of"]
+__all__ = ["PLACE", "POOLS", "TOKEN_POOLS", "Tokens", "check_pool", "no_class_token", "prefix_of"]
 
+PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
 POOLS = ("mean", "max")
 TOKEN_POOLS = ("cls", "patches", "cls+patches")
 
