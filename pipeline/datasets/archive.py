@@ -8,6 +8,8 @@ through one; links are made at the end, and only to what the archive itself brou
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import posixpath
 import shutil
@@ -15,31 +17,40 @@ import stat
 import tarfile
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from lzma import LZMAError
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
 from filelock import FileLock
 
-from ..errors import DataError
+from ..errors import DataError, PipelineError, first_line
 from ..files import sync_folder
 from ..progress import Meter, Progress, silent
-from .listing import is_junk
+from .listing import archive_stem, is_archive, is_image, is_junk
 from .room import need_room, writing
+from .texts import best_encoding
 
-__all__ = ["unpack"]
+__all__ = ["archive_kind", "unpack", "unpacked_note"]
 
 MAX_RATIO = 100  # unpacked bytes a packed byte; photographs have about 1, drawings up to 30
 FREE_BYTES = 256 << 20  # unpacked bytes that are allowed whatever the ratio
 _BLOCK_BYTES = 1 << 18
 _MAX_LINK_BYTES = 4096
 _MEMBER_BYTES = 512  # what each member counts besides its content, against bombs of empty files
-_DAMAGE = (
-    zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, NotImplementedError,
+_MAX_HEADER_BYTES = 1 << 16  # of a long name or extended header in a tar, read into memory
+_MAX_NESTED = 100
+_MAX_DEPTH = 60
+_NOTE = ".unpacked.json"
+_METHODS = {
+    9: "Deflate64, as Windows Explorer makes of files over 2 GB", 12: "bzip2", 14: "LZMA",
+    93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES encryption (WinZip, 7-Zip)",
+}  # fmt: skip
+_MAGIC = (
+    (b"PK\x03\x04", "zip"), (b"PK\x05\x06", "zip"), (b"Rar!\x1a\x07", "RAR"),
+    (b"7z\xbc\xaf\x27\x1c", "7-Zip"), (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    (b"\x1f\x8b", "gzip"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"),
 )  # fmt: skip
 
 
@@ -77,7 +88,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
         raise DataError(
             f"The archive {archive} cannot be read ({error.strerror}).",
             expected="a file this user may read",
-            todo="mend its permissions",
+            todo="correct its permissions",
         ) from error
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +102,13 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
             try:
                 folder = workplace / "whole"
                 folder.mkdir()
-                _unpack_into(archive, folder.resolve(), progress)
-                _innermost(folder).replace(target)
+                notes = _unpack_into(archive, folder.resolve(), progress)
+                notes += _unpack_inner(folder.resolve(), progress)
+                whole = _innermost(folder)
+                if notes:
+                    (whole / _NOTE).write_text(json.dumps(notes), encoding="utf-8")
+                _flush(folder)
+                whole.replace(target)
                 sync_folder(target.parent)
             finally:
                 shutil.rmtree(workplace, ignore_errors=True)
@@ -108,24 +124,84 @@ class _Member:
     content: IO[bytes] | None = None
 
 
-def _unpack_into(archive: Path, folder: Path, progress: Progress) -> None:
+def archive_kind(path: Path) -> str:
+    """Name what kind of archive a file is by its first bytes; empty for none."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(262 + 8)
+    except OSError:
+        return ""
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    return "tar" if head[257:262] == b"ustar" else ""
+
+
+def unpacked_note(folder: Path) -> list[str]:
+    """Give what there is to say about how `folder` was unpacked."""
+    try:
+        notes = json.loads((folder / _NOTE).read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [str(note) for note in notes][:20] if isinstance(notes, list) else []
+
+
+def _flush(folder: Path) -> None:
+    """Flush every file and folder to the disk, so that the new name never stands for less."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def flush(path: str) -> None:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    paths = []
+    for place, _, files in os.walk(folder):
+        paths += [os.path.join(place, name) for name in files]  # noqa: PTH118
+        if os.name != "nt":
+            paths.append(place)
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(flush, paths):
+            pass
+
+
+def _unpack_inner(folder: Path, progress: Progress) -> list[str]:
+    """Unpack archives in an archive that holds no image itself, each into a folder of its name."""
+    inner = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not is_junk(name))
+        if any(is_image(name) for name in files):
+            return []
+        inner += [Path(place) / name for name in sorted(files) if is_archive(name)]
+    notes = []
+    for path in inner[:_MAX_NESTED]:
+        goal = path.with_name(archive_stem(path.name))
+        if goal.exists():
+            continue
+        goal.mkdir()
+        notes += _unpack_into(path, goal, progress)
+        notes.append(f"{path.name} in the archive was unpacked too.")
+        path.unlink()
+    return notes
+
+
+def _unpack_into(archive: Path, folder: Path, progress: Progress) -> list[str]:
     packed = archive.stat().st_size
     allowed = max(FREE_BYTES, packed * MAX_RATIO)
     links: list[tuple[Path, Path]] = []
+    notes: list[str] = []
     spent = 0
     try:
         with progress(f"unpacking {archive.name}", packed, "B") as meter:
-            for member in _members(archive, folder, meter):
+            for member in _members(archive, folder, meter, allowed, notes):
+                spent += _MEMBER_BYTES + member.n_bytes
+                if spent > allowed:
+                    raise _too_much(archive)
                 path = _inside(folder, member.name, archive)
                 if path is None:
                     continue
-                spent += _MEMBER_BYTES + member.n_bytes
-                if spent > allowed:
-                    raise DataError(
-                        f"{archive} unpacks to more than {MAX_RATIO} times its own size.",
-                        expected="images, which hardly compress",
-                        todo="if it is no bomb, unpack it by hand and point DATA= at the folder",
-                    )
                 if member.kind == "folder":
                     path.mkdir(parents=True, exist_ok=True)
                 elif member.kind == "file":
@@ -137,17 +213,39 @@ def _unpack_into(archive: Path, folder: Path, progress: Progress) -> None:
                         links.append((path, goal))
                 else:
                     raise _refused(archive, member.name, "is a device, a pipe or the like")
-    except _DAMAGE as error:
-        raise _damaged(archive, str(error)) from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise _damaged(archive, f"{error.filename} is a file and a folder at once") from error
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _refused(archive, "...", "has a name that is too long for this disk") from error
+        if error.errno is not None:
+            raise  # the disk's own, which is explained where it is written
+        raise _damaged(archive, str(error)) from error  # of gzip and bzip2
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as error:  # zipfile and tarfile raise many kinds on damaged data
+        raise _damaged(archive, first_line(error)) from error
     _link(links)
+    return notes
+
+
+def _too_much(archive: Path) -> DataError:
+    return DataError(
+        f"{archive} unpacks to more than {MAX_RATIO} times its own size.",
+        expected="images, which hardly compress",
+        todo="if you trust it, unpack it by hand and point DATA= at the folder",
+    )
 
 
 def _inside(folder: Path, name: str, archive: Path) -> Path | None:
     """Path of a member within `folder`; None for junk. Refuses what leads out of it."""
     name = name.replace("\\", "/")  # archives made on Windows
     parts = [part for part in name.split("/") if part not in ("", ".")]
+    long = [part for part in parts if len(os.fsencode(part)) > 255]
+    if long or len(parts) > _MAX_DEPTH:
+        shown = f"{long[0][:60]}..." if long else f"{name[:60]}..."
+        why = "has a name of more than 255 bytes" if long else f"is over {_MAX_DEPTH} folders deep"
+        raise _refused(archive, shown, why)
     if ".." in parts or PureWindowsPath(name).anchor or "\0" in name:
         raise _refused(archive, name, "leads out of the folder it is unpacked into")
     if not parts or any(is_junk(part) for part in parts):
@@ -155,18 +253,46 @@ def _inside(folder: Path, name: str, archive: Path) -> Path | None:
     return folder.joinpath(*parts)
 
 
-def _members(archive: Path, folder: Path, meter: Meter) -> Iterator[_Member]:
-    if archive.name.lower().endswith(".zip"):
-        yield from _zip_members(archive, folder, meter)
+def _members(
+    archive: Path, folder: Path, meter: Meter, allowed: int, notes: list[str]
+) -> Iterator[_Member]:
+    if archive_kind(archive) == "zip":
+        yield from _zip_members(archive, folder, meter, notes)
     else:
-        yield from _tar_members(archive, meter)
+        yield from _tar_members(archive, meter, allowed)
 
 
-def _zip_members(archive: Path, folder: Path, meter: Meter) -> Iterator[_Member]:
+def _zip_names(infos: list[zipfile.ZipInfo], notes: list[str]) -> list[str]:
+    """Names of members, decoded by evidence where the archive does not say that they are UTF-8."""
+    plain = [info for info in infos if not info.flag_bits & 0x800]
+    raw = {info.orig_filename: info.orig_filename.encode("cp437") for info in plain}
+    strange = [name for name in raw.values() if not name.isascii()]
+    if not strange:
+        return [info.filename for info in infos]
+    try:
+        for name in strange:
+            name.decode("utf-8")
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        encoding = best_encoding(strange)
+        notes.append(
+            f"The names in the archive are not UTF-8; they were read as {encoding}, which fits "
+            "them best."
+        )
+    return [
+        raw[info.orig_filename].decode(encoding, "replace").replace("\0", "")
+        if info.orig_filename in raw
+        else info.filename
+        for info in infos
+    ]
+
+
+def _zip_members(archive: Path, folder: Path, meter: Meter, notes: list[str]) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         infos = opened.infolist()
+        names = _zip_names(infos, notes)
         need_room(folder, sum(info.file_size for info in infos), archive.name)
-        for info in infos:
+        for info, name in zip(infos, names, strict=True):
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.flag_bits & 1:
                 raise DataError(
@@ -174,38 +300,69 @@ def _zip_members(archive: Path, folder: Path, meter: Meter) -> Iterator[_Member]
                     expected="an archive without a password",
                     todo="unpack it by hand and point DATA= at the folder",
                 )
-            if info.is_dir():
-                yield _Member(info.filename, "folder", 0)
+            if info.compress_type not in (0, 8, 12, 14):
+                method = _METHODS.get(info.compress_type, f"number {info.compress_type}")
+                raise DataError(
+                    f"{archive} is packed by a method that Python cannot unpack: {method}.",
+                    expected="stored or deflated members",
+                    todo=f"unpack it by hand, as with 7z x {archive.name} (7-Zip), and point DATA= "
+                    "at the folder",
+                )
+            if info.is_dir() or name.endswith(("/", "\\")):
+                yield _Member(name, "folder", 0)
             elif kind == stat.S_IFLNK:
                 if info.file_size > _MAX_LINK_BYTES:
-                    raise _refused(archive, info.filename, "is a link of absurd length")
+                    raise _refused(archive, name, "is a link of absurd length")
                 goal = opened.read(info).decode("utf-8", "surrogateescape")
-                yield _Member(info.filename, "link", 0, _beside(info.filename, goal))
+                yield _Member(name, "link", 0, _beside(name, goal))
             elif kind in (0, stat.S_IFREG):
                 with opened.open(info) as content:
-                    yield _Member(info.filename, "file", info.file_size, content=content)
+                    yield _Member(name, "file", info.file_size, content=content)
             else:
-                yield _Member(info.filename, "other", 0)
+                yield _Member(name, "other", 0)
             meter.advance(info.compress_size)
 
 
-def _tar_members(archive: Path, meter: Meter) -> Iterator[_Member]:
-    with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as opened:
+class _Info(tarfile.TarInfo):
+    """A member's header; one whose own name would fill the memory is refused."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
+        long = (
+            tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+            tarfile.SOLARIS_XHDTYPE,
+        )  # fmt: skip
+        if self.type in long and self.size > _MAX_HEADER_BYTES:
+            raise DataError(
+                f"{tar.name!r} has a header of {self.size:,} bytes.",
+                expected=f"names and extended headers of at most {_MAX_HEADER_BYTES:,} bytes",
+                todo="do not trust this archive",
+            )
+        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
+
+
+def _tar_members(archive: Path, meter: Meter, allowed: int) -> Iterator[_Member]:
+    with (
+        archive.open("rb") as raw,
+        tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Info) as opened,
+    ):
         done = 0
         while (info := opened.next()) is not None:
+            name = _tar_name(info.name)
+            if info.size > allowed:
+                raise _too_much(archive)  # before it is skipped or read
             if info.isdir():
-                yield _Member(info.name, "folder", 0)
+                yield _Member(name, "folder", 0)
             elif info.isreg():
                 content = opened.extractfile(info)
                 assert content is not None
                 with closing(content):
-                    yield _Member(info.name, "file", info.size, content=content)
+                    yield _Member(name, "file", info.size, content=content)
             elif info.issym():
-                yield _Member(info.name, "link", 0, _beside(info.name, info.linkname))
+                yield _Member(name, "link", 0, _beside(name, _tar_name(info.linkname)))
             elif info.islnk():
-                yield _Member(info.name, "link", 0, info.linkname)
+                yield _Member(name, "link", 0, _tar_name(info.linkname))
             else:
-                yield _Member(info.name, "other", 0)
+                yield _Member(name, "other", 0)
             opened.members.clear()  # type: ignore[attr-defined]  # else it keeps every header
             meter.advance(raw.tell() - done)
             done = raw.tell()
@@ -215,8 +372,21 @@ def _tar_members(archive: Path, meter: Meter) -> Iterator[_Member]:
         ending = opened.fileobj.read(512)
         if len(ending) < 512 or any(ending):
             raise EOFError("it ends without its end mark")
-        while opened.fileobj.read(_BLOCK_BYTES):
-            pass  # to the end of the packed stream, where its checksum is
+        left = allowed
+        while block := opened.fileobj.read(_BLOCK_BYTES):
+            left -= len(block)  # to the end of the packed stream, where its checksum is
+            if left < 0:
+                raise _too_much(archive)
+
+
+def _tar_name(name: str) -> str:
+    """Decode a name that is not UTF-8 by evidence."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raw = name.encode("utf-8", "surrogateescape")
+        return raw.decode(best_encoding([raw]), "replace")
+    return name
 
 
 def _beside(name: str, goal: str) -> str:
@@ -274,16 +444,25 @@ def _refused(archive: Path, name: str, why: str) -> DataError:
     return DataError(
         f"{archive}: its member {name!r} {why}; nothing was unpacked.",
         expected="an archive of files and folders",
-        todo="don't trust this archive; if you must, unpack it elsewhere and look at it",
+        todo="do not trust this archive; if you must, unpack it elsewhere and look at it",
     )
 
 
 def _damaged(archive: Path, reason: str) -> DataError:
     with archive.open("rb") as stream:
         head = stream.read(16)
+    size = archive.stat().st_size
+    kind = archive_kind(archive)
+    if kind in ("RAR", "7-Zip", "Zstandard"):
+        tool = {"RAR": "unrar x", "7-Zip": "7z x", "Zstandard": "tar --zstd -xf"}[kind]
+        return DataError(
+            f"{archive} is a {kind} archive, which is not read here.",
+            expected="a .zip or .tar archive",
+            todo=f"unpack it, as with {tool} {archive.name}, and point DATA= at the folder",
+        )
     page = " (it begins like a web page)" if head.lstrip()[:1] == b"<" else ""
     return DataError(
-        f"{archive} ({archive.stat().st_size:,} bytes) cannot be unpacked: {reason}{page}.",
+        f"{archive} ({size:,} bytes) cannot be unpacked: {reason or 'it is damaged'}{page}.",
         expected="a whole .zip or .tar archive",
         todo="fetch it again: half a download looks like this",
     )

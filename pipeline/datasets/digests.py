@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 from ..errors import CacheError
 from ..files import replacing
 from ..progress import Progress, silent
+from .sniff import pointer
 
 __all__ = ["Digests", "hash_files"]
 
 RACY_NS = 2_000_000_000
 _VERSION = 1
+_POINTER_BYTES = 1024  # a pointer of Git LFS or git-annex is smaller
 _CHUNK = 32  # files a task: enough that handing out tasks costs nothing
 _COLUMNS = 4  # size, mtime_ns, ctime_ns, inode
 _INT64 = (1 << 63) - 1
@@ -121,8 +123,8 @@ def _stat_all(base: str, paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[
     for row, path in enumerate(paths):
         try:
             status = os.stat(base + path)  # noqa: PTH116 (a Path an image costs 10 µs)
-        except OSError as error:
-            faults[row] = error.strerror or str(error)
+        except (OSError, ValueError) as error:
+            faults[row] = _reason(base + path, error)
             rows.append((0, 0, 0, 0))
             continue
         if not stat.S_ISREG(status.st_mode):
@@ -136,7 +138,36 @@ def _stat_all(base: str, paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[
 
 
 def _key(status: os.stat_result) -> tuple[int, int, int, int]:
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INT64)
+    # A time beyond 2262 has more nanoseconds than 63 bits hold.
+    return (
+        status.st_size,
+        _wrapped(status.st_mtime_ns),
+        _wrapped(status.st_ctime_ns),
+        status.st_ino & _INT64,
+    )
+
+
+def _wrapped(time_ns: int) -> int:
+    return time_ns if -_INT64 <= time_ns <= _INT64 else time_ns & _INT64
+
+
+class _NotFetched(Exception):
+    """The file is the pointer of a version-control tool, not the image."""
+
+
+def _reason(path: str, error: Exception) -> str:
+    """Say why a file cannot be read; of a broken link, where it leads."""
+    if isinstance(error, FileNotFoundError):
+        try:
+            goal = os.readlink(path)  # noqa: PTH115
+        except OSError:
+            return "no such file"
+        if ".git/annex/" in goal:
+            return "a broken link of git-annex: git annex get fetches the file"
+        if ".dvc/" in goal:
+            return "a broken link of DVC: dvc pull fetches the file"
+        return f"a broken link (to {goal[:120]})"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _hash_rows(
@@ -158,7 +189,10 @@ def _hash_rows(
             try:
                 digest, key, still = _hash_file(base + paths[row])
             except OSError as error:
-                faults[row] = error.strerror or str(error)
+                faults[row] = _reason(base + paths[row], error)
+                continue
+            except _NotFetched as error:
+                faults[row] = str(error)
                 continue
             raw[row] = np.frombuffer(digest, dtype=np.uint8)
             stats[row] = key
@@ -180,6 +214,9 @@ def _hash_file(path: str) -> tuple[bytes, tuple[int, int, int, int], bool]:
     now = time.time_ns()
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
         before = os.fstat(stream.fileno())
+        if before.st_size < _POINTER_BYTES and (what := pointer(stream.read(_POINTER_BYTES))):
+            raise _NotFetched(what)
+        stream.seek(0)
         digest = hashlib.file_digest(stream, "sha256").digest()
         after = os.fstat(stream.fileno())
     # A date of content far in the future (a camera's clock) says nothing; that of the inode,

@@ -9,6 +9,7 @@ first, then folders: splits, classes, things that hold classes; see :mod:`.folde
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,17 @@ from ..errors import DataError
 from ..settings import DataSettings
 from .arrays import array_problem
 from .folders import EXPECTED, read_folders
-from .listing import UNSPLIT, Listing, few, nature, plural, split_in, split_of
+from .listing import (
+    UNSPLIT,
+    Listing,
+    archive_stem,
+    few,
+    is_archive,
+    nature,
+    plural,
+    split_in,
+    split_of,
+)
 from .lists import LIST_SUFFIXES, chosen, is_list, list_files_in, names_in, read_lists
 from .resolve import Index
 from .sniff import extra_for
@@ -444,7 +455,7 @@ def _nothing(path: Path, tree: Tree) -> DataError:
     """Say what was found in a folder without an image that is read."""
     nodes = list(tree.root.walk())
     arrays = [str(Path(node.path) / name) for node in nodes for name in node.arrays]
-    archives = [name for node in nodes for name in node.others if name in (".zip", ".rar", ".7z")]
+    archives = _archives(tree.root)
     others = sum((node.others for node in nodes), start=type(tree.foreign)())
     if tree.foreign:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in tree.foreign.most_common())
@@ -458,8 +469,22 @@ def _nothing(path: Path, tree: Tree) -> DataError:
     found = f", but {nature(others)}" if others else ""
     todo = "point DATA= at the folder that holds the class folders"
     if archives:
-        todo = "unpack them into one folder, or point DATA= at one of them"
+        steps = " && ".join(
+            f"python3 -m {'zipfile' if name.lower().endswith('.zip') else 'tarfile'} -e "
+            f"{shlex.quote(name)} {shlex.quote(archive_stem(name))}"
+            for name in archives[:6]
+        )
+        here = shlex.quote(tree.root.path)
+        todo = f"unpack them: cd {here} && {steps}; then give the command again"
+        found = f", but archives: {few(archives)}"
     return DataError(f"{path} holds no images{found}.", expected=EXPECTED, todo=todo)
+
+
+def _archives(node: Node) -> list[str]:
+    try:
+        return sorted(one.name for one in Path(node.path).iterdir() if is_archive(one.name))
+    except OSError:
+        return []
 
 
 def _say_what_was_left(listing: Listing, tree: Tree) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -265,16 +266,43 @@ def load_manifest(
         )
     sha256 = digests.hex
     if digests.faults:
+        _lost(data.data, listing, digests.faults)
         kept = np.delete(np.arange(len(listing.paths)), list(digests.faults))
         listing, sha256 = listing.take(kept), sha256[kept]
     manifest = _assemble(name, source, listing, sha256, tuple(rejects), data)
     return corrected(manifest, Path(data.labels)) if data.labels else manifest
 
 
+def _lost(given: str, listing: Listing, faults: Mapping[int, str]) -> None:
+    """Refuse a set of which a whole class, or half of all files, cannot be read."""
+    lost = {listing.labels[row] for row in faults}
+    left = {label for row, label in enumerate(listing.labels) if row not in faults}
+    gone = sorted(lost - left)
+    if not gone and len(faults) * 2 < len(listing.paths):
+        return
+    reasons = Counter(reason.partition(" (to ")[0] for reason in faults.values()).most_common()
+    what = few([f"{count:,} {reason.partition(':')[0]}" for reason, count in reasons], 3)
+    step = reasons[0][0].partition(": ")[2].removesuffix(" fetches it").removesuffix(
+        " fetches the file"
+    )  # fmt: skip
+    raise DataError(
+        f"{len(faults):,} of {len(listing.paths):,} files of {given} cannot be used"
+        + (f", all of {few(gone)}" if gone and len(faults) < len(listing.paths) else "")
+        + f": {what}.",
+        expected="files of images",
+        todo=f"in that folder: {step}" if step else "fetch the files, or take that class out",
+    )
+
+
 def _read(source: Source, data: DataSettings) -> Listing:
     if source.registered and source.name in ELPV and (source.path / "images").is_dir():
         return read_elpv(source.path, by_module=source.name == ELPV[0])
-    return read_layout(source.path, data, confined=source.confined, given=data.data)
+    listing = read_layout(source.path, data, confined=source.confined, given=data.data)
+    if source.confined:
+        from .archive import unpacked_note
+
+        listing.warnings += unpacked_note(source.path)
+    return listing
 
 
 def _assemble(

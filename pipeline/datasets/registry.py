@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from ..errors import DataError, DownloadError
+from ..errors import DataError, DownloadError, PipelineError
 from ..progress import Progress, silent
 from .elpv import elpv_folder
 from .listing import archive_stem, is_archive, split_of
@@ -175,7 +175,7 @@ def locate(
     shown = Path(os.path.abspath(given))  # noqa: PTH100 (a link keeps the name the user gave it)
     if shown.is_dir():
         return Source(shown.name, False, origin, shown)
-    if is_archive(shown.name):
+    if is_archive(shown.name) or _is_packed(shown):
         path = _unpacked(shown, data_root, progress)
         return Source(archive_stem(shown.name), False, origin, path, confined=True)
     name = shown.stem if split_of(shown.stem) is None else shown.parent.name
@@ -219,13 +219,20 @@ def fetch(
     )
     try:
         unpack(archive, folder, progress=progress)
-    except DataError:
+    except PipelineError:
         # Cut off by a server that did not say how long the file is: fetch it again next time.
         archive.unlink(missing_ok=True)
         forget_pin(pins, known.url)
         raise
     archive.unlink(missing_ok=True)
     return folder
+
+
+def _is_packed(path: Path) -> bool:
+    """Tell whether a file of another suffix is an archive by its content."""
+    from .archive import archive_kind
+
+    return bool(archive_kind(path)) and path.suffix.lower() not in (".npz", ".xlsx", ".docx")
 
 
 def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
@@ -239,7 +246,7 @@ def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
         raise DataError(
             f"The archive {archive} cannot be read: {digests.faults[0]}.",
             expected="a whole .zip or .tar archive",
-            todo="fetch it again, or mend its permissions",
+            todo="fetch it again, or correct its permissions",
         )
     folder = data_root / f"{stem}-{digests.hex[0].decode()[:12]}"
     if not folder.exists():

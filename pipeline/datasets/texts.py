@@ -144,6 +144,11 @@ def best_encoding(texts: Iterable[bytes]) -> str:
     if runs and paired * 2 > len(runs):
         scores = {name: _asian(runs, name) for name in _ASIAN}
         best = max(_ASIAN, key=lambda name: scores[name])
+        pairs = {run[at : at + 2] for run in runs for at in range(0, len(run), 2)}
+        # Hangul have lead bytes B0 to C8, common Chinese characters B0 to D7: five different ones
+        # that all fall into the first range are ten times as likely to be Korean.
+        if scores["euc_kr"] == 1.0 and len(pairs) >= 5:
+            best = "euc_kr"
         if scores[best] > 0.6:
             return best
     high = Counter(byte for text in texts for byte in text if byte >= 0x80)
