@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol, Self
 
-__all__ = ["Meter", "Progress", "silent", "terminal"]
+__all__ = ["Messages", "Meter", "Progress", "silent", "terminal"]
 
 
 class Meter(Protocol):
@@ -84,6 +86,30 @@ def _columns() -> int:
 def silent(label: str, total: int, unit: str) -> Meter:
     """Count without showing anything."""
     return _Silent()
+
+
+def _unheard(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Messages:
+    """Where a stage reports to while it runs; by default nowhere.
+
+    Attributes
+    ----------
+    progress : Progress
+        Counts units of work.
+    say : callable
+        Is given one line of text: what is being done, what was left out.
+    waiting : callable or None
+        Is told who holds a cache file that this run waits for. None: do not wait but raise
+        :class:`~cnn_codes.errors.CacheBusyError`.
+    """
+
+    progress: Progress = silent
+    say: Callable[[str], None] = _unheard
+    waiting: Callable[[str], None] | None = None
 
 
 def terminal(label: str, total: int, unit: str) -> Meter:

@@ -22,6 +22,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cnn_codes.codes.extract import Extraction, extract
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.settings import (
     CodesSettings,
@@ -141,16 +142,21 @@ class StageOne:
 
     def __call__(self, data: Path | Manifest, **settings: Any) -> Extraction:
         """Extract the codes of a folder or manifest with the small network, unless told."""
-        extra = {k: settings.pop(k) for k in ("on_wait", "progress") if k in settings}
-        if not isinstance(data, Manifest):
-            data = self.manifest(data, **settings)
+        return extract(self.context(data, **settings))
+
+    def context(self, images: Path | Manifest, **settings: Any) -> Context:
+        """Make the context of a folder or manifest; ``messages`` and settings by their names."""
+        extra = {k: settings.pop(k) for k in ("messages", "warnings", "command") if k in settings}
+        named = {key: value for key, value in settings.items() if key != "data"}
+        manifest = images if isinstance(images, Manifest) else self.manifest(images, **named)
         settings = SMALL | settings
-        return extract(
-            data,
-            from_mapping(DataSettings, settings),
-            from_mapping(CodesSettings, settings),
-            from_mapping(MachineSettings, settings),
-            PlaceSettings(cache=str(self.cache)),
+        settings.setdefault("results", str(self.cache.parent / "results"))
+        return Context(
+            manifest=manifest,
+            data=from_mapping(DataSettings, settings),
+            codes=from_mapping(CodesSettings, settings),
+            machine=from_mapping(MachineSettings, settings),
+            places=PlaceSettings(cache=str(self.cache), results=str(settings["results"])),
             **extra,
         )
 

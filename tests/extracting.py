@@ -12,8 +12,10 @@ from typing import Any
 
 from cnn_codes.codes import cache as cache_module
 from cnn_codes.codes import extract as extract_module
+from cnn_codes.context import Context
 from cnn_codes.datasets import load_manifest
 from cnn_codes.errors import PipelineError
+from cnn_codes.progress import Messages
 from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
@@ -66,13 +68,14 @@ def _run(
     places = PlaceSettings(cache=str(cache))
     try:
         extract_module.extract(
-            load_manifest(data, places),
-            data,
-            from_mapping(CodesSettings, settings),
-            from_mapping(MachineSettings, settings),
-            places,
-            on_wait=lambda holder: None,
-            progress=Counted(log),
+            Context(
+                manifest=load_manifest(data, places),
+                data=data,
+                codes=from_mapping(CodesSettings, settings),
+                machine=from_mapping(MachineSettings, settings),
+                places=places,
+                messages=Messages(progress=Counted(log), waiting=lambda holder: None),
+            )
         )
     except PipelineError as error:
         log.with_suffix(".error").write_text(str(error))

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 from cnn_codes.cli import main
-from cnn_codes.heads.run import probe
+from cnn_codes.codes.extract import extract
+from cnn_codes.heads.run import fit_heads
 from cnn_codes.predict import Classifier
 from cnn_codes.results.runs import Predictions, read_predictions
-from cnn_codes.settings import CodesSettings, DataSettings, HeadSettings, as_dict, from_mapping
+from cnn_codes.settings import HeadSettings, from_mapping
 from conftest import SMALL, StageOne
 from numpy.typing import NDArray
 from tuning import few_images
@@ -42,16 +43,10 @@ class Workshop:
         )
         stage_one = StageOne(self.cache)
         manifest = stage_one.manifest(self.images, seed=values["seed"])
-        extraction = stage_one(manifest, **values)
-        records = probe(
-            manifest,
-            extraction.codes,
-            from_mapping(DataSettings, {"data": str(self.images), **values}),
-            from_mapping(HeadSettings, values),
-            results=self.results,
-            asked=as_dict(from_mapping(CodesSettings, values)),
-        )
-        return [self.results / manifest.name / f"{record['run']}.json" for record in records]
+        named = {"data": str(self.images), "results": self.results, **values}
+        context = stage_one.context(manifest, **named)
+        records = fit_heads(context, extract(context).codes, from_mapping(HeadSettings, values))
+        return [context.folder / f"{record['run']}.json" for record in records]
 
     def load(self, run: Path, **options: Any) -> Classifier:
         return Classifier.load(run, cache=self.cache, offline=True, **options)

@@ -14,6 +14,7 @@ import numpy as np
 from cnn_codes.audit import audit
 from cnn_codes.compare.judge import aligned_predictions, judge_pairs, judge_splits, mark
 from cnn_codes.compare.words import sentences
+from cnn_codes.context import Context
 from cnn_codes.datasets import SPLITS, Manifest, load_manifest
 from cnn_codes.report import write_report
 from cnn_codes.results.metrics import measure
@@ -61,14 +62,17 @@ class Made:
     comparison: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def context(self) -> Context:
+        places = PlaceSettings(cache=str(self.cache), results=str(self.results))
+        return Context(manifest=self.manifest, places=places)
+
+    @property
     def folder(self) -> Path:
         return self.results / self.manifest.name
 
     def report(self, **settings: Any) -> str:
         """Write the report and give its HTML."""
-        html, _ = write_report(
-            self.manifest, NAME, ReportSettings(**settings), results=self.results, cache=self.cache
-        )
+        html, _ = write_report(self.context, NAME, ReportSettings(**settings))
         return html.read_text(encoding="utf-8")
 
     @property
@@ -104,7 +108,7 @@ def make(
     _compare(made, runs, splits)
     if evidence:
         _write_evidence(made)
-        audit(manifest, cache=cache, results=results)
+        audit(made.context)
     return made
 
 

@@ -11,15 +11,14 @@ from cnn_codes.advise.likeness import familiarity, source_probabilities
 from cnn_codes.advise.options import Option, choose
 from cnn_codes.advise.ranking import agreement, order
 from cnn_codes.advise.words import options_table, ranking_table
-from cnn_codes.compare.runs import Job, Network
+from cnn_codes.codes.extract import extract
+from cnn_codes.compare.runs import Network
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import SettingsError
 from cnn_codes.settings import (
     AdviseSettings,
     CodesSettings,
-    DataSettings,
-    MachineSettings,
-    PlaceSettings,
     from_mapping,
 )
 from conftest import SMALL, StageOne
@@ -91,25 +90,18 @@ def some(hotdog: Path, tmp_path: Path) -> Path:
     return few_images(hotdog, tmp_path / "few", n_train=16, n_test=6)
 
 
-def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Job, Network]:
-    done = stage_one(data, layers=("all",), **settings)
+def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Context, Network]:
+    named = {"data": "few", "offline": True, "device": "cpu", "layers": ("all",), **settings}
     manifest = data if isinstance(data, Manifest) else stage_one.manifest(data)
-    job = Job(
-        manifest=manifest,
-        data=DataSettings(data="few", offline=True),
-        machine=MachineSettings(device="cpu"),
-        places=PlaceSettings(
-            cache=str(stage_one.cache), results=str(stage_one.cache.parent / "results")
-        ),
-        fit=QUICK,
-    )
+    context = stage_one.context(manifest, **named)
+    done = extract(context)
     values = SMALL | settings | {"layers": ("all",)}
-    return job, Network(from_mapping(CodesSettings, values), done.codes)
+    return context, Network(from_mapping(CodesSettings, values), done.codes)
 
 
 def test_advice_is_given_with_reasons_kept_and_found_again(stage_one: StageOne, some: Path) -> None:
-    job, network = asked(stage_one, some)
-    record = advise(job, [network], QUICK)
+    context, network = asked(stage_one, some)
+    record = advise(context, [network], QUICK)
     assert record["case"] in (1, 3)
     assert record["strategy"]["command"] in record["sentences"][0]
     assert record["strategy"]["command"].startswith("make ")
@@ -118,7 +110,7 @@ def test_advice_is_given_with_reasons_kept_and_found_again(stage_one: StageOne, 
     assert record["evidence"]["confidence"] is None  # a random start knows no classes
     assert options_table(record).count("*") == 1
     assert "test_efficientnet (random start)" in ranking_table(record)
-    assert advise(job, [network], QUICK)["reused"]
+    assert advise(context, [network], QUICK)["reused"]
 
 
 def test_advice_does_not_depend_on_the_labels_of_test(stage_one: StageOne, some: Path) -> None:
@@ -128,9 +120,9 @@ def test_advice_does_not_depend_on_the_labels_of_test(stage_one: StageOne, some:
     labels[test] = 1 - labels[test]
     found = []
     for one in (manifest, replace(manifest, labels=labels)):
-        job, network = asked(stage_one, one)
-        record = advise(job, [network], QUICK)
-        (job.folder / f"{record['name']}.json").unlink()
+        context, network = asked(stage_one, one)
+        record = advise(context, [network], QUICK)
+        (context.folder / f"{record['name']}.json").unlink()
         ranked = {k: v for k, v in record["ranking"][0].items() if k != "seconds_per_image"}
         kept = [
             {k: v for k, v in option.items() if not k.startswith("cost")}
@@ -164,9 +156,9 @@ def test_the_networks_own_probabilities_follow_from_its_codes(
     few = stage_one.manifest(some)
     asked_ = CodesSettings(size=64)
     done = stage_one(few, model="efficientnet_lite0", weights="default", size=64, engine="torch")
-    job, _ = asked(stage_one, some)
+    context, _ = asked(stage_one, some)
     network = Network(asked_, done.codes)
-    source = source_probabilities(job, network, done.codes.matrix()[:, 0])
+    source = source_probabilities(context, network, done.codes.matrix()[:, 0])
     assert source is not None
     card, own = load_network(asked_, cache=stage_one.cache, seed=0, offline=True)
     preprocessing = card.preprocessing.adapted(size=64, resize="default")
@@ -180,7 +172,7 @@ def test_the_networks_own_probabilities_follow_from_its_codes(
     assert known.n_source == 1000
     assert known.confidence == pytest.approx(source.max(axis=1).mean())
     assert 0 < known.entropy < 1
-    again = source_probabilities(job, network, done.codes.matrix()[:, 0])  # from the cache
+    again = source_probabilities(context, network, done.codes.matrix()[:, 0])  # from the cache
     assert again == pytest.approx(source, abs=0)
 
 

@@ -23,6 +23,7 @@ from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
 from cnn_codes.audit.near import find_near, near_finding
 from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import Key
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.errors import DataError
@@ -108,6 +109,11 @@ DEFECTS = [
 @pytest.mark.parametrize(
     ("kind", "name", "data", "is_problem"), DEFECTS, ids=[f"{d[0]}-{d[1]}" for d in DEFECTS]
 )
+def context_of(manifest, cache, results):
+    places = PlaceSettings(cache=str(cache), results=str(results))
+    return Context(manifest=manifest, places=places)
+
+
 def test_each_defect_is_found_and_named(tmp_path, cache, kind, name, data, is_problem):
     path = f"train/a/{name}"
     finding = found(load(build(tmp_path / "set", {path: data}), cache), cache)[kind]
@@ -121,7 +127,7 @@ def test_a_sound_set_has_nothing_to_be_said_of_it(tmp_path, cache):
     manifest = load(build(tmp_path / "set"), cache)
     assert found(manifest, cache) == {}
     assert header_findings(manifest, cache=cache) == []
-    report = audit(manifest, cache=cache, results=tmp_path / "results")
+    report = audit(context_of(manifest, cache, tmp_path / "results"))
     assert report.findings == ()
     assert report.lines()[-1] == "96 images decoded in full: nothing found."
 
@@ -437,7 +443,7 @@ def test_header_findings_leave_to_others_what_others_say(tmp_path, cache):
     extra = {"train/a/c.jpg": one, "test/a/c.jpg": one, "train/a/x.jpg": b"nothing"}
     manifest = load(build(tmp_path / "set", extra), cache)
     assert header_findings(manifest, cache=cache) == []
-    audited = audit(manifest, cache=cache, results=tmp_path / "results")
+    audited = audit(context_of(manifest, cache, tmp_path / "results"))
     assert {one.kind for one in audited.findings} >= {"leaks", "unreadable"}
     assert header_findings(manifest, cache=cache) == []
 
@@ -445,7 +451,7 @@ def test_header_findings_leave_to_others_what_others_say(tmp_path, cache):
 def test_the_report_says_where_it_lies_and_lists_in_full(tmp_path, cache):
     tiny = {f"train/a/tiny{i}.jpg": jpeg(600 + i, (20, 20)) for i in range(9)}
     manifest = load(build(tmp_path / "set", tiny), cache)
-    report = audit(manifest, cache=cache, results=tmp_path / "results")
+    report = audit(context_of(manifest, cache, tmp_path / "results"))
     lines = report.lines()
     assert any(line.startswith("problem  9 images are under 32 px") for line in lines)
     assert any(str(report.json_path) in line for line in lines)

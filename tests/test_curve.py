@@ -7,8 +7,10 @@ from typing import Any
 import cnn_codes.curve.curve as curve_module
 import numpy as np
 import pytest
+from cnn_codes.codes.extract import extract
 from cnn_codes.codes.reader import open_codes
-from cnn_codes.compare.runs import Job, Network
+from cnn_codes.compare.runs import Network
+from cnn_codes.context import Context
 from cnn_codes.curve.crossing import (
     FEWEST_DRAWS,
     Curve,
@@ -28,10 +30,7 @@ from cnn_codes.errors import DataError, ResultError, SettingsError
 from cnn_codes.settings import (
     CodesSettings,
     CurveSettings,
-    DataSettings,
     FinetuneSettings,
-    MachineSettings,
-    PlaceSettings,
     from_mapping,
 )
 from conftest import StageOne
@@ -292,29 +291,20 @@ def some(hotdog: Path, tmp_path: Path) -> Path:
     return few_images(hotdog, tmp_path / "few", n_train=24, n_test=10)
 
 
-def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Job, Network]:
-    done = stage_one(data)
+def asked(stage_one: StageOne, data: Path | Manifest, **settings: Any) -> tuple[Context, Network]:
     manifest = data if isinstance(data, Manifest) else stage_one.manifest(data)
-    places = PlaceSettings(
-        cache=str(stage_one.cache), results=str(stage_one.cache.parent / "results")
-    )
-    job = Job(
-        manifest=manifest,
-        data=DataSettings(offline=True),
-        machine=MachineSettings(device="cpu"),
-        places=places,
-        fit=settings.get("fit", CurveSettings(jobs=1)),
-    )
+    context = stage_one.context(manifest, offline=True, device="cpu")
+    done = extract(context)
     codes = from_mapping(CodesSettings, done.codes.config["asked"] | {"layers": ("final",)})
-    return job, Network(codes, done.codes)
+    return context, Network(codes, done.codes)
 
 
 QUICK = CurveSettings(methods=("centroid", "ridge"), sizes=("4", "10", "all"), draws=2, jobs=1)
 
 
 def test_a_curve_is_measured_kept_and_found_again(stage_one: StageOne, some: Path) -> None:
-    job, network = asked(stage_one, some)
-    record = curve(job, network, QUICK)
+    context, network = asked(stage_one, some)
+    record = curve(context, network, QUICK)
     assert record["n_new"] == 12
     assert record["sizes"] == [4, 10, 24]
     assert record["n_train_total"] == [8, 20, 48]
@@ -325,17 +315,17 @@ def test_a_curve_is_measured_kept_and_found_again(stage_one: StageOne, some: Pat
         ridge["ci95"], ridge["mean"], strict=True
     ))  # fmt: skip
     assert curve_table(record).count("\n") == 3
-    stem = job.folder / record["name"]
+    stem = context.folder / record["name"]
     assert b"<svg" in stem.with_name(stem.name + ".svg").read_bytes()
-    again = curve(job, network, QUICK)
+    again = curve(context, network, QUICK)
     assert again["reused"]
     assert {**again, "reused": 0, "n_new": 0} == {**record, "reused": 0, "n_new": 0}
 
 
 def test_a_larger_curve_adds_to_what_is_there(stage_one: StageOne, some: Path) -> None:
-    job, network = asked(stage_one, some)
-    first = curve(job, network, QUICK)
-    more = curve(job, network, replace(QUICK, draws=3, sizes=("4", "7", "10", "all")))
+    context, network = asked(stage_one, some)
+    first = curve(context, network, QUICK)
+    more = curve(context, network, replace(QUICK, draws=3, sizes=("4", "7", "10", "all")))
     assert more["n_new"] == 2 * (3 * 4 - 2 * 3)
     for name, one in first["methods"].items():
         kept = [more["methods"][name]["values"][at][:2] for at in (0, 2, 3)]
@@ -345,7 +335,7 @@ def test_a_larger_curve_adds_to_what_is_there(stage_one: StageOne, some: Path) -
 def test_a_killed_curve_goes_on(
     stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, network = asked(stage_one, some)
+    context, network = asked(stage_one, some)
     real, made = curve_module._fit_one, []
 
     def until_killed(*arguments: Any) -> Piece:
@@ -356,22 +346,22 @@ def test_a_killed_curve_goes_on(
 
     monkeypatch.setattr(curve_module, "_fit_one", until_killed)
     with pytest.raises(KeyboardInterrupt):
-        curve(job, network, QUICK)
+        curve(context, network, QUICK)
     monkeypatch.setattr(curve_module, "_fit_one", real)
-    assert curve(job, network, QUICK)["n_new"] == 12 - 5
+    assert curve(context, network, QUICK)["n_new"] == 12 - 5
 
 
 def test_nothing_is_chosen_on_test(stage_one: StageOne, some: Path) -> None:
     manifest = stage_one.manifest(some)
-    job, network = asked(stage_one, manifest)
+    context, network = asked(stage_one, manifest)
     methods = replace(QUICK, methods=("ridge", "knn"))
-    first = curve(job, network, methods)
+    first = curve(context, network, methods)
     labels = manifest.labels.copy()
     test = np.flatnonzero(manifest.split == TEST)
     labels[test] = 1 - labels[test]
     other = replace(manifest, labels=labels)
-    job, network = asked(stage_one, other)
-    second = curve(job, network, methods)
+    context, network = asked(stage_one, other)
+    second = curve(context, network, methods)
     assert second["n_new"] == 12
     for name in methods.methods:
         a, b = first["methods"][name], second["methods"][name]
@@ -382,9 +372,9 @@ def test_nothing_is_chosen_on_test(stage_one: StageOne, some: Path) -> None:
 def test_leaked_test_images_are_not_measured_on(stage_one: StageOne, some: Path) -> None:
     source = next((some / "train" / "hotdog").iterdir())
     (some / "test" / "hotdog" / source.name).write_bytes(source.read_bytes())
-    job, network = asked(stage_one, some)
-    assert curve(job, network, QUICK)["n_test"] == 20
-    kept = replace(job, data=replace(job.data, leaks="keep"))
+    context, network = asked(stage_one, some)
+    assert curve(context, network, QUICK)["n_test"] == 20
+    kept = replace(context, data=replace(context.data, leaks="keep"))
     assert curve(kept, network, QUICK)["n_test"] == 21
 
 
@@ -404,25 +394,25 @@ def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
     training = from_mapping(FinetuneSettings, quick)
     monkeypatch.setattr(extract_module, "_run", counted)
     monkeypatch.setattr(curve_module, "training_of", lambda method: training)
-    job, network = asked(stage_one, some)
+    context, network = asked(stage_one, some)
     settings = replace(
         QUICK, methods=("ridge", "finetune"), sizes=("5", "8"), draws=2, trained_draws=1
     )
-    record = curve(job, network, settings)
+    record = curve(context, network, settings)
     assert len(ran) == len(set(ran)) > 0
     assert [len(one["values"][0]) for one in record["methods"].values()] == [2, 1]
     assert record["methods"]["finetune"]["sd"] is None
     assert record["crossings"][0]["n_draws"] == 1
-    assert not (job.folder / "curve").exists()
+    assert not (context.folder / "curve").exists()
     assert len(open_codes(network.codes.path)) == len(network.codes)
-    assert curve(job, network, settings)["reused"]
-    more = curve(job, network, replace(settings, sizes=("8",), trained_draws=2))
+    assert curve(context, network, settings)["reused"]
+    more = curve(context, network, replace(settings, sizes=("8",), trained_draws=2))
     assert more["n_new"] == 1
     assert len(ran) == len(set(ran))  # the second draw ran only the images new to it
 
 
 def test_a_record_is_plain_json(stage_one: StageOne, some: Path) -> None:
-    job, network = asked(stage_one, some)
-    record = curve(job, network, QUICK)
-    text = (job.folder / f"{record['name']}.json").read_text()
+    context, network = asked(stage_one, some)
+    record = curve(context, network, QUICK)
+    text = (context.folder / f"{record['name']}.json").read_text()
     assert {**json.loads(text), "n_new": 12} == record

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cnn_codes.cli import main
+from cnn_codes.context import Context
 from cnn_codes.errors import HeadError
 from cnn_codes.evidence import find_mislabelled
 from cnn_codes.evidence.confident import (
@@ -15,7 +16,7 @@ from cnn_codes.evidence.confident import (
 )
 from cnn_codes.heads import held_out
 from cnn_codes.heads.folds import cut_folds
-from cnn_codes.settings import DataSettings, LabelsSettings
+from cnn_codes.settings import DataSettings, LabelsSettings, PlaceSettings
 from conftest import SMALL, StageOne
 from predicting import REAL
 
@@ -33,9 +34,10 @@ def some_hotdogs(source: Path, target: Path, n_train: int, n_test: int) -> Path:
 
 
 def listed(manifest, codes, results, *, seed=0, **settings):
-    return find_mislabelled(
-        manifest, codes, DataSettings(seed=seed), LabelsSettings(**settings), results=results
+    context = Context(
+        manifest=manifest, data=DataSettings(seed=seed), places=PlaceSettings(results=str(results))
     )
+    return find_mislabelled(context, codes, LabelsSettings(**settings))
 
 
 def flipped(manifest, seed, share=0.05):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cnn_codes.cli import main
-from cnn_codes.evidence import evidence, probe_layers
+from cnn_codes.context import Context
+from cnn_codes.evidence import probe_layers
 from cnn_codes.heads.folds import cut_folds
-from cnn_codes.settings import DataSettings, LayersSettings
+from cnn_codes.settings import LayersSettings, PlaceSettings
 from conftest import SMALL, StageOne
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -41,9 +42,8 @@ def made(data, folder):
 
 
 def probed(manifest, codes, results, **settings):
-    return probe_layers(
-        manifest, codes, DataSettings(), LayersSettings(**settings), results=results
-    )
+    context = Context(manifest=manifest, places=PlaceSettings(results=str(results)))
+    return probe_layers(context, codes, LayersSettings(**settings))
 
 
 def test_every_layer_is_probed_in_the_order_of_the_network(data, made):
@@ -132,22 +132,3 @@ def test_taking_what_is_there_loads_no_scikit_learn(made, folder):
     )
     assert done.returncode == 0, done.stderr
     assert "(was there already)" in done.stdout
-
-
-def test_all_evidence_comes_at_once_and_what_is_too_small_is_said(data, made, folder):
-    manifest, codes = data
-    results = folder / "results"
-    found = evidence(manifest, codes, DataSettings(), results=results)
-    assert list(found) == ["mislabelled", "layers", "map"]
-    assert all(found[kind]["kind"] == kind for kind in found)
-    assert found["layers"]["fingerprint"] == made["fingerprint"]
-    again = evidence(manifest, codes, DataSettings(), results=results)
-    assert all(one["reused"] for one in again.values())
-    labels = np.zeros_like(manifest.labels)
-    labels[np.flatnonzero(manifest.split == 0)[0]] = 1
-    said = []
-    few = evidence(
-        replace(manifest, labels=labels), codes, DataSettings(), results=results, say=said.append
-    )
-    assert list(few) == ["map"]
-    assert len(said) == 2

@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cnn_codes.cli import main
+from cnn_codes.context import Context
 from cnn_codes.evidence import map as maps
 from cnn_codes.evidence import map_codes
-from cnn_codes.settings import DataSettings, MapSettings
+from cnn_codes.settings import DataSettings, MapSettings, PlaceSettings
 from conftest import SMALL
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -31,9 +32,10 @@ def no_umap(request, monkeypatch):
 
 
 def mapped(manifest, codes, results, *, seed=0, **settings):
-    return map_codes(
-        manifest, codes, DataSettings(seed=seed), MapSettings(**settings), results=results
+    context = Context(
+        manifest=manifest, data=DataSettings(seed=seed), places=PlaceSettings(results=str(results))
     )
+    return map_codes(context, codes, MapSettings(**settings))
 
 
 def test_components_are_those_of_scikit_learn(data, tmp_path):

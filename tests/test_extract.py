@@ -638,7 +638,7 @@ def test_space_is_checked_for_the_whole_of_it(stage_one, pets, monkeypatch):
 def test_verify_says_what_is_behind_the_images_without_calling_it_damage(stage_one, pets):
     stage_one(pets)
     (pets / "cat" / "0000.jpg").write_bytes(jpeg(960))
-    (verdict,) = [v for v in verify(stage_one.manifest(pets), cache=stage_one.cache) if v.n_rows]
+    (verdict,) = [v for v in verify(stage_one.context(pets)) if v.n_rows]
     assert verdict.faults == ()
     assert "1 images changed" in verdict.remarks[0]
     with pytest.raises(CacheError, match="no layer"):

@@ -16,6 +16,7 @@ import torch
 from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.preprocess import Views, read_views
 from cnn_codes.codes.reader import Codes
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import (
     BackboneError,
@@ -161,15 +162,15 @@ def _stage_two(tuning: Tuning, manifest: Manifest, method: str) -> tuple[Any, An
     from cnn_codes.codes.extract import extract
     from cnn_codes.settings import MachineSettings
 
-    data = DataSettings(data=str(tuning.data))
-    codes: Codes = extract(
-        manifest,
-        data,
-        from_mapping(CodesSettings, USUAL),
-        from_mapping(MachineSettings, USUAL),
-        tuning.places,
-    ).codes
-    rows = rows_of(manifest, (), data, FinetuneSettings())
+    context = Context(
+        manifest=manifest,
+        data=DataSettings(data=str(tuning.data)),
+        codes=from_mapping(CodesSettings, USUAL),
+        machine=from_mapping(MachineSettings, USUAL),
+        places=tuning.places,
+    )
+    codes: Codes = extract(context).codes
+    rows = rows_of(context, (), FinetuneSettings())
     assert codes.paths == manifest.paths  # so rows of the one are rows of the other
     matrix = codes.matrix()
     train = Examples(matrix[rows.train], manifest.labels[rows.train], manifest.groups[rows.train])

@@ -135,28 +135,64 @@ def test_predictions_that_do_not_belong_together_are_refused():
         Predictions(("a", "b"), np.array([0, 2], np.int32), p, ("a", "b"))
 
 
-def test_record_is_written_last_and_an_old_one_does_not_vouch_for_new_files(tmp_path):
+def model(stem):
+    path = stem.with_name(stem.name + ".safetensors")
+    path.write_bytes(b"model")
+    return [path]
+
+
+def test_all_files_of_a_run_take_their_names_together(tmp_path):
     seen = []
 
     def save(stem):
-        seen.append(sorted(path.name for path in tmp_path.iterdir()))
-        model = stem.with_name(stem.name + ".safetensors")
-        model.write_bytes(b"model")
-        return [model]
-
-    def fail(stem):
-        raise RuntimeError("killed")
+        seen.append([path.name for path in tmp_path.iterdir() if not path.name.startswith(".")])
+        return model(stem)
 
     path = write_run(tmp_path, record(), predictions(), save_model=save)
     assert seen == [[]]
-    assert read_record(path)["files"].keys() == {
-        "svm-net-seed0.safetensors",
-        "svm-net-seed0.predictions.csv",
-    }
+    names = {"svm-net-seed0.safetensors", "svm-net-seed0.predictions.csv"}
+    assert read_record(path, verify=True)["files"].keys() == names
+    assert {file.name for file in tmp_path.iterdir()} == {*names, path.name}
+
+
+def test_a_run_that_fails_or_is_killed_leaves_the_earlier_one(tmp_path):
+    def fail(stem):
+        raise RuntimeError("killed")
+
+    path = write_run(tmp_path, record(), predictions(), save_model=model)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(RuntimeError):
         write_run(tmp_path, record(), predictions(1), save_model=fail)
-    assert not path.exists()
-    assert list_records(tmp_path) == []
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    left = tmp_path / f".{path.stem}.new"  # as a kill leaves it, without a record in it
+    left.mkdir()
+    (left / "svm-net-seed0.safetensors").write_bytes(b"half")
+    assert read_record(path, verify=True)["files"]
+    assert len(list_records(tmp_path)) == 1
+    write_run(tmp_path, record(), predictions(1), save_model=model)
+    assert not left.exists()
+
+
+def test_a_swap_that_was_cut_short_is_completed_by_the_reader(tmp_path):
+    other = tmp_path / "other"
+    path = write_run(tmp_path, record(), predictions(), save_model=model)
+    newer = write_run(other, record(), predictions(1), save_model=model)
+    staged = tmp_path / f".{path.stem}.new"
+    other.rename(staged)
+    (staged / "svm-net-seed0.predictions.csv").rename(tmp_path / "svm-net-seed0.predictions.csv")
+    found = read_record(path, verify=True)
+    assert found["files"] == read_record(tmp_path / newer.name)["files"]
+    assert not staged.exists()
+
+
+def test_an_edited_figure_is_noticed(tmp_path):
+    path = write_run(tmp_path, record(), predictions())
+    text = path.read_text()
+    accuracy = json.loads(text)["metrics"]["test"]["accuracy"]
+    path.write_text(text.replace(f'"accuracy": {accuracy}', '"accuracy": 0.987', 1))
+    assert path.read_text() != text
+    with pytest.raises(ResultError, match="changed after it was written"):
+        read_record(path)
 
 
 def test_verify_notices_files_changed_or_gone(tmp_path):

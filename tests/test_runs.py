@@ -310,7 +310,7 @@ def test_the_command_lists_shows_and_compares(results, capsys):
     assert main(["runs", place, "RUN=flowers/ridge", "AGAINST=svm-net-2seeds"]) == 0
     assert "No paired test" in capsys.readouterr().out
     assert main(["runs", place, "WHERE=method=tree"]) == 0
-    assert "None of 6 runs fits." in capsys.readouterr().out
+    assert "No run of 6 matches." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.finetune import finetune
+from cnn_codes.progress import Messages
 from cnn_codes.settings import (
     CodesSettings,
     DataSettings,
@@ -67,15 +69,16 @@ class Tuning:
     def __call__(self, manifest: Manifest | None = None, **settings: Any) -> dict[str, Any]:
         values = {"data": str(self.data), **USUAL, **settings}
         hooks = {k: values.pop(k) for k in ("say", "progress") if k in values}
-        return finetune(
-            manifest or self.manifest(**settings),
-            from_mapping(DataSettings, values),
-            from_mapping(CodesSettings, values),
-            from_mapping(FinetuneSettings, values),
-            from_mapping(MachineSettings, values),
-            self.places,
-            **{"say": self.said.append, **hooks},
+        split = values.pop("split", None)
+        context = Context(
+            manifest=manifest or self.manifest(**settings),
+            data=from_mapping(DataSettings, values),
+            codes=from_mapping(CodesSettings, values),
+            machine=from_mapping(MachineSettings, values),
+            places=self.places,
+            messages=Messages(**{"say": self.said.append, **hooks}),
         )
+        return finetune(context, from_mapping(FinetuneSettings, values), split)
 
     @property
     def results(self) -> Path:

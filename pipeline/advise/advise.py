@@ -9,11 +9,8 @@ is used, not even for the ranking: what runs measured on test is only set beside
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +18,14 @@ from numpy.typing import NDArray
 
 from ..backbones import load_card
 from ..compare.compare import comparison_name
-from ..compare.runs import Job, Network
+from ..compare.runs import Network
+from ..context import Context
 from ..datasets import SPLITS, resplit
 from ..errors import ResultError
-from ..files import digest_of, write_json
+from ..files import digest_of
 from ..heads.examples import mean_view
 from ..heads.run import rows_of
-from ..results.provenance import machine, versions
+from ..results.frame import framed, known, write_framed
 from ..results.records import plain
 from ..settings import AdviseSettings, LayersSettings, as_dict
 from .cases import place
@@ -37,21 +35,22 @@ from .ranking import agreement, measured_of, order
 from .sample import Sample
 from .words import sentences
 
-__all__ = ["MOST_IMAGES", "SCHEMA", "advise"]
+__all__ = ["MOST_IMAGES", "advise"]
 
-SCHEMA = 1
 VERSION = 3  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
-def advise(job: Job, networks: Sequence[Network], settings: AdviseSettings) -> dict[str, Any]:
+def advise(
+    context: Context, networks: Sequence[Network], settings: AdviseSettings
+) -> dict[str, Any]:
     """Advise on one data set.
 
     Parameters
     ----------
-    job : Job
-        The data, the machine, the places.
+    context : Context
+        The images and the machine.
     networks : sequence of Network
         At least one, with codes current for the data; those with all layers can be advised to be
         used so.
@@ -72,38 +71,34 @@ def advise(job: Job, networks: Sequence[Network], settings: AdviseSettings) -> d
     HeadError
         A class with fewer than two different training images.
     """
-    sample = _sample(job, networks[0], settings)
-    name = _name(job, networks)
-    path = job.folder / f"{name}.json"
-    fingerprint = _fingerprint(job, networks, settings, sample)
-    measured = [measured_of(job.folder, _identity(job, network)) for network in networks]
-    earlier = _earlier(path, fingerprint, measured)
-    if earlier is not None:
-        return earlier | {"reused": True}
+    sample = _sample(context, networks[0], settings)
+    name = _name(context, networks)
+    path = context.folder / f"{name}.json"
+    fingerprint = _fingerprint(context, networks, settings, sample)
+    measured = [measured_of(context.folder, _identity(context, network)) for network in networks]
+    earlier = known(path, fingerprint, kind="advise")
+    if earlier is not None and _same_runs(earlier, measured):
+        return earlier
     scored = []
-    with job.progress("scores", len(networks), "networks") as meter:
+    with context.progress("scores", len(networks), "networks") as meter:
         for network, found in zip(networks, measured, strict=True):
-            scored.append(_scored(job, network, sample, settings) | {"measured": found})
+            scored.append(_scored(context, network, sample, settings) | {"measured": found})
             meter.advance()
     ranking = order(scored)
     chosen = networks[scored.index(ranking[0])]
-    layers = _layers(job, chosen, sample, settings)
+    layers = _layers(context, chosen, sample, settings)
     case = place(
         images_a_class=sample.images_a_class,
         confidence=ranking[0]["confidence"],
         log_me={one["layer"]: one["log_me"] for one in layers},
     )
-    options = linear_options(job, chosen, sample, settings)
-    options += training_options(job, chosen, sample, case, options[0])
+    options = linear_options(context, chosen, sample, settings)
+    options += training_options(context, chosen, sample, case, options[0])
     best = choose(options)
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": "advise",
-        "name": name,
-        "data": job.manifest.name,
+    body: dict[str, Any] = {
         "model": chosen.model,
-        "seed": job.data.seed,
-        "class_names": list(job.manifest.class_names),
+        "seed": context.seed,
+        "class_names": list(context.manifest.class_names),
         "case": case.number,
         "case_name": case.name,
         "evidence": {
@@ -128,31 +123,26 @@ def advise(job: Job, networks: Sequence[Network], settings: AdviseSettings) -> d
             "interval": best.interval,
             "cost_s": best.cost_s,
         },
-        "fingerprint": fingerprint,
-        "warnings": list(job.warnings),
-        "versions": versions(),
-        "provenance": {
-            "settings": as_dict(settings) | as_dict(job.data),
-            "command": job.command,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-        },
+        "warnings": list(context.warnings),
     }
-    whole: dict[str, Any] = plain(record)
-    whole["sentences"] = sentences(whole)
-    write_json(path, whole)
-    return whole
+    body = plain(body)
+    body["sentences"] = sentences(body | {"data": context.manifest.name})
+    record = framed(
+        "advise", name, body, data=context.manifest.name, fingerprint=fingerprint,
+        settings=as_dict(settings) | as_dict(context.data), command=context.command,
+    )  # fmt: skip
+    return write_framed(path, record)
 
 
-def _name(job: Job, networks: Sequence[Network]) -> str:
+def _name(context: Context, networks: Sequence[Network]) -> str:
     """Name the advice by the networks it is on; a digest tells apart other weights."""
-    name = "advise" + comparison_name(job, networks).removeprefix("compare")
+    name = "advise" + comparison_name(context, networks).removeprefix("compare")
     weights = [network.asked.weights for network in networks[1:]]
     return name if set(weights) <= {"default"} else f"{name}-{digest_of(weights)[:6]}"
 
 
-def _sample(job: Job, network: Network, settings: AdviseSettings) -> Sample:
-    manifest = job.manifest
+def _sample(context: Context, network: Network, settings: AdviseSettings) -> Sample:
+    manifest = context.manifest
     rows = rows_of(manifest, network.codes)
     # What stage two trains on: val too, unless the data set brings its own.
     train = rows.split == TRAIN if manifest.val_from == "data" else rows.split != TEST
@@ -163,7 +153,7 @@ def _sample(job: Job, network: Network, settings: AdviseSettings) -> Sample:
             rows.labels[used],
             rows.keys[used],
             MOST_IMAGES / n_train,
-            job.data.seed,
+            context.seed,
             class_names=manifest.class_names,
         )
         used = used[cut == TEST]  # the share asked for
@@ -172,7 +162,7 @@ def _sample(job: Job, network: Network, settings: AdviseSettings) -> Sample:
         labels=rows.labels[used],
         groups=rows.groups[used],
         n_folds=settings.folds,
-        seed=job.data.seed,
+        seed=context.seed,
         n_train=n_train,
         images_a_class=n_train / manifest.n_classes,
         names=manifest.class_names,
@@ -180,7 +170,7 @@ def _sample(job: Job, network: Network, settings: AdviseSettings) -> Sample:
 
 
 def _fingerprint(
-    job: Job, networks: Sequence[Network], settings: AdviseSettings, sample: Sample
+    context: Context, networks: Sequence[Network], settings: AdviseSettings, sample: Sample
 ) -> str:
     codes = networks[0].codes
     rows = hashlib.sha256(np.ascontiguousarray(codes.sha256[sample.rows]).tobytes())
@@ -193,38 +183,32 @@ def _fingerprint(
             "n_train": sample.n_train,
             "classes": sample.names,
             "settings": as_dict(settings, affects="bytes"),
-            "seed": job.data.seed,
+            "seed": context.seed,
         }
-        | ({"groups": job.manifest.groups_digest} if job.manifest.grouping else {})
+        | ({"groups": context.manifest.groups_digest} if context.manifest.grouping else {})
     )
 
 
-def _earlier(
-    path: Path, fingerprint: str, measured: Sequence[Mapping[str, float]]
-) -> dict[str, Any] | None:
-    """Give the record that is there if nothing it rests on has changed, new runs included."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        same = found["fingerprint"] == fingerprint
-        shown = [one["measured"] for one in found["ranking"]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None
-    alike = sorted(map(digest_of, shown)) == sorted(map(digest_of, measured))
-    return found if same and alike else None
+def _same_runs(record: Mapping[str, Any], measured: Sequence[Mapping[str, float]]) -> bool:
+    """Whether the runs that a record shows are those that are there now."""
+    shown = [one["measured"] for one in record["ranking"]]
+    return sorted(map(digest_of, shown)) == sorted(map(digest_of, measured))
 
 
-def _identity(job: Job, network: Network) -> dict[str, Any]:
+def _identity(context: Context, network: Network) -> dict[str, Any]:
     """Name a network as the records of its runs do."""
     return {
         "model": network.model,
         "weights": network.asked.weights,
         "views": network.asked.views,
         "size": int(network.codes.config["size"]),
-        "seed": job.data.seed,
+        "seed": context.seed,
     }
 
 
-def _scored(job: Job, network: Network, sample: Sample, settings: AdviseSettings) -> dict[str, Any]:
+def _scored(
+    context: Context, network: Network, sample: Sample, settings: AdviseSettings
+) -> dict[str, Any]:
     """Score one network by the codes of its last layer, without training it."""
     from ..heads.held_out import held_out
     from .transfer import h_score, leep, log_me
@@ -235,16 +219,14 @@ def _scored(job: Job, network: Network, sample: Sample, settings: AdviseSettings
         raise ResultError(f"{codes.path} is damaged.", todo="make features mends it")
     block = _rows(network, layer, sample)  # (N, V, D)
     final = mean_view(block)
-    source = source_probabilities(job, network, final) if layer == "final" else None
+    source = source_probabilities(context, network, final) if layer == "final" else None
     known = familiarity(source) if source is not None else None
     probe = held_out(
         block, sample.labels, sample.folds, method="softmax", n_classes=sample.n_classes,
-        jobs=settings.jobs, balanced=settings.class_weight == "balanced", progress=job.progress,
+        jobs=settings.jobs, balanced=settings.class_weight == "balanced", progress=context.progress,
     )  # fmt: skip
-    card = load_card(
-        network.asked, cache=Path(job.places.cache), seed=job.data.seed, offline=job.data.offline
-    )
-    return _identity(job, network) | {
+    card = load_card(network.asked, **context.source)
+    return _identity(context, network) | {
         "log_me": log_me(final, sample.labels),
         "h_score": h_score(final, sample.labels),
         "leep": None if source is None else leep(source, sample.labels),
@@ -265,7 +247,7 @@ def _rows(network: Network, layer: str, sample: Sample) -> NDArray[np.float32]:
 
 
 def _layers(
-    job: Job, network: Network, sample: Sample, settings: AdviseSettings
+    context: Context, network: Network, sample: Sample, settings: AdviseSettings
 ) -> list[dict[str, Any]]:
     """Judge each layer that there are codes of, first to last: a linear probe, and LogME.
 
@@ -278,10 +260,7 @@ def _layers(
     layers = network.codes.layers
     if len(sample.rows) == sample.n_train:
         asked = LayersSettings(folds=settings.folds, jobs=settings.jobs)
-        found = probe_layers(
-            job.manifest, network.codes, job.data, asked, results=Path(job.places.results),
-            command=job.command, progress=job.progress,
-        )  # fmt: skip
+        found = probe_layers(context, network.codes, asked)
         accuracy = {one["layer"]: float(one["accuracy"]) for one in found["layers"]}
     else:
         accuracy = {

@@ -6,7 +6,8 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..compare.runs import Job, Network
+from ..compare.runs import Network
+from ..context import Context
 from ..results.runs import list_records
 from ..settings import FinetuneSettings
 
@@ -37,22 +38,22 @@ class Rate:
     n_runs: int
 
 
-def training_rate(job: Job, network: Network, unfreeze: str) -> Rate:
+def training_rate(context: Context, network: Network, unfreeze: str) -> Rate:
     """Find how long training on one image took in the runs that are there, of any data set."""
     found = []
-    for record in list_records(Path(job.places.results), on_error=lambda error: None):
+    for record in list_records(Path(context.places.results), on_error=lambda error: None):
         same = (
             record["method"] == "finetune"
             and record["kind"] == "run"
             and record["model"] == network.model
-            and record["layers"] == [unfreeze]
+            and record.get("unfreeze") == unfreeze
             and record["size"] == int(network.codes.config["size"])
         )
         if same and record["times_s"].get("fit", 0) >= LEAST_S:
-            n_epochs = sum(row.get("seconds") is not None for row in record.get("curve", ()))
+            seconds = [row["seconds"] for row in record.get("curve", ()) if row.get("seconds")]
             n_train = sum(record["splits"]["train"].values())
-            if n_epochs > 0:
-                found.append(record["times_s"]["fit"] / (n_epochs * n_train))
+            if seconds:  # of each epoch of the choice; what a refit takes comes on top of it
+                found.append(sum(seconds) / (len(seconds) * n_train))
     if found:
         return Rate(statistics.median(found), len(found))
     times = {"all": WHOLE, "last": LAST}.get(unfreeze, LATE)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backbones.card import load_network, safe_name
-from ..compare.runs import Job, Network
+from ..compare.runs import Network
+from ..context import Context
 from ..errors import BackboneError
 from ..files import replacing
 
@@ -43,7 +43,7 @@ class Familiarity:
 
 
 def source_probabilities(
-    job: Job, network: Network, final: NDArray[np.float32]
+    context: Context, network: Network, final: NDArray[np.float32]
 ) -> NDArray[np.float64] | None:
     """Give the network's own probabilities (N, Z) for codes of its last layer (N, D).
 
@@ -51,7 +51,7 @@ def source_probabilities(
     """
     if network.asked.weights == "none":
         return None
-    layer = _classifier(job, network)
+    layer = _classifier(context, network)
     if layer is None or layer[0].shape[1] != final.shape[1]:
         return None
     weight, bias = layer
@@ -76,7 +76,7 @@ def familiarity(source: NDArray[np.float64]) -> Familiarity:
 
 
 def _classifier(
-    job: Job, network: Network
+    context: Context, network: Network
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Weight (Z, D) and bias (Z,) of the network's last layer, kept in the cache once read.
 
@@ -85,17 +85,14 @@ def _classifier(
     """
     config = network.codes.config
     digest = hashlib.sha256(str(config["weights_digest"]).encode()).hexdigest()[:16]
-    folder = Path(job.places.cache) / "backbones"
+    folder = context.cache / "backbones"
     path = folder / f"{safe_name(network.model)}-{digest}.classifier.npz"
     try:
         with np.load(path) as found:
             return found["weight"], found["bias"]
     except (OSError, ValueError, KeyError):
         pass
-    card, built = load_network(
-        network.asked, cache=Path(job.places.cache), seed=job.data.seed, offline=job.data.offline,
-        progress=job.progress,
-    )  # fmt: skip
+    card, built = load_network(network.asked, **context.source)
     if card.final is None or card.weights_digest != config["weights_digest"]:
         return None
     try:

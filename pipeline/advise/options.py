@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compare.runs import Job, Network, training_of
+from ..compare.runs import Network, training_of
+from ..context import Context
 from ..settings import (
     AdviseSettings,
     CodesSettings,
@@ -85,7 +86,7 @@ class Option:
 
 
 def linear_options(
-    job: Job, network: Network, sample: Sample, settings: AdviseSettings
+    context: Context, network: Network, sample: Sample, settings: AdviseSettings
 ) -> list[Option]:
     """Cross-validate linear heads on the last layer, on the late layers, and on all of them.
 
@@ -101,7 +102,7 @@ def linear_options(
     if len(layers) > 1:
         groups.append(("all layers", layers))
     found: list[tuple[str, list[str], str, HeldOut]] = []
-    with job.progress("linear options", 2 * len(groups), "heads") as meter:
+    with context.progress("linear options", 2 * len(groups), "heads") as meter:
         for name, some in groups:
             codes = _stacked(network, some, sample)
             for method in ("svm", "softmax"):
@@ -125,7 +126,7 @@ def linear_options(
                 model=network.model,
                 layers=some,
                 unfreeze="",
-                command=_command(job, network, method, layers=some, every=layers),
+                command=_command(context, network, method, layers=some, every=layers, fit=settings),
                 accuracy=one.accuracy,
                 gain_points=100 * gain,
                 interval=[100 * end for end in ends],
@@ -151,7 +152,7 @@ def _stacked(network: Network, layers: Sequence[str], sample: Sample) -> Any:
 
 
 def training_options(
-    job: Job, network: Network, sample: Sample, case: Case, baseline: Option
+    context: Context, network: Network, sample: Sample, case: Case, baseline: Option
 ) -> list[Option]:
     """Give what training the late layers, or the whole network, is expected to gain and cost."""
     from .cases import LATE, SEEN, SHARE_MENDED
@@ -163,9 +164,9 @@ def training_options(
     whole = replace(FinetuneSettings(), unfreeze="all")
     for name, settings in (("fine-tune late layers", late), ("fine-tune all", whole)):
         low, middle, high = SHARE_MENDED[case.number]
-        rate = training_rate(job, network, settings.unfreeze)
+        rate = training_rate(context, network, settings.unfreeze)
         cost = training_seconds(
-            network, rate, settings, n_train=sample.n_train, n_images=job.manifest.n_images
+            network, rate, settings, n_train=sample.n_train, n_images=context.manifest.n_images
         )
         measured = f"the rate of {rate.n_runs} runs here" if rate.n_runs else "stage one's rate"
         options.append(
@@ -175,7 +176,7 @@ def training_options(
                 model=network.model,
                 layers=[],
                 unfreeze=settings.unfreeze,
-                command=_command(job, network, "finetune", training=settings),
+                command=_command(context, network, "finetune", training=settings),
                 accuracy=None,
                 gain_points=wrong * middle,
                 interval=[wrong * low, wrong * high],
@@ -215,16 +216,17 @@ def choose(options: Sequence[Option]) -> Option:
 
 
 def _command(
-    job: Job,
+    context: Context,
     network: Network,
     stage: str,
     *,
     layers: Sequence[str] = (),
     every: Sequence[str] = (),
     training: FinetuneSettings | None = None,
+    fit: FitSettings | None = None,
 ) -> str:
     """Spell the command as make has it, with every setting that is not the default."""
-    named = {"DATA": job.data.data}
+    named = {"DATA": context.data.data}
     usual = CodesSettings()
     for name in ("model", "weights", "pool", "size", "resize", "views", "precision", "dtype"):
         if getattr(network.asked, name) != getattr(usual, name):
@@ -238,9 +240,9 @@ def _command(
     elif training:
         named["UNFREEZE"] = training.unfreeze
     for settings, default in (
-        (job.data, DataSettings()),
-        (job.places, PlaceSettings()),
-        *(() if training else ((job.fit, FitSettings()),)),
+        (context.data, DataSettings()),
+        (context.places, PlaceSettings()),
+        *([(fit, FitSettings())] if fit else []),
     ):
         for name, value in vars(default).items():
             mine = getattr(settings, name)

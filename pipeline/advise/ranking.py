@@ -57,7 +57,7 @@ def measured_of(
         trained = record["method"] in TRAINED
         if not same or not (trained or record["layers"] == ["final"]):
             continue
-        what = f"{record['method']} {record['layers'][0]}" if trained else record["method"]
+        what = f"{record['method']} {record.get('unfreeze')}" if trained else record["method"]
         date = str(record["provenance"].get("date", ""))
         if what not in found or date > found[what][0]:
             found[what] = (date, float(record["metrics"]["test"]["accuracy"]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..compare.words import listed
-from ..results.tables import aligned
+from ..results.tables import Table, aligned
 from .cases import ALIKE, LARGE, WORTH
 
 __all__ = ["network_label", "options_table", "ranking_table", "sentences"]
@@ -170,7 +170,7 @@ def _networks(record: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def options_table(record: Mapping[str, Any]) -> str:
+def options_table(record: Mapping[str, Any]) -> Table:
     """Lay the options out as an aligned plain-text table, ``*`` at the one advised."""
     lines = [["", "strategy", "method", "held out", "gain", "interval", "cost s"]]
     for one in record["options"]:
@@ -190,7 +190,7 @@ def options_table(record: Mapping[str, Any]) -> str:
     return aligned(lines, text_columns=3)
 
 
-def ranking_table(record: Mapping[str, Any]) -> str:
+def ranking_table(record: Mapping[str, Any]) -> Table:
     """Lay the networks out as an aligned plain-text table, best score first."""
     ranking = record["ranking"]
     methods = sorted({method for one in ranking for method in one["measured"]})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..context import Context
 from ..datasets import Manifest
 from ..datasets.listing import plural
 from ..files import write_atomic, write_json
@@ -128,31 +129,14 @@ def header_findings(
     return [finding.text for finding in _problems_first(findings) if finding.kind not in said]
 
 
-def audit(
-    manifest: Manifest,
-    *,
-    cache: Path,
-    results: Path,
-    workers: int = 0,
-    seed: int = 0,
-    progress: Progress = silent,
-) -> Report:
+def audit(context: Context) -> Report:
     """Find what is wrong with a data set, and write lists and a picture of it.
 
     Parameters
     ----------
-    manifest : Manifest
-        The images; each is decoded in full, once.
-    cache : Path
-        Remembers facts, and has the codes that near-duplicates are found by.
-    results : Path
-        ``audit.json`` and ``audit.png`` go to ``<results>/<data>/``.
-    workers : int
-        Threads that decode; 0: one a core.
-    seed : int
-        Of the images in the picture.
-    progress : Progress
-        Counts images.
+    context : Context
+        The images, each of which is decoded in full, once. ``audit.json`` and ``audit.png`` go to
+        the results of the data set; near-duplicates are found by the codes in the cache.
 
     Raises
     ------
@@ -163,13 +147,16 @@ def audit(
     """
     from .gallery import draw_gallery
 
-    facts = read_facts(manifest, cache, full=True, workers=workers, progress=progress)
+    manifest, cache, progress = context.manifest, context.cache, context.progress
+    facts = read_facts(
+        manifest, cache, full=True, workers=context.machine.workers, progress=progress
+    )
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     near = find_near(manifest, cache, progress=progress)
     finding = near_finding(near) if near else None
     findings += [finding] if finding else []
     findings += [Finding("reading", False, text) for text in manifest.warnings]
-    folder = results / manifest.name
+    folder = context.folder
     report = Report(
         manifest.name,
         manifest.n_images,
@@ -178,7 +165,9 @@ def audit(
         folder / "audit.json",
         folder / "audit.png",
     )
-    write_atomic(report.picture_path, draw_gallery(manifest, readable=facts.readable, seed=seed))
+    write_atomic(
+        report.picture_path, draw_gallery(manifest, readable=facts.readable, seed=context.seed)
+    )
     write_json(report.json_path, report.as_dict())
     return report
 

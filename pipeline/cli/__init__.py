@@ -1,72 +1,48 @@
-"""The command line: the only package that prints, parses arguments, and ends the process."""
+"""The command line: parse, call the API, print. Nothing else prints or ends the process."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
+import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..errors import PipelineError, SettingsError
-from . import (
-    compare,
-    evidence,
-    explain,
-    features,
-    finetune,
-    heads,
-    label,
-    predict,
-    report,
-    runs,
-    serve,
-)
-from .options import add_options, assigned, meant, settings_from
-from .stage import Stage
+from ..answers import Advised, Answer, Compared, Measured, Verified
+from ..api import STAGES, predicted
+from ..errors import CacheError, PipelineError, SettingsError
+from ..progress import Messages, terminal
+from ..stages import Chosen, Stage, nearest_setting
+from .options import add_options, assigned, meant
 
 __all__ = ["STAGES", "main"]
 
-STAGES = {
-    **features.STAGES,
-    **heads.STAGES,
-    **finetune.STAGES,
-    **compare.STAGES,
-    **evidence.STAGES,
-    **report.STAGES,
-    **predict.STAGES,
-    **explain.STAGES,
-    **runs.STAGES,
-    **serve.STAGES,
-    **label.STAGES,
-}
+_MOST_WARNINGS = 12
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit code: 0, 1, 2 (the user can mend it) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        parser = _parser()
-        known = {name for stage in STAGES.values() for name in stage.names()}
+        known = {name for stage in STAGES.values() for name in stage.fields}
         if arguments and not arguments[0].startswith("-"):
             stage = _stage(arguments[0])
-            arguments[1:] = assigned(arguments[1:], stage.names(), known)
-        options = parser.parse_args(arguments)
-        if options.stage is None:
-            parser.print_help()
+            taken = {*stage.fields, *stage.fixed}
+            arguments[1:] = assigned(arguments[1:], taken, known)
+        given = vars(_parser().parse_args(arguments))
+        name = given.pop("stage")
+        if name is None:
+            _parser().print_help()
             return 0
-        if getattr(options, "recipe", ""):  # its settings are defaults: what was given goes before
-            options = _parser(_recipe(options)).parse_args(arguments)
-        for cls in STAGES[options.stage].takes:
-            settings_from(options, cls)  # so that a wrong value is told before any work
-        STAGES[options.stage].run(options)
+        _show(STAGES[name], given)
         sys.stdout.flush()
         return 0
     except PipelineError as error:
         if isinstance(error, SettingsError) and not error.todo:
-            error.todo = f"python -m pipeline {arguments[0]} --help says what each setting takes"
+            error.todo = f"{program()} {arguments[0]} --help says what each setting takes"
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
@@ -78,6 +54,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
+def program() -> str:
+    """Give the command that starts this program: from a checkout, or as it is installed."""
+    return "python -m pipeline" if __package__.startswith("pipeline") else "cnn-codes"
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _waiting(holder: str) -> None:
+    _note(f"The cache file is held by {holder}; waiting for it.")
+
+
+def _show(stage: Stage, given: dict[str, Any]) -> None:
+    """Call a stage; print what it found, and what to be wary of on standard error."""
+    messages = Messages(progress=terminal, say=_note, waiting=_waiting)
+    command = f"{program()} {shlex.join(sys.argv[1:])}"
+    chosen = Chosen(stage.chosen(given), messages, command)
+    if "port" in stage.fields:  # a server: its own messages go to standard error
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    if stage.name == "predict":  # its rows are printed as they come
+        answer: Answer = predicted(chosen, sys.stdout.buffer)
+    else:
+        answer = stage.run(chosen)
+    for line in answer.lines():
+        print(line)
+    warnings = list(answer.warnings)
+    shortened = isinstance(answer, Measured) and isinstance(answer, Compared | Advised)
+    shown = warnings[:_MOST_WARNINGS] if shortened else warnings
+    for warning in shown:
+        _note(f"warning: {warning}")
+    if len(shown) < len(warnings):
+        _note(f"warning: and {len(warnings) - len(shown)} more, in the record")
+    if isinstance(answer, Verified) and answer.damaged:
+        raise CacheError(
+            f"{len(answer.damaged)} of {len(answer.verdicts)} files are damaged, the first "
+            f"{answer.damaged[0]}.",
+            todo="make features makes damaged rows again; a file that does not open: remove it",
+        )
+
+
 class _Parser(argparse.ArgumentParser):
     """Answers mistakes as everything else does: in a sentence, exit code 2."""
 
@@ -86,40 +103,26 @@ class _Parser(argparse.ArgumentParser):
         kind, colon, rest = message.partition("Unrecognized arguments: ")
         if colon and not kind:
             first = rest.split()[0]
-            message = f"{first} is no option"
-            todo = meant(first, {name for stage in STAGES.values() for name in stage.names()})
+            message = f"Unknown option {first}"
+            todo = meant(first, {name for stage in STAGES.values() for name in stage.fields})
         raise SettingsError(f"{message}.", todo=todo)
 
 
 def _stage(name: str) -> Stage:
     """Find a stage by its name, or answer with the one most like it."""
     if name not in STAGES:
-        near = difflib.get_close_matches(name, STAGES, n=1)
+        near = nearest_setting(name, STAGES)
         raise SettingsError(
-            f"There is no stage {name}.",
+            f"Unknown stage {name}.",
             expected=", ".join(STAGES),
-            todo=f"did you mean {near[0]}?" if near else "python -m pipeline --help",
+            todo=f"did you mean {near}?" if near else f"{program()} --help",
         )
     return STAGES[name]
 
 
-def _recipe(options: argparse.Namespace) -> dict[str, Any]:
-    """Give the settings of the recipe that the options name, as far as the stage has them."""
-    from ..finetune import load_recipe
-
-    recipe = load_recipe(options.recipe)
-    trains = "unfreeze" in STAGES[options.stage].names()
-    if trains != (recipe["stage"] == "finetune"):
-        raise SettingsError(
-            f"The recipe {options.recipe} is none for {options.stage}.",
-            expected=f"make {'heads' if trains else 'finetune'} RECIPE={options.recipe}",
-        )
-    return recipe
-
-
-def _parser(recipe: dict[str, Any] | None = None) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m pipeline",
+        prog=program(),
         allow_abbrev=False,
         description="How good is a linear classifier on a frozen network's features?",
         epilog="Settings may also be written as make has them: DATA=hotdog for --data hotdog.",
@@ -127,6 +130,12 @@ def _parser(recipe: dict[str, Any] | None = None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     stages = parser.add_subparsers(dest="stage", metavar="stage")
     for name, stage in STAGES.items():
-        one = stages.add_parser(name, help=stage.help, description=stage.help, allow_abbrev=False)
-        add_options(one, stage.takes, **stage.defaults | (recipe or {}))
+        one = stages.add_parser(
+            name,
+            help=stage.help,
+            description=stage.help + ".",
+            epilog=f"Example: make {stage.example}",
+            allow_abbrev=False,
+        )
+        add_options(one, stage)
     return parser

@@ -7,52 +7,47 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from ..errors import SettingsError
 from ..settings import RENAMED, allowed
+from ..stages import Stage, nearest_setting
 
-__all__ = ["add_options", "assigned", "meant", "settings_from"]
-
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
+__all__ = ["add_options", "assigned", "meant"]
 
 
-def add_options(
-    parser: argparse.ArgumentParser, classes: Iterable[type[Any]], **defaults: Any
-) -> None:
-    """Add an option for every field of the settings `classes`.
+def add_options(parser: argparse.ArgumentParser, stage: Stage) -> None:
+    """Add an option for every setting of a stage, as text; the stage reads and checks it.
 
     Parameters
     ----------
     parser : ArgumentParser
-        Of one stage.
-    classes : iterable of dataclass types
-        What the stage takes.
-    **defaults
-        Where this stage's default differs from the field's.
-
-    A setting that several classes have, as stages that join others do, is one option.
+        Of the stage.
+    stage : Stage
+        Its settings stand in the order of their classes, those a user needs first at the top.
     """
     seen: set[str] = set()
-    for cls in classes:
+    for cls in stage.takes:
         group = parser.add_argument_group((cls.__doc__ or "").partition("\n")[0].rstrip("."))
         for field in dataclasses.fields(cls):
             if field.name in seen:
                 continue
             seen.add(field.name)
-            default = defaults.get(field.name, field.default)
+            if field.name in stage.fixed:  # taken, so that the stage can answer it
+                hidden = f"--{field.name.replace('_', '-')}"
+                group.add_argument(hidden, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+                continue
+            default = stage.default(field.name)
             shown = ",".join(default) if isinstance(default, tuple) else default
-            flag: dict[str, Any] = {"nargs": "?", "const": True}
+            flag = isinstance(field.default, bool)
             group.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=field.name,
-                type=_reader(field),
-                default=default,
+                default=argparse.SUPPRESS,
                 metavar=field.name.upper(),
                 help=_help(field, shown),
-                **(flag if isinstance(field.default, bool) else {}),
+                **({"nargs": "?", "const": "1"} if flag else {}),
             )
 
 
@@ -62,25 +57,6 @@ def _help(field: dataclasses.Field[Any], default: Any) -> str:
     shown = "none" if default == "" else default
     text = f"{field.metadata['help']} ({f'{values}; ' if values else ''}default: {shown})"
     return text.replace("%", "%%")
-
-
-def _reader(field: dataclasses.Field[Any]) -> Any:
-    kind: type[Any] = type(field.default)
-
-    def read(text: str) -> Any:
-        if isinstance(field.default, bool):
-            if text.lower() in _TRUE + _FALSE:
-                return text.lower() in _TRUE
-            raise argparse.ArgumentTypeError(f"{text!r} is neither 1 nor 0")
-        if isinstance(field.default, tuple):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
-        try:
-            return kind(text)
-        except ValueError as error:
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from error
-
-    return read
 
 
 def assigned(arguments: Iterable[str], stage: Iterable[str], known: Iterable[str]) -> list[str]:
@@ -155,16 +131,11 @@ def meant(argument: str, known: Iterable[str]) -> str:
     """
     name, equals, value = argument.partition("=")
     plain = name.lstrip("-").replace("-", "_").lower()
-    near = difflib.get_close_matches(plain, sorted(known), n=1)
+    near = nearest_setting(plain, known)
     if not argument.startswith("-") and not equals:
         return f"settings are written NAME=value, such as DATA={argument}"
     if not near:
         return "--help lists the settings of a stage"
     if argument.startswith("-"):
-        return f"did you mean --{near[0].replace('_', '-')}?"
-    return f"did you mean {near[0].upper()}={value}?"
-
-
-def settings_from(options: argparse.Namespace, cls: type[Any]) -> Any:
-    """Build the settings of class `cls` from parsed options."""
-    return cls(**{f.name: getattr(options, f.name) for f in dataclasses.fields(cls)})
+        return f"did you mean --{near.replace('_', '-')}?"
+    return f"did you mean {near.upper()}={value}?"

@@ -75,6 +75,21 @@ class Known:
         """Sorted digests (n,) of all images that have a row."""
         return np.unique(np.concatenate([_NONE, *(source.sha256 for source in self.sources)]))
 
+    def manifest(self) -> Manifest:
+        """List every image that has a row, as a data set of one class without splits."""
+        sha256 = self.sha256()
+        sha256 = sha256[sha256 != b""]  # damaged rows
+        zeros = np.zeros(len(sha256))
+        return Manifest(
+            name="all",
+            root=Path("/"),
+            paths=tuple(digest.decode() for digest in sha256.tolist()),
+            sha256=sha256,
+            labels=zeros.astype(np.int32),
+            split=zeros.astype(np.int8),
+            class_names=("image",),
+        )
+
     def missing(self, manifest: Manifest) -> NDArray[np.int64]:
         """Rows of the manifest to run: one for each image without a row, in order."""
         _, first = np.unique(manifest.sha256, return_index=True)
@@ -120,6 +135,21 @@ class CacheFile:
             and all(_same(codes.contents.array(name), one) for name, one in columns.items())
         )
         return codes if same and not len(codes.damaged_rows()) else None
+
+    def holding(self, sha256: NDArray[np.bytes_]) -> Codes | None:
+        """Open the published file if it knows all these images, sound, else None.
+
+        Parameters
+        ----------
+        sha256 : S64 (n,)
+            Digests; each must have a row or be among the rejected images.
+        """
+        codes = self._published()
+        if codes is None:
+            return None
+        rejects = np.array(list(codes.rejects), "S64")
+        held = np.isin(sha256, np.concatenate([codes.sha256, rejects])).all()
+        return codes if held and not len(codes.damaged_rows()) else None
 
     @contextmanager
     def locked(self, on_wait: Callable[[str], None] | None) -> Iterator[None]:

@@ -48,7 +48,7 @@ def clear_cache(cache: Path) -> int:
             todo=f"move {foreign[0]} out of the folder, or name the right folder with CACHE=",
         )
     with ExitStack() as held, explained(cache):
-        for path in sorted(cache.glob("*/*.h5.parts/lock")):
+        for path in sorted(cache.glob("*/**/*.h5.parts/lock")):
             try:
                 held.enter_context(FileLock(path).acquire(timeout=0))
             except Timeout as error:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +17,11 @@ from numpy.typing import NDArray
 from ..backbones import load_card
 from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..context import Context
 from ..datasets import Manifest
 from ..errors import BackboneError, DataError, ImageError
 from ..files import need_space
-from ..progress import Progress, silent
-from ..settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from ..progress import Progress
 from .cache import CacheFile
 from .keys import codes_key
 from .reader import Codes
@@ -61,83 +59,77 @@ class Extraction:
     run_s: float = 0.0
 
 
-def extract(
-    manifest: Manifest,
-    data: DataSettings,
-    codes: CodesSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    on_wait: Callable[[str], None] | None = None,
-    progress: Progress = silent,
-) -> Extraction:
-    """Bring the cached codes of a manifest up to date; run only what is not there.
+def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extraction:
+    """Bring the cached codes of the images up to date; run only what is not there.
 
     Parameters
     ----------
-    manifest : Manifest
-        The images.
-    data, codes, machine, places : settings
-        Seed, offline, strict; what the codes are; what runs it; where the cache is.
-    on_wait : callable or None
-        Told who holds the cache file when another run does; None: do not wait but raise.
-    progress : Progress
-        Counts images.
+    context : Context
+        The images, what the codes are, what runs the network, where the cache is.
+    rows : int64 (n,) or None
+        None: all images, published under the name that ``make features`` gives them. Else codes
+        of these rows of the manifest, to be found by digest: from the published file where it
+        holds them, else from a file of their own in ``trunk/``, which keeps what it had.
 
     Raises
     ------
     ImageError
-        `data.strict` is set and an image cannot be used.
+        ``data.strict`` is set and an image cannot be used.
     CacheError, NoSpaceError, CacheBusyError
         The cache cannot be used; what was finished is kept.
     BackboneError, DeviceError, DownloadError
         The network or the machine cannot do what was asked.
     """
     began = time.perf_counter()
-    cache = Path(places.cache)
-    source: dict[str, Any] = {
-        "cache": cache,
-        "seed": data.seed,
-        "offline": data.offline,
-        "progress": progress,
-    }
-    pick_device(machine.device)
-    card = load_card(codes, **source)
+    manifest, codes = context.manifest, context.codes
+    pick_device(context.machine.device)
+    card = load_card(codes, **context.source)
     layers = card.resolve(codes.layers)
     preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize)
-    views = Views.parse(codes.views, data.seed)
-    key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=cache)
+    views = Views.parse(codes.views, context.seed)
+    key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=context.cache)
     file = CacheFile(key)
-    current = file.current(manifest)
+    if rows is not None:
+        current = file.holding(manifest.sha256[rows])
+        if current is not None:
+            return _outcome(context, manifest.take(rows), current)
+        manifest = manifest.take(rows)
+        file = CacheFile(key.apart("trunk"))
+    current = _current(file, manifest, partial=rows is not None)
     if current is not None:
         file.tidy(current)
-    else:
-        with file.locked(on_wait):
-            current = file.current(manifest)  # another run may have made it meanwhile
-            if current is None:
-                known = file.known()
-                missing = known.missing(manifest)
-                job = _Job(manifest, preprocessing, views, data.strict, codes.dtype)
-                if len(missing):
-                    engine = open_engine(card, layers, preprocessing, codes, machine, **source)
-                    job.start(engine, machine.workers)
-                    start_s = time.perf_counter() - began
-                    _run(file, job, missing, progress)
-                    known = file.known()
-                    published = file.publish(manifest, known)
-                    return _outcome(
-                        published, manifest, data, job=job, start_s=start_s, n_new=len(missing)
-                    )
-                current = file.publish(manifest, known)
-    return _outcome(current, manifest, data)
+        return _outcome(context, manifest, current)
+    with file.locked(context.messages.waiting):
+        current = _current(file, manifest, partial=rows is not None)  # made meanwhile by another
+        if current is not None:
+            return _outcome(context, manifest, current)
+        known = file.known()
+        missing = known.missing(manifest)
+        job = _Job(manifest, preprocessing, views, context.data.strict, codes.dtype)
+        start_s = 0.0
+        if len(missing):
+            engine = open_engine(
+                card, layers, preprocessing, codes, context.machine, **context.source
+            )
+            job.start(engine, context.machine.workers)
+            start_s = time.perf_counter() - began
+            _run(file, job, missing, context.progress)
+            known = file.known()
+        published = file.publish(known.manifest() if rows is not None else manifest, known)
+    made = job if len(missing) else None
+    return _outcome(context, manifest, published, made, start_s=start_s, n_new=len(missing))
+
+
+def _current(file: CacheFile, manifest: Manifest, *, partial: bool) -> Codes | None:
+    return file.holding(manifest.sha256) if partial else file.current(manifest)
 
 
 def _outcome(
-    codes: Codes,
+    context: Context,
     manifest: Manifest,
-    data: DataSettings,
-    *,
+    codes: Codes,
     job: _Job | None = None,
+    *,
     start_s: float = 0.0,
     n_new: int = 0,
 ) -> Extraction:
@@ -146,7 +138,7 @@ def _outcome(
         manifest.paths[i]: codes.rejects[manifest.sha256[i].decode()]
         for i in np.flatnonzero(bad).tolist()
     }
-    if rejects and data.strict:
+    if rejects and context.data.strict:
         raise _refused(*next(iter(rejects.items())))
     return Extraction(
         codes,

@@ -6,7 +6,7 @@ engine, batch, workers) is not in it, nor are library versions, which are kept f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,10 @@ class Key:
     path: Path
     fingerprint: str
     config: dict[str, Any]
+
+    def apart(self, folder: str) -> Key:
+        """Give the same codes' key for a file in a folder below, of which no user knows."""
+        return replace(self, path=self.path.parent / folder / self.path.name)
 
 
 def codes_key(

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..datasets import Manifest
 from .cache import CacheFile, Known, read_part
 from .keys import Key
 from .reader import open_codes, row_digests
@@ -73,7 +72,7 @@ class CodeStore:
                 make(missing.tolist(), self._file)
                 known = self._file.known()
             if _is_worth_publishing(known):
-                self._file.publish(_manifest(known), known)
+                self._file.publish(known.manifest(), known)
                 known = self._file.known()
             return self._read(known, wanted)
 
@@ -119,19 +118,3 @@ def _find(have: NDArray[np.bytes_], wanted: NDArray[np.bytes_]) -> NDArray[np.in
     place = np.minimum(np.searchsorted(have, wanted, sorter=order), len(have) - 1)
     at: NDArray[np.int64] = np.where(have[order[place]] == wanted, order[place], -1)
     return at
-
-
-def _manifest(known: Known) -> Manifest:
-    """List every image that has a row, as a data set of one class without splits."""
-    sha256 = known.sha256()
-    sha256 = sha256[sha256 != b""]  # damaged rows
-    zeros = np.zeros(len(sha256))
-    return Manifest(
-        name="transformer",
-        root=Path("/"),
-        paths=tuple(digest.decode() for digest in sha256.tolist()),
-        sha256=sha256,
-        labels=zeros.astype(np.int32),
-        split=zeros.astype(np.int8),
-        class_names=("image",),
-    )

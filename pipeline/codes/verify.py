@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..backbones.graph import is_sound
+from ..context import Context
 from ..datasets import Manifest
 from ..errors import CacheError
-from ..progress import Progress, silent
 from .cache import read_part
 from .reader import open_codes
 
@@ -39,26 +39,28 @@ class Verdict:
     remarks: tuple[str, ...] = ()
 
 
-def verify(manifest: Manifest, *, cache: Path, progress: Progress = silent) -> list[Verdict]:
+def verify(context: Context) -> list[Verdict]:
     """Check every file of codes of a data set, its parts, and the exported networks.
 
     Parameters
     ----------
-    manifest : Manifest
-        Loaded with ``rehash=True``, so that it tells what the images are now.
-    cache : Path
-        The cache folder.
-    progress : Progress
-        Counts files.
+    context : Context
+        Its manifest loaded with ``rehash=True``, so that it tells what the images are now.
     """
-    folder = cache / manifest.name
+    manifest = context.manifest
+    folder = context.cache / manifest.name
     files = sorted(folder.glob("*.h5"))
-    parts = sorted(folder.glob("*.parts/*.part"))
-    graphs = sorted((cache / "backbones").glob("*.onnx"))
+    trunks = sorted(folder.glob("trunk/*.h5"))
+    parts = sorted(folder.glob("**/*.parts/*.part"))
+    graphs = sorted((context.cache / "backbones").glob("*.onnx"))
     verdicts = []
-    with progress("verify", len(files) + len(parts) + len(graphs), "files") as meter:
+    n_files = len(files) + len(trunks) + len(parts) + len(graphs)
+    with context.progress("verify", n_files, "files") as meter:
         for path in files:
             verdicts.append(_codes_file(path, manifest))
+            meter.advance()
+        for path in trunks:
+            verdicts.append(_codes_file(path, None))
             meter.advance()
         for path in parts:
             verdicts.append(_part(path))
@@ -70,7 +72,8 @@ def verify(manifest: Manifest, *, cache: Path, progress: Progress = silent) -> l
     return verdicts
 
 
-def _codes_file(path: Path, manifest: Manifest) -> Verdict:
+def _codes_file(path: Path, manifest: Manifest | None) -> Verdict:
+    """Check one file; without a manifest, its rows alone."""
     try:
         codes = open_codes(path)
     except CacheError as error:
@@ -78,6 +81,8 @@ def _codes_file(path: Path, manifest: Manifest) -> Verdict:
     faults = [f"{codes.paths[row]}: its codes are damaged" for row in codes.damaged_rows().tolist()]
     if set(codes.sha256.tolist()) & {sha.encode() for sha in codes.rejects}:
         faults.append("an image is both among the rows and among the rejected")
+    if manifest is None:
+        return Verdict(path, len(codes), tuple(faults))
     now = dict(zip(manifest.paths, manifest.sha256.tolist(), strict=True))
     held = np.isin(codes.sha256, manifest.sha256)
     changed = [

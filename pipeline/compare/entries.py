@@ -8,9 +8,10 @@ from typing import Any
 
 from ..backbones import load_card
 from ..backbones.graph import graph_path
+from ..context import Context
 from ..results.records import FIGURES
 from ..results.runs import read_record
-from .runs import Job, Network, is_head
+from .runs import Done, Network
 
 __all__ = ["entry_of", "network_bytes"]
 
@@ -18,21 +19,17 @@ FLOAT_BYTES = 4
 _PICTURES = (".predictions.csv", ".train.safetensors", ".svg", ".png")  # not needed to predict
 
 
-def entry_of(
-    job: Job, network: Network, method: str, record: Mapping[str, Any], asked: str
-) -> dict[str, Any]:
+def entry_of(context: Context, network: Network, method: str, done: Done) -> dict[str, Any]:
     """Sum up a run, or the summary of several, as one line of the comparison.
 
     Parameters
     ----------
-    job, network
+    context, network
         What it was run on.
     method : str
         As it was asked for.
-    record : mapping
-        Of kind ``run`` or ``summary``.
-    asked : str
-        Digest from :func:`cnn_codes.compare.runs.run_method`.
+    done : Done
+        What came of it.
 
     Returns
     -------
@@ -44,18 +41,20 @@ def entry_of(
         ``disk_bytes`` (all files that prediction reads), ``n_trained`` and ``n_network``
         parameters, ``reused``, ``fingerprint``, ``asked``.
     """
+    record = done.record
     test = record["metrics"]["test"]
     summary = record["kind"] == "summary"
     runs = list(record["runs"]) if summary else [record["run"]]
-    first = read_record(_path_of(job, method, runs[0]))
+    first = read_record(done.first)
     n_test = sum(first["splits"]["test"].values())
     times = {key: record["times_s"].get(key) for key in ("codes", "fit", "predict")}
     per_image_s = network.seconds_per_image + times["predict"] / n_test
-    own_bytes, n_network = _sizes(job, network, method, first)
+    own_bytes, n_network = _sizes(context, network, done.first, first)
     entry = {
         "method": method,
         "model": record["model"],
         "layers": record["layers"],
+        "unfreeze": record.get("unfreeze"),
         "views": record["views"],
         "size": record["size"],
         "run": record["run"],
@@ -70,7 +69,7 @@ def entry_of(
         "n_test": n_test,
         "reused": bool(record.get("reused")),
         "fingerprint": record["fingerprint"],
-        "asked": asked,
+        "asked": done.asked,
     }
     if summary:
         spread = record["spread"]["test"]["accuracy"]
@@ -78,17 +77,10 @@ def entry_of(
     return entry
 
 
-def _path_of(job: Job, method: str, run: str) -> Path:
-    """Find a run's record: those of trained splits lie in folders of their own."""
-    direct = job.folder / f"{run}.json"
-    if is_head(method) or job.splits == 1:
-        return direct
-    return job.folder / f"split1of{job.splits}" / job.manifest.name / f"{run}.json"
-
-
-def _sizes(job: Job, network: Network, method: str, record: Mapping[str, Any]) -> tuple[int, int]:
+def _sizes(
+    context: Context, network: Network, path: Path, record: Mapping[str, Any]
+) -> tuple[int, int]:
     """Bytes of the files that prediction reads, and the parameters of the whole network."""
-    path = _path_of(job, method, record["run"])
     own = sum(
         (path.parent / name).stat().st_size
         for name in record.get("files", {})
@@ -97,18 +89,18 @@ def _sizes(job: Job, network: Network, method: str, record: Mapping[str, Any]) -
     n_network = record.get("n_network_parameters")
     if n_network is not None:  # a trained network's file is whole by itself
         return own, int(n_network)
-    backbone, n_parameters = network_bytes(job, network)
+    backbone, n_parameters = network_bytes(context, network)
     return own + backbone, n_parameters
 
 
-def network_bytes(job: Job, network: Network) -> tuple[int, int]:
+def network_bytes(context: Context, network: Network) -> tuple[int, int]:
     """Bytes of a frozen network on disk, and its number of parameters.
 
     The exported graph where it is there, which is what stage one reads on a CPU; else four
     bytes a parameter.
     """
-    asked, cache = network.asked, Path(job.places.cache)
-    card = load_card(asked, cache=cache, seed=job.data.seed, offline=job.data.offline)
+    asked, cache = network.asked, context.cache
+    card = load_card(asked, **context.source)
     preprocessing = card.preprocessing.adapted(size=asked.size, resize=asked.resize)
     layers, pool = card.resolve(asked.layers), card.pooling(asked.pool)
     graph = graph_path(card, layers, pool, preprocessing, cache=cache)

@@ -7,35 +7,34 @@ run on the same splits and writes the same records, so the comparison need not k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import __version__
 from ..codes.reader import Codes
-from ..datasets import Manifest
-from ..errors import ResultError, SettingsError
-from ..files import digest_of, write_json
-from ..heads.run import probe, redrawn, rows_of
-from ..progress import Progress, silent
-from ..results.runs import read_record, summarise
+from ..context import Context
+from ..errors import SettingsError
+from ..files import digest_of
+from ..heads.run import fit_heads, redrawn, rows_of
+from ..results.frame import write_framed
+from ..results.runs import known_run, summarise
 from ..settings import (
     METHODS,
     CodesSettings,
-    DataSettings,
+    CompareSettings,
     FinetuneSettings,
     FitSettings,
     HeadSettings,
-    MachineSettings,
-    PlaceSettings,
     as_dict,
     from_mapping,
 )
 
-__all__ = ["Job", "Network", "head_settings", "is_head", "run_method", "train", "training_of"]
+__all__ = ["Done", "Network", "head_settings", "is_head", "run_method", "train", "training_of"]
 
 SCRATCH = "hotdog-scratch"  # the recipe behind the method 'scratch'
 
@@ -58,26 +57,24 @@ class Network:
         return self.codes.extraction_s / max(1, len(self.codes))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Job:
-    """What all runs of a comparison share."""
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A method that has been run on a network.
 
-    manifest: Manifest
-    data: DataSettings
-    machine: MachineSettings
-    places: PlaceSettings
-    fit: FitSettings
-    splits: int = 1
-    warnings: tuple[str, ...] = ()
-    command: str = ""
-    on_wait: Callable[[str], None] | None = None
-    progress: Progress = silent
-    say: Callable[[str], None] = field(default=lambda text: None)
+    Attributes
+    ----------
+    record : dict
+        Of the run, or, with several splits, of their summary; ``reused`` is set where nothing had
+        to be run.
+    asked : str
+        Digest of all that was asked for.
+    first : Path
+        The record of the (first split's) run.
+    """
 
-    @property
-    def folder(self) -> Path:
-        """Where the results of this data set are."""
-        return Path(self.places.results) / self.manifest.name
+    record: dict[str, Any]
+    asked: str
+    first: Path
 
 
 def is_head(method: str) -> bool:
@@ -122,88 +119,81 @@ def training_of(method: str) -> FinetuneSettings:
 
 
 def run_method(
-    job: Job, network: Network, method: str, *, earlier: Mapping[str, Any] | None = None
-) -> tuple[dict[str, Any], str]:
+    context: Context,
+    network: Network,
+    method: str,
+    settings: CompareSettings,
+    *,
+    earlier: Mapping[str, Any] | None = None,
+) -> Done:
     """Run one method on one network, or find that it was run before.
 
     Parameters
     ----------
-    job, network
+    context, network
         What to run it on.
     method : str
         See the module's text.
+    settings : CompareSettings
+        How heads are fitted, and on how many random splits.
     earlier : mapping, optional
         The entry of this method and network in an earlier comparison: where it was asked the
         same, its run is taken without building the network to find that out.
-
-    Returns
-    -------
-    record : dict
-        Of the run, or, with several splits, of their summary; ``reused`` is set where nothing
-        had to be run.
-    asked : str
-        Digest of all that was asked for.
     """
+    context = replace(context, codes=network.asked)
+    splits = settings.splits
     if is_head(method):
-        settings = head_settings(job.fit, method, splits=job.splits)
-        (record,) = probe(
-            job.manifest,
-            network.codes,
-            job.data,
-            settings,
-            results=Path(job.places.results),
-            asked=as_dict(network.asked),
-            warnings=job.warnings,
-            command=job.command,
-            progress=job.progress,
+        (record,) = fit_heads(
+            context, network.codes, head_settings(settings, method, splits=splits)
         )
-        return record, str(record["fingerprint"])
+        name = record["run"] if splits == 1 else record["runs"][0]
+        return Done(record, str(record["fingerprint"]), context.folder / f"{name}.json")
     training = training_of(method)
-    asked = _asked(job, network, training)
-    known = _known(job, earlier, asked)
-    if known is not None:
-        return known, asked
-    if job.splits == 1:
-        return train(job, network, training, job.manifest, job.places), asked
-    runs = [
-        train(job, network, training, manifest, replace(job.places, results=str(folder)))
-        for manifest, folder in _drawn(job, network)
-    ]
-    name = f"{runs[0]['run']}-{job.splits}splits"
-    summary = summarise(runs, run=name)
-    write_json(job.folder / f"{name}.json", summary)
-    return summary | {"reused": all(run.get("reused") for run in runs)}, asked
+    asked = _asked(context, network, training, splits)
+    known = _known(context, earlier, asked)
+    if splits == 1:
+        record = known or train(context, training)
+        return Done(record, asked, context.folder / f"{record['run']}.json")
+    folders = [f"split{r + 1}of{splits}" for r in range(splits)]
+    if known is None:
+        drawn = zip(folders, _drawn(context, network, splits), strict=True)
+        runs = [train(context, training, split, below=folder) for folder, split in drawn]
+        name = f"{runs[0]['run']}-{splits}splits"
+        summary = summarise(runs, run=name)
+        write_framed(context.folder / f"{name}.json", summary)
+        known = summary | {"reused": all(run.get("reused") for run in runs)}
+    first = context.folder / folders[0] / context.manifest.name / f"{known['runs'][0]}.json"
+    return Done(known, asked, first)
 
 
 def train(
-    job: Job,
-    network: Network,
+    context: Context,
     training: FinetuneSettings,
-    manifest: Manifest,
-    places: PlaceSettings,
+    split: NDArray[np.int8] | None = None,
+    *,
+    below: str = "",
 ) -> dict[str, Any]:
-    """Train the network on a manifest: stage three, as its own command would have it."""
+    """Train the network: stage three, as its own command would have it.
+
+    Parameters
+    ----------
+    split : int8 (N,) or None
+        As :func:`cnn_codes.finetune.finetune`.
+    below : str
+        Folder of the results, in that of the data set; empty: that one itself.
+    """
     from ..finetune import finetune
 
-    record: dict[str, Any] = finetune(
-        manifest,
-        job.data,
-        network.asked,
-        training,
-        job.machine,
-        places,
-        warnings=job.warnings,
-        command=job.command,
-        on_wait=job.on_wait,
-        progress=job.progress,
-        say=job.say,
-    )
+    if below:
+        places = replace(context.places, results=str(context.folder / below))
+        context = replace(context, places=places)
+    record: dict[str, Any] = finetune(context, training, split)
     return record
 
 
-def _asked(job: Job, network: Network, training: FinetuneSettings) -> str:
+def _asked(context: Context, network: Network, training: FinetuneSettings, splits: int) -> str:
     """Digest of what a training depends on, without building the network."""
-    manifest = job.manifest
+    manifest = context.manifest
     config = network.codes.config
     return digest_of(
         {
@@ -212,39 +202,30 @@ def _asked(job: Job, network: Network, training: FinetuneSettings) -> str:
             "preprocessing": config["preprocessing"],
             "codes": as_dict(network.asked),
             "settings": as_dict(training),
-            "data": as_dict(job.data, affects="bytes"),
+            "data": as_dict(context.data, affects="bytes"),
             "classes": manifest.class_names,
             "images": digest_of(manifest.sha256.tobytes().hex()),
             "labels": manifest.labels.tolist(),
             "split": manifest.split.tolist(),
-            "splits": job.splits,
+            "splits": splits,
         }
         | ({"groups": manifest.groups_digest} if manifest.grouping else {})
     )
 
 
-def _known(job: Job, earlier: Mapping[str, Any] | None, asked: str) -> dict[str, Any] | None:
+def _known(
+    context: Context, earlier: Mapping[str, Any] | None, asked: str
+) -> dict[str, Any] | None:
     """Give the run of an earlier comparison if it was asked the same and is still what it was."""
-    if earlier is None or earlier.get("asked") != asked:
+    if earlier is None or earlier.get("asked") != asked or "run" not in earlier:
         return None
-    try:
-        record = read_record(job.folder / f"{earlier['run']}.json", verify=True)
-    except (ResultError, KeyError):
-        return None
-    same = record["fingerprint"] == earlier.get("fingerprint")
-    return record | {"reused": True} if same else None
+    return known_run(context.folder / f"{earlier['run']}.json", str(earlier.get("fingerprint")))
 
 
-def _drawn(job: Job, network: Network) -> Sequence[tuple[Manifest, Path]]:
-    """Give the manifest of each random split, the very ones of the heads, and its folder."""
-    manifest = job.manifest
-    rejects = np.array(list(network.codes.rejects), "S64")
-    kept = np.flatnonzero(~np.isin(manifest.sha256, rejects))
-    rows = rows_of(manifest, network.codes)
-    drawn = []
-    for r in range(job.splits):
-        split = manifest.split.copy()
-        split[kept] = redrawn(rows, manifest, job.data.seed + r).split
-        one = replace(manifest, split=split, val_from="none", split_from="cut")
-        drawn.append((one, job.folder / f"split{r + 1}of{job.splits}"))
-    return drawn
+def _drawn(context: Context, network: Network, splits: int) -> Iterator[NDArray[np.int8]]:
+    """Give the splits (N,) of each random cut, the very ones of the heads; -1: rejected images."""
+    rows = rows_of(context.manifest, network.codes)
+    for r in range(splits):
+        split = np.full(context.manifest.n_images, -1, np.int8)
+        split[rows.at] = redrawn(rows, context.manifest, context.seed + r).split
+        yield split

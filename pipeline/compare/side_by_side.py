@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import ResultError
 from ..results.records import FIGURES
+from ..results.tables import Table, aligned
 from ..runs.columns import flattened
 from ..runs.listing import Run
+from ..runs.words import cell, number
 
 if TYPE_CHECKING:
     from .paired import Discordance
 
-__all__ = ["side_by_side"]
+__all__ = ["side_by_side", "side_by_side_parts"]
 
 _IDENTITY = ("data", "method", "model", "layers", "views", "size", "seed", "kind")
 _SAID = (*_IDENTITY, "methods")  # settings that the identity tells already
@@ -151,3 +153,36 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
         f"disagreement), about {found['images_for_one_point']:,} test images are needed."
     )
     return said
+
+
+def side_by_side_parts(a: Run, b: Run, found: Mapping[str, Any]) -> list[str]:
+    """Lay out two runs: figures, then what differs, then the paired test.
+
+    Parameters
+    ----------
+    found : mapping
+        From :func:`side_by_side`.
+    """
+    parts = [f"A  {a.path}\nB  {b.path}\n", _pairs("", found["figures"], numbers=True), ""]
+    for title, pairs in found["differences"].items():
+        equal = found["equal"][title]
+        if pairs:
+            parts += [_pairs(f"{title} ({equal} more are equal)", pairs), ""]
+        else:
+            parts.append(f"{title}: no difference in {equal}\n")
+    warnings = [
+        f"warning of {name} alone: {text}"
+        for name, texts in zip("AB", found["warnings"], strict=True)
+        for text in texts
+    ]
+    return [*parts, *warnings, *([""] if warnings else []), *found["sentences"]]
+
+
+def _pairs(title: str, pairs: Sequence[tuple[str, Any, Any]], *, numbers: bool = False) -> Table:
+    lines = [[title, "A", "B", *(["A - B"] if numbers else [])]]
+    for name, left, right in pairs:
+        both = all(isinstance(value, float) for value in (left, right))
+        last = [f"{left - right:+.4f}" if both else ""] if numbers else []
+        shown = number if both and numbers else cell
+        lines.append([f"  {name}", shown(left), shown(right), *last])
+    return aligned(lines, text_columns=3)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..results.tables import aligned
+from ..results.tables import Table, aligned
 
 __all__ = [
     "LEGEND",
@@ -291,7 +291,7 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
     return said
 
 
-def comparison_table(record: Mapping[str, Any]) -> str:
+def comparison_table(record: Mapping[str, Any]) -> Table:
     """Format the comparison as an aligned text table, one line per method and network."""
     entries = record["entries"]
     several = len({one["model"] for one in entries}) > 1

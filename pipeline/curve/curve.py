@@ -15,21 +15,20 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compare.compare import comparison_name
-from ..compare.runs import Job, Network, head_settings, is_head, train, training_of
+from ..compare.runs import Network, head_settings, is_head, train, training_of
+from ..context import Context
 from ..datasets import SPLITS, Manifest
 from ..errors import DataError, SettingsError
-from ..files import digest_of, write_json
+from ..files import digest_of
 from ..heads.run import Rows, rows_of
-from ..results.provenance import machine, versions
+from ..results.frame import framed, known, write_framed
 from ..results.records import plain
 from ..results.runs import read_predictions
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
@@ -38,20 +37,20 @@ from .draws import Draw, Pool, drawn, pool_of, sizes_of
 from .pieces import Piece, Pieces
 from .words import draw_picture, sentences
 
-__all__ = ["SCHEMA", "curve", "curve_name"]
+__all__ = ["curve", "curve_name"]
 
 SCHEMA = 1
 VERSION = 1  # of what a fit makes of a draw; part of every piece's key
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
-def curve(job: Job, network: Network, settings: CurveSettings) -> dict[str, Any]:
+def curve(context: Context, network: Network, settings: CurveSettings) -> dict[str, Any]:
     """Measure every method at every size on every draw, or take the fits that are there.
 
     Parameters
     ----------
-    job : Job
-        The data, the machine, the places.
+    context : Context
+        The images and the machine.
     network : Network
         With its codes, current for the data.
     settings : CurveSettings
@@ -77,29 +76,34 @@ def curve(job: Job, network: Network, settings: CurveSettings) -> dict[str, Any]
     """
     if not settings.methods:
         raise SettingsError("METHODS is empty.", expected="at least one method")
-    plan = _plan(job, network, settings)
-    name = curve_name(job, network)
-    path = job.folder / f"{name}.json"
+    plan = _plan(context, network, settings)
+    name = curve_name(context, network)
+    path = context.folder / f"{name}.json"
     fingerprint = digest_of(
         {"schema": SCHEMA, "keys": [task.key for task in plan.tasks], "sizes": plan.sizes}
     )
-    earlier = _earlier(path, fingerprint)
-    if earlier is not None:
-        return earlier | {"reused": True, "n_new": 0}
-    pieces = Pieces(job.folder / f"{name}.pieces.jsonl")
+    earlier = known(path, fingerprint, kind="curve")
+    if earlier is not None and path.with_suffix(".svg").is_file():
+        return earlier | {"n_new": 0}
+    pieces = Pieces(context.folder / f"{name}.pieces.jsonl")
     missing = set(pieces.missing(task.key for task in plan.tasks))
     todo = [task for task in plan.tasks if task.key in missing]
-    _fit_heads(job, network, plan, [task for task in todo if is_head(task.method)], pieces)
-    _train_networks(job, network, plan, [t for t in todo if not is_head(t.method)], pieces)
-    record = _record(job, network, settings, plan, pieces, name, fingerprint)
+    heads = [task for task in todo if is_head(task.method)]
+    _fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
+    _train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
+    record = framed(
+        "curve", name, _body(context, network, plan, pieces), data=context.manifest.name,
+        fingerprint=fingerprint,
+        settings=as_dict(settings) | as_dict(context.data) | as_dict(network.asked),
+        command=context.command,
+    )  # fmt: skip
     draw_picture(path.with_name(f"{name}.svg"), record)
-    write_json(path, record)
-    return record | {"n_new": len(todo)}
+    return write_framed(path, record) | {"n_new": len(todo)}
 
 
-def curve_name(job: Job, network: Network) -> str:
+def curve_name(context: Context, network: Network) -> str:
     """Name a curve by what it is of; methods, sizes and draws are not in it."""
-    return "curve" + comparison_name(replace(job, splits=1), [network]).removeprefix("compare")
+    return "curve" + comparison_name(context, [network]).removeprefix("compare")
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +137,11 @@ class _Plan:
     trainings: dict[str, FinetuneSettings]
 
 
-def _plan(job: Job, network: Network, settings: CurveSettings) -> _Plan:
-    manifest = job.manifest
+def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
+    manifest = context.manifest
     rows = rows_of(manifest, network.codes)
     test = rows.split == TEST
-    if job.data.leaks == "drop":
+    if context.data.leaks == "drop":
         test &= ~rows.leaks()
     if not test.any():
         raise DataError("No test image is left to measure on.", expected="some that are not leaks")
@@ -148,7 +152,7 @@ def _plan(job: Job, network: Network, settings: CurveSettings) -> _Plan:
     trainings = {method: training_of(method) for method in methods if not is_head(method)}
     heads = {method: head_settings(settings, method) for method in methods if is_head(method)}
     n_draws = {m: settings.draws if is_head(m) else settings.trained_draws for m in methods}
-    draws = [drawn(pool, r, seed=job.data.seed) for r in range(max(n_draws.values()))]
+    draws = [drawn(pool, r, seed=context.seed) for r in range(max(n_draws.values()))]
     shared = {
         "version": VERSION,
         "weights": network.codes.config["weights_digest"],
@@ -170,7 +174,7 @@ def _plan(job: Job, network: Network, settings: CurveSettings) -> _Plan:
                 )
                 # Heads cut their folds anew in each draw. What trains the network keeps one seed:
                 # the random views of the trunk's cache hang on it, and the trunk is to run once.
-                seed = job.data.seed + (draw.number if is_head(method) else 0)
+                seed = context.seed + (draw.number if is_head(method) else 0)
                 parts = {"method": method, "settings": asked, "train": train_rows, "seed": seed}
                 tasks.append(_Task(digest_of(shared | parts), method, draw.number, size))
     return _Plan(
@@ -186,20 +190,14 @@ def _digest(rows: Rows, some: NDArray[np.int64]) -> str:
     return total.hexdigest()
 
 
-def _earlier(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Give the record that is there if it is of the very same fits, with its picture."""
-    import json
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    same = isinstance(found, dict) and found.get("fingerprint") == fingerprint
-    return found if same and path.with_suffix(".svg").is_file() else None
-
-
 def _fit_heads(
-    job: Job, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
+    context: Context,
+    network: Network,
+    plan: _Plan,
+    tasks: Sequence[_Task],
+    pieces: Pieces,
+    *,
+    jobs: int,
 ) -> None:
     """Fit heads, one process a fit at a time; the codes are mapped, not copied, into each."""
     if not tasks:
@@ -207,18 +205,18 @@ def _fit_heads(
     from joblib import Parallel, cpu_count, delayed
 
     matrix = network.codes.matrix()  # (N, V, D)
-    jobs = min(job.fit.jobs or cpu_count(), len(tasks))
+    jobs = min(jobs or cpu_count(), len(tasks))
     # The largest first: a long fit begun last would leave the other cores idle.
     order = sorted(tasks, key=lambda task: -task.size)
     calls = (
         delayed(_fit_one)(
             matrix, plan.rows.labels, plan.rows.groups, task, plan.heads[task.method],
             plan.draws[task.draw].rows(plan.pool, task.size), plan.test,
-            job.manifest.class_names, job.data.seed + task.draw,
+            context.manifest.class_names, context.seed + task.draw,
         )
         for task in order
     )  # fmt: skip
-    with job.progress("learning curve", len(order), "fits") as meter:
+    with context.progress("learning curve", len(order), "fits") as meter:
         for piece in Parallel(jobs, return_as="generator_unordered", max_nbytes="1M")(calls):
             pieces.add(piece)
             meter.advance()
@@ -261,79 +259,57 @@ def _fit_one(
 
 
 def _train_networks(
-    job: Job, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
+    context: Context, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
 ) -> None:
-    """Train the network on the manifest of each draw, small sizes first; keep what counts of it.
+    """Train the network on each draw, small sizes first; keep what counts of it.
 
     The runs lie in a folder of their own until they are done: a killed one goes on at its last
-    epoch, and a finished one leaves its piece, not a network for each point of the curve.
+    epoch, and a finished one leaves its piece, not a network for each point of the curve. Nothing
+    is published in the cache: training finds its rows by digest.
     """
     if not tasks:
         return
-    folder = job.folder / "curve"
-    try:
-        for task in sorted(tasks, key=lambda one: (one.method, one.draw, one.size)):
-            job.say(f"{task.method}: draw {task.draw + 1}, {task.size} images a class")
-            place = folder / task.key[:16]
-            part, tested = _manifest(job.manifest, plan, task)
-            record = train(
-                job,
-                replace(network, asked=replace(network.asked, layers=("final",))),
-                plan.trainings[task.method],
-                part,
-                replace(job.places, results=str(place)),
+    asked = replace(network.asked, layers=("final",))
+    context = replace(context, codes=asked)
+    tested = [plan.rows.paths[row] for row in plan.test.tolist()]
+    for task in sorted(tasks, key=lambda one: (one.method, one.draw, one.size)):
+        context.say(f"{task.method}: draw {task.draw + 1}, {task.size} images per class")
+        below = f"curve/{task.key[:16]}"
+        split = _split(context.manifest, plan, task)
+        record = train(context, plan.trainings[task.method], split, below=below)
+        place = context.folder / below
+        found = read_predictions(place / context.manifest.name / f"{record['run']}.predictions.csv")
+        right = dict(zip(found.paths, found.predicted == found.labels, strict=True))
+        kept = record["splits"]["train"], record["splits"]["val"]
+        pieces.add(
+            Piece(
+                key=task.key,
+                hits=Piece.bits(np.array([right[path] for path in tested], bool)),
+                n_test=len(tested),
+                n_train=sum(sum(counts.values()) for counts in kept),
+                fit_s=float(record["times_s"]["fit"]),
+                chosen={"epoch": record["chosen"]["epoch"]},
             )
-            found = read_predictions(place / part.name / f"{record['run']}.predictions.csv")
-            right = dict(zip(found.paths, found.predicted == found.labels, strict=True))
-            kept = record["splits"]["train"], record["splits"]["val"]
-            pieces.add(
-                Piece(
-                    key=task.key,
-                    hits=Piece.bits(np.array([right[path] for path in tested], bool)),
-                    n_test=len(tested),
-                    n_train=sum(sum(counts.values()) for counts in kept),
-                    fit_s=float(record["times_s"]["fit"]),
-                    chosen={"epoch": record["chosen"]["epoch"]},
-                )
-            )
-            shutil.rmtree(place)
-    finally:
-        _restore(job, network)
+        )
+        shutil.rmtree(place)
+    folder = context.folder / "curve"
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
 
 
-def _manifest(manifest: Manifest, plan: _Plan, task: _Task) -> tuple[Manifest, list[str]]:
-    """Give the manifest of a draw and the test images, and the paths of the latter in order."""
-    taken = np.concatenate([plan.draws[task.draw].rows(plan.pool, task.size), plan.test])
-    paths = {plan.rows.paths[row] for row in taken.tolist()}
-    at = np.array([i for i, path in enumerate(manifest.paths) if path in paths])
-    split = np.where(manifest.split[at] == TEST, TEST, TRAIN).astype(np.int8)
-    part = replace(manifest.take(at), split=split, val_from="none", split_from="cut")
-    return part, [plan.rows.paths[row] for row in plan.test.tolist()]
+def _split(manifest: Manifest, plan: _Plan, task: _Task) -> NDArray[np.int8]:
+    """Split (N,) of a draw: its images train, those that are measured on test, -1 the others."""
+    split = np.full(manifest.n_images, -1, np.int8)
+    split[plan.rows.at[plan.draws[task.draw].rows(plan.pool, task.size)]] = TRAIN
+    split[plan.rows.at[plan.test]] = TEST
+    return split
 
 
-def _restore(job: Job, network: Network) -> None:
-    """Give the published codes of the last layer all their rows back; nothing is run for it."""
-    from ..codes.extract import extract
-
-    final = replace(network.asked, layers=("final",), pool="default", dtype="float32")
-    extract(job.manifest, job.data, final, job.machine, job.places, on_wait=job.on_wait)
-
-
-def _record(
-    job: Job,
-    network: Network,
-    settings: CurveSettings,
-    plan: _Plan,
-    pieces: Pieces,
-    name: str,
-    fingerprint: str,
-) -> dict[str, Any]:
-    manifest, sizes = job.manifest, plan.sizes
+def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> dict[str, Any]:
+    manifest, sizes = context.manifest, plan.sizes
     curves: dict[str, Curve] = {}
     methods: dict[str, Any] = {}
-    warnings = dict.fromkeys(job.warnings)
+    warnings = dict.fromkeys(context.warnings)
     for method, n_draws in plan.n_draws.items():
         found = list(_pieces_of(plan, pieces, method, n_draws))  # R lists of S
         one = Curve(np.stack([[piece.right() for piece in draw] for draw in found]))
@@ -345,23 +321,19 @@ def _record(
             "values": accuracy.T,
             "mean": accuracy.mean(axis=0),
             "sd": accuracy.std(axis=0, ddof=1) if n_draws > 1 else None,
-            "ci95": interval_of_means(one, seed=job.data.seed),
+            "ci95": interval_of_means(one, seed=context.seed),
             "fit_s": np.mean([[piece.fit_s for piece in draw] for draw in found], axis=0),
             "chosen": [[draw[at].chosen for draw in found] for at in range(len(sizes))],
         }
         told = [text for draw in found for piece in draw for text in piece.warnings]
         warnings |= dict.fromkeys(f"{method}: {text}" for text in told[:1])
     warnings |= dict.fromkeys(_remarks(manifest, plan))
-    record: dict[str, Any] = {
-        "schema": SCHEMA,
-        "kind": "curve",
-        "name": name,
-        "data": manifest.name,
+    body: dict[str, Any] = {
         "model": network.model,
         "layers": list(network.asked.layers),
         "views": network.asked.views,
         "size": int(network.codes.config["size"]),
-        "seed": job.data.seed,
+        "seed": context.seed,
         "class_names": list(manifest.class_names),
         "sizes": sizes,
         "n_train_total": [len(plan.draws[0].rows(plan.pool, size)) for size in sizes],
@@ -369,21 +341,13 @@ def _record(
         "draws": max(plan.n_draws.values()),
         "methods": methods,
         "crossings": [
-            crossing(curves[a], curves[b], sizes, names=(a, b), seed=job.data.seed)
+            crossing(curves[a], curves[b], sizes, names=(a, b), seed=context.seed)
             for a, b in combinations(methods, 2)
         ],
-        "fingerprint": fingerprint,
         "warnings": list(warnings),
-        "versions": versions(),
-        "provenance": {
-            "settings": as_dict(settings) | as_dict(job.data) | as_dict(network.asked),
-            "command": job.command,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-        },
     }
-    whole: dict[str, Any] = plain(record)
-    whole["sentences"] = sentences(whole)
+    whole: dict[str, Any] = plain(body)
+    whole["sentences"] = sentences(whole | {"data": manifest.name})
     return whole
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
-from ..results.tables import aligned
+from ..results.tables import Table, aligned
 
 __all__ = ["curve_table", "draw_picture", "sentences"]
 
@@ -148,7 +148,7 @@ def _forecast(name: str, one: Mapping[str, Any]) -> list[str]:
     return [f"{name}, extrapolated by a power law: {', '.join(parts)}."]
 
 
-def curve_table(record: Mapping[str, Any]) -> str:
+def curve_table(record: Mapping[str, Any]) -> Table:
     """Format the curve as an aligned text table, one line per size.
 
     Methods with fewer than 5 draws have the range over the draws in place of an interval.

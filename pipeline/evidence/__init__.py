@@ -5,9 +5,8 @@ results of the data set, and takes the one that is there where its fingerprint a
 that fits anything is imported then.
 """
 
-from .gather import evidence
 from .labels import find_mislabelled
 from .layers import probe_layers
 from .map import map_codes
 
-__all__ = ["evidence", "find_mislabelled", "map_codes", "probe_layers"]
+__all__ = ["find_mislabelled", "map_codes", "probe_layers"]

@@ -11,49 +11,38 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codes.reader import Codes
-from ..datasets import SPLITS, Manifest
+from ..context import Context
+from ..datasets import SPLITS
 from ..datasets.listing import few, plural
-from ..progress import Progress, silent
-from ..settings import DataSettings, LabelsSettings
+from ..results.tables import Table, aligned
+from ..settings import LabelsSettings
 from .confident import class_thresholds, confident_classes, label_margin, other_class
 from .record import Request
 
-__all__ = ["find_mislabelled"]
+__all__ = ["find_mislabelled", "labels_table"]
 
 VERSION = 1
 METHOD = "softmax"
 
 
-def find_mislabelled(
-    manifest: Manifest,
-    codes: Codes,
-    data: DataSettings,
-    settings: LabelsSettings,
-    *,
-    results: Path,
-    command: str = "",
-    progress: Progress = silent,
-) -> dict[str, Any]:
+def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -> dict[str, Any]:
     """List the images whose label is most suspicious, or take the list that is there.
 
     Parameters
     ----------
-    manifest, codes
-        The images, and a file of codes that is current for them; several layers are used side
+    context : Context
+        The images; its seed cuts the folds or draws the sample.
+    codes : Codes
+        Current for the images; several layers are used side
         by side.
-    data : DataSettings
-        Its seed cuts the folds.
     settings : LabelsSettings
         Folds, and the share of the images that is listed.
-    results : Path
-        The results folder; the record goes to ``results/<data>/mislabelled-*.json``.
 
     Returns
     -------
@@ -70,23 +59,21 @@ def find_mislabelled(
     HeadError
         A class has fewer than two different images.
     """
-    request = Request.of(
-        "mislabelled", VERSION, manifest, codes, data, settings, results, extra=METHOD
-    )
+    request = Request("mislabelled", VERSION, context, codes, settings, extra=METHOD)
     known = request.known()
     if known is not None:
         return known
     from ..heads.folds import cut_folds
     from ..heads.held_out import held_out
 
-    rows, names = request.rows, manifest.class_names
+    rows, names = request.rows, context.manifest.class_names
     labels = rows.labels
     folds, notes = cut_folds(
-        labels, rows.groups, folds=settings.folds, seed=data.seed, class_names=names
+        labels, rows.groups, folds=settings.folds, seed=context.seed, class_names=names
     )
     held = held_out(
         codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
-        progress=progress,
+        progress=context.progress,
     )  # fmt: skip
     p = held.probabilities()
     thresholds = class_thresholds(p, labels)
@@ -137,7 +124,7 @@ def find_mislabelled(
     ).most_common(3)
     said = [f"labelled {names[a]}, looks like {names[b]}: {n:,}" for (a, b), n in pairs]
     body["sentences"] = _sentences(body, said)
-    return request.write(body, command=command)
+    return request.write(body)
 
 
 def _contradicting(
@@ -183,3 +170,18 @@ def _sentences(body: dict[str, Any], pairs: list[str]) -> list[str]:
         "These are suspects, not errors: an image that is merely hard looks the same to the head."
     )
     return said
+
+
+def labels_table(record: dict[str, Any], top: int) -> tuple[Table, str]:
+    """Lay out the first `top` images (0: all that are listed), and explain the marks."""
+    images = record["images"][: top or None]
+    lines = [["", "path", "split", "label", "suggested", "p(label)", "p(suggested)"]]
+    for one in images:
+        mark = "!" if one["certain"] else "?" if one["suspect"] else ""
+        words = [one[key] for key in ("path", "split", "label", "suggested")]
+        lines.append([mark, *words, f"{one['p_label']:.3f}", f"{one['p_suggested']:.3f}"])
+    more = record["n_listed"] - len(images)
+    legend = "! has copies under another label; ? contradicted with confidence"
+    if more:
+        legend += f"; {more:,} more in the record (TOP=0 prints all)"
+    return aligned(lines, text_columns=5), f"{legend}\n"

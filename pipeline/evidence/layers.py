@@ -6,47 +6,37 @@ the choice of a layer may rest on these figures.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codes.reader import Codes
-from ..datasets import SPLITS, Manifest
-from ..progress import Progress, silent
-from ..settings import DataSettings, LayersSettings
+from ..context import Context
+from ..datasets import SPLITS
+from ..progress import Progress
+from ..results.tables import Table, aligned
+from ..settings import LayersSettings
 from .record import Request
 
-__all__ = ["probe_layers"]
+__all__ = ["layers_table", "probe_layers"]
 
 VERSION = 1
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
-def probe_layers(
-    manifest: Manifest,
-    codes: Codes,
-    data: DataSettings,
-    settings: LayersSettings,
-    *,
-    results: Path,
-    command: str = "",
-    progress: Progress = silent,
-) -> dict[str, Any]:
+def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> dict[str, Any]:
     """Measure a linear probe of every layer of the codes, or take the record that is there.
 
     Parameters
     ----------
-    manifest, codes
-        The images, and a file of codes that is current for them: with ``LAYERS=all`` those of
+    context : Context
+        The images; its seed cuts the folds or draws the sample.
+    codes : Codes
+        Current for the images: with ``LAYERS=all`` those of
         all stages of the network, first to last.
-    data : DataSettings
-        Its seed cuts the folds.
     settings : LayersSettings
         Which head, and how many folds.
-    results : Path
-        The results folder; the record goes to ``results/<data>/layers-*.json``.
 
     Returns
     -------
@@ -62,22 +52,22 @@ def probe_layers(
     HeadError
         A class has fewer than two different training images.
     """
-    request = Request.of("layers", VERSION, manifest, codes, data, settings, results)
+    request = Request("layers", VERSION, context, codes, settings)
     known = request.known()
     if known is not None:
         return known
     rows = request.rows
     # What stage two trains on: val too, unless the data set brings its own.
-    train = rows.split == TRAIN if manifest.val_from == "data" else rows.split != TEST
+    train = rows.split == TRAIN if context.manifest.val_from == "data" else rows.split != TEST
     layers, folds, warnings = _probed(
         codes,
         train,
         rows.labels[train],
         rows.groups[train],
         settings,
-        names=manifest.class_names,
-        seed=data.seed,
-        progress=progress,
+        names=context.manifest.class_names,
+        seed=context.seed,
+        progress=context.progress,
     )
     best = max(layers, key=lambda one: (one["accuracy"], one["depth"]))
     body = {
@@ -90,7 +80,7 @@ def probe_layers(
         "best": best["layer"],
         "warnings": warnings,
     }
-    return request.write(body | {"sentences": _sentences(body)}, command=command)
+    return request.write(body | {"sentences": _sentences(body)})
 
 
 def _probed(
@@ -164,3 +154,21 @@ def _sentences(body: dict[str, Any]) -> list[str]:
             f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.1f} points."
         )
     return said
+
+
+def layers_table(record: dict[str, Any]) -> Table:
+    """Lay out the layers, first to last; ``*`` marks the best."""
+    lines = [["", "layer", "numbers", "accuracy", "sd of folds", "log-loss", "C"]]
+    for one in record["layers"]:
+        lines.append(
+            [
+                "*" if one["layer"] == record["best"] else "",
+                one["layer"],
+                f"{one['code_dim']:,}",
+                f"{one['accuracy']:.4f}",
+                f"{one['sd']:.4f}",
+                f"{one['log_loss']:.3f}",
+                f"{one['C']:.1e}",
+            ]
+        )
+    return aligned(lines, text_columns=2)

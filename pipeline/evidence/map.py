@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import importlib.util
 import warnings as python_warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codes.reader import Codes
-from ..datasets import SPLITS, Manifest
-from ..progress import Progress, silent
-from ..settings import DataSettings, MapSettings
+from ..context import Context
+from ..datasets import SPLITS
+from ..settings import MapSettings
 from .record import Request
 
 __all__ = ["map_codes", "stratified"]
@@ -32,28 +31,17 @@ ITERATIONS = 500  # 1,000 keep no more neighbours (10 nearest, hotdog: .934 and 
 NEIGHBOURS = 15
 
 
-def map_codes(
-    manifest: Manifest,
-    codes: Codes,
-    data: DataSettings,
-    settings: MapSettings,
-    *,
-    results: Path,
-    command: str = "",
-    progress: Progress = silent,
-) -> dict[str, Any]:
+def map_codes(context: Context, codes: Codes, settings: MapSettings) -> dict[str, Any]:
     """Place the images in two dimensions by the codes of the last layer, or take what is there.
 
     Parameters
     ----------
-    manifest, codes
-        The images, and a file of codes that is current for them.
-    data : DataSettings
-        Its seed draws the sample and starts UMAP and t-SNE.
+    context : Context
+        The images; its seed cuts the folds or draws the sample.
+    codes : Codes
+        Current for the images.
     settings : MapSettings
         How many images at most.
-    results : Path
-        The results folder; the record goes to ``results/<data>/map-*.json``.
 
     Returns
     -------
@@ -65,17 +53,17 @@ def map_codes(
         there. Of each pair of axes the second projection is the one for reading neighbourhoods.
     """
     second = "umap" if importlib.util.find_spec("umap") else "tsne"
-    request = Request.of("map", VERSION, manifest, codes, data, settings, results, extra=second)
+    request = Request("map", VERSION, context, codes, settings, extra=second)
     known = request.known()
     if known is not None:
         return known
     rows, layer = request.rows, codes.layers[-1]
-    shown = _shown(rows.split, rows.labels, settings.shown, data.seed)
+    shown = _shown(rows.split, rows.labels, settings.shown, context.seed)
     z = _standardised(codes.matrix([layer])[shown].mean(axis=1, dtype=np.float64))  # (n, D)
-    with progress("map", 2, "projections") as meter:
+    with context.progress("map", 2, "projections") as meter:
         components, explained = _principal(z, COMPONENTS)
         meter.advance()
-        xy = (_umap if second == "umap" else _tsne)(components, data.seed)
+        xy = (_umap if second == "umap" else _tsne)(components, context.seed)
         meter.advance()
     projections = {
         "pca": {"xy": _rounded(components[:, :2]), "explained": explained[:2].tolist()},
@@ -104,7 +92,7 @@ def map_codes(
             "groups are apart."
         ],
     }
-    return request.write(body, command=command)
+    return request.write(body)
 
 
 def stratified(labels: NDArray[np.integer], n: int, seed: int) -> NDArray[np.int64]:

@@ -8,7 +8,7 @@ the trunk runs at every step, and the result says why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Set
+from collections.abc import Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,21 +20,14 @@ from torch import nn
 from ..backbones.card import Card
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.extract import Extraction, extract
-from ..datasets import Manifest
+from ..context import Context
 from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
-from ..progress import Progress, silent
-from ..settings import (
-    CodesSettings,
-    DataSettings,
-    FinetuneSettings,
-    MachineSettings,
-    PlaceSettings,
-)
+from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
 from .batches import Images, Source, Trunk
 from .freeze import Plan, plan_of
 from .late import Late, Whole, cut
-from .rows import TEST, Rows, part_of
+from .rows import Rows
 from .spread import World
 from .train import Task
 
@@ -46,21 +39,14 @@ _PROBED_IMAGES = 4  # real images that the cut is checked on
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Setup:
-    """What all phases of a run share."""
+    """What all phases share besides the context: the network, the rows, the device."""
 
-    manifest: Manifest
-    data: DataSettings
-    codes: CodesSettings
-    machine: MachineSettings
-    places: PlaceSettings
+    context: Context
     card: Card
     preprocessing: Preprocessing
     rows: Rows
     device: str
     world: World
-    on_wait: Callable[[str], None] | None = None
-    progress: Progress = silent
-    say: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,19 +124,19 @@ def prepare(
         The activations would take more than DISK.
     """
     plan = plan_of(network, setup.card, settings.unfreeze, size=setup.preprocessing.size)
-    setup.say(plan.summary())
+    setup.context.say(plan.summary())
     common: dict[str, Any] = {
         "network": network,
         "plan": plan,
-        "labels": setup.manifest.labels.astype(np.int64),
+        "labels": setup.context.manifest.labels.astype(np.int64),
         "train": train,
         "val": val,
-        "n_classes": setup.manifest.n_classes,
+        "n_classes": setup.context.manifest.n_classes,
         "settings": settings,
-        "seed": setup.data.seed,
+        "seed": setup.context.seed,
         "phase": phase,
         "device": setup.device,
-        "mixed": setup.codes.precision == "mixed",
+        "mixed": setup.context.codes.precision == "mixed",
         "world": setup.world,
     }
     why = _why_not(setup, plan, settings, touched)
@@ -171,7 +157,7 @@ def prepare(
             late.release()
             raise
     if plan.boundary and settings.trunk == "auto":
-        setup.say(f"the frozen trunk runs at every step: {why}")
+        setup.context.say(f"the frozen trunk runs at every step: {why}")
     source, augmented = _images(setup, settings)
     _to_device(network, setup.device)
     task = Task(model=Whole(network), source=source, **common)
@@ -202,8 +188,8 @@ def _some_images(setup: Setup, rows: NDArray[np.int64]) -> torch.Tensor:
     """Normalised centre views (B, 3, size, size) of a few training images."""
     views = []
     for row in rows[:: max(1, len(rows) // _PROBED_IMAGES)][:_PROBED_IMAGES].tolist():
-        data = (setup.manifest.root / setup.manifest.paths[row]).read_bytes()
-        digest = setup.manifest.sha256[row].decode()
+        data = (setup.context.manifest.root / setup.context.manifest.paths[row]).read_bytes()
+        digest = setup.context.manifest.sha256[row].decode()
         views.append(read_views(data, setup.preprocessing, Views("center", 1), digest)[0])
     x = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
     mean = torch.tensor(setup.preprocessing.mean).view(1, 3, 1, 1) * 255
@@ -218,7 +204,7 @@ def _to_device(network: nn.Module, device: str) -> None:
 def _trunk_views(setup: Setup, settings: FinetuneSettings) -> str:
     if settings.trunk_views != "auto":
         return settings.trunk_views
-    return "random:4" if setup.codes.views == "center" else setup.codes.views
+    return "random:4" if setup.context.codes.views == "center" else setup.context.codes.views
 
 
 def _cached(
@@ -227,18 +213,18 @@ def _cached(
     plan: Plan = common["plan"]
     boundary = plan.boundary
     assert boundary is not None
-    wanted, evaluation = _trunk_views(setup, settings), setup.codes.views
-    seed = setup.data.seed
+    wanted, evaluation = _trunk_views(setup, settings), setup.context.codes.views
+    seed = setup.context.seed
     n_trunk_views = Views.parse(wanted, seed).count
     n_views = Views.parse(evaluation, seed).count
-    all_rows = np.arange(setup.manifest.n_images)
-    some_rows = all_rows if wanted == evaluation else np.flatnonzero(setup.manifest.split != TEST)
+    all_rows = setup.rows.used
+    some_rows = all_rows if wanted == evaluation else setup.rows.to_train
     shape = _shape(common["network"], late, setup, plan)
     row_bytes = 2 * math.prod(shape)
     n_bytes = len(all_rows) * n_views * row_bytes
     if wanted != evaluation:
         n_bytes += len(some_rows) * n_trunk_views * row_bytes
-    setup.say(
+    setup.context.say(
         f"the trunk runs once: {n_trunk_views} views of {len(some_rows):,} images to train on and "
         f"{n_views} of {len(all_rows):,} to measure on, {' x '.join(map(str, shape))} float16 at "
         f"{boundary}: {n_bytes / 1e9:.2f} GB in the cache"
@@ -251,14 +237,13 @@ def _cached(
             todo=f"DISK={math.ceil(n_bytes / 1e9)}, or TRUNK_VIEWS=random:{fewer}, or TRUNK=loop, "
             "or UNFREEZE from a later layer",
         )
-    codes = replace(setup.codes, layers=(boundary,), pool="none")
-    on = extracted(setup, setup.manifest, replace(codes, views=evaluation))
+    codes = replace(setup.context.codes, layers=(boundary,), pool="none")
+    on = extracted(setup, replace(codes, views=evaluation), all_rows)
     use = on
     if wanted != evaluation:
-        part = part_of(setup.manifest, some_rows)
-        use = extracted(setup, part, replace(codes, views=wanted))
+        use = extracted(setup, replace(codes, views=wanted), some_rows)
     layer = on.codes.layers[0]
-    source = Trunk(setup.manifest, use.codes, on.codes, layer)
+    source = Trunk(setup.context.manifest, use.codes, on.codes, layer)
     _to_device(common["network"], setup.device)
     late.to(setup.device)
     task = Task(model=late, source=source, **common)
@@ -291,20 +276,22 @@ def _shape(network: nn.Module, late: Late, setup: Setup, plan: Plan) -> tuple[in
     return shapes[0]
 
 
-def extracted(setup: Setup, manifest: Manifest, codes: CodesSettings) -> Extraction:
-    """Run stage one for `codes`; activations as float16, or float32 where they are too large."""
+def extracted(
+    setup: Setup, codes: CodesSettings, rows: NDArray[np.int64] | None = None
+) -> Extraction:
+    """Run stage one for `codes`; activations as float16, or float32 where they are too large.
+
+    Parameters
+    ----------
+    codes : CodesSettings
+        What is wanted, instead of the codes of the context.
+    rows : int64 (n,) or None
+        Images that it is wanted of; None: all, published as ``make features`` does.
+    """
 
     def run(dtype: str) -> Extraction:
         with setup.world.in_turn():
-            return extract(
-                manifest,
-                setup.data,
-                replace(codes, dtype=dtype),
-                setup.machine,
-                setup.places,
-                on_wait=setup.on_wait,
-                progress=setup.progress,
-            )
+            return extract(replace(setup.context, codes=replace(codes, dtype=dtype)), rows)
 
     if codes.pool != "none":
         return run("float32")
@@ -313,17 +300,19 @@ def extracted(setup: Setup, manifest: Manifest, codes: CodesSettings) -> Extract
     except BackboneError as error:
         if "float16" not in error.found:
             raise
-        setup.say("the activations are too large for float16: kept as float32, at twice the size")
+        setup.context.say(
+            "the activations are too large for float16: kept as float32, at twice the size"
+        )
         return run("float32")
 
 
 def _images(setup: Setup, settings: FinetuneSettings) -> tuple[Source, str]:
     """Read images at every step; also say what training images are put through."""
-    views = Views.parse(setup.codes.views, setup.data.seed)
+    views = Views.parse(setup.context.codes.views, setup.context.seed)
     on_gpu = setup.device.startswith("cuda")
     options: dict[str, Any] = {
         # On a CPU, reading processes would take training's cores; 1 means none anywhere.
-        "readers": setup.machine.workers or (_GPU_READERS if on_gpu else 0),
+        "readers": setup.context.machine.workers or (_GPU_READERS if on_gpu else 0),
         "pin": on_gpu,
     }
     names = settings.augment
@@ -331,7 +320,7 @@ def _images(setup: Setup, settings: FinetuneSettings) -> tuple[Source, str]:
         fixed = {"flip": ("hflip",), "dihedral": ("dihedral",)}
         names = fixed.get(views.kind, ("resized-crop:0.35", "hflip"))
     if names == ("auto",):
-        options["trunk_views"] = Views.parse(settings.trunk_views, setup.data.seed)
+        options["trunk_views"] = Views.parse(settings.trunk_views, setup.context.seed)
         names = (settings.trunk_views,)
     elif names == ("none",):
         options["trunk_views"] = Views("center", 1)
@@ -339,4 +328,4 @@ def _images(setup: Setup, settings: FinetuneSettings) -> tuple[Source, str]:
         options["augmentation"] = Augmentation(names, setup.preprocessing)
     if options["readers"] == 1:
         options["readers"] = 0
-    return Images(setup.manifest, setup.preprocessing, views, **options), "+".join(names)
+    return Images(setup.context.manifest, setup.preprocessing, views, **options), "+".join(names)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import resource
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,44 @@ from ..settings import FinetuneSettings, as_dict
 from .checkpoint import save_checkpoint
 from .prepare import Prepared, Setup
 from .recipe import load_recipe, recipe_names
+from .rows import Rows
 from .training_codes import TrainingCodes, save_training_codes
 
 __all__ = ["Outcome", "draw_curve", "name_of", "write_result"]
+
+
+@dataclass(eq=False)
+class History:
+    """What a training has done so far.
+
+    Attributes
+    ----------
+    phases : list of FinetuneSettings
+        One each.
+    codes_s : float
+        Seconds that stage one took for the probe.
+    prepared : list of Prepared
+        The task of each phase.
+    curve : list of dict
+        One row per epoch.
+    epochs : list of int
+        The epoch kept, a phase.
+    head : Head or None
+        The probe it started from.
+    trials : list of dict
+        Of the search over learning rate and weight decay.
+    fit_s : float
+        Seconds of all training: the probe, trials, every phase with its looks at val, the refit.
+    """
+
+    phases: list[FinetuneSettings]
+    codes_s: float = 0.0
+    prepared: list[Prepared] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    head: Head | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    fit_s: float = 0.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -40,50 +74,40 @@ class Outcome:
         Before softmax; `test_scores` is None for an interrupted run.
     training_codes : TrainingCodes or None
         Of the images that were trained on; None for an interrupted run.
-    fit_s : float
-        Seconds of all training: the probe, trials, every phase with its looks at val, the refit.
     scale : float
         Probabilities are ``softmax(scale * scores)``.
+    times_s : mapping
+        ``predict`` and ``total``.
     """
 
     setup: Setup
     settings: FinetuneSettings
-    phases: Sequence[FinetuneSettings]
-    prepared: Sequence[Prepared]
+    history: History
     name: str
     fingerprint: str
-    curve: Sequence[Mapping[str, Any]]
-    epochs: Sequence[int]
-    trials: Sequence[Mapping[str, Any]]
-    head: Head | None
-    fit_s: float
-    codes_s: float
     val_scores: NDArray[np.float64]
     test_scores: NDArray[np.float64] | None
     training_codes: TrainingCodes | None
     scale: float
     refit: bool
-    predict_s: float
-    began: float
-    warnings: Sequence[str]
-    command: str
+    times_s: Mapping[str, float]
 
 
 def name_of(setup: Setup, settings: FinetuneSettings) -> str:
     """Name a run; the digest tells apart runs that differ in any setting."""
     codes = {
-        "weights": setup.codes.weights,
-        "fit": setup.codes.resize,  # its name in the digests of all versions
-        "precision": setup.codes.precision,
+        "weights": setup.context.codes.weights,
+        "fit": setup.context.codes.resize,  # its name in the digests of all versions
+        "precision": setup.context.codes.precision,
     }
-    everything = [as_dict(settings, affects="bytes"), codes, setup.data.leaks]
+    everything = [as_dict(settings, affects="bytes"), codes, setup.context.data.leaks]
     return run_name(
         method=_method(settings),
         model=setup.card.model,
         layers=[settings.recipe or settings.unfreeze],
-        views=setup.codes.views.replace(":", ""),
+        views=setup.context.codes.views.replace(":", ""),
         size=setup.preprocessing.size,
-        seed=setup.data.seed,
+        seed=setup.context.seed,
         extra=digest_of(everything)[:8],
     )
 
@@ -95,15 +119,15 @@ def _method(settings: FinetuneSettings) -> str:
 def write_result(outcome: Outcome, network: nn.Module) -> Path:
     """Write network, training codes, curve, predictions, and the record last; give its path."""
     setup, rows = outcome.setup, outcome.setup.rows
-    folder = Path(setup.places.results) / setup.manifest.name
+    folder = setup.context.folder
     used = rows.val if outcome.test_scores is None else rows.test
     scores = outcome.val_scores if outcome.test_scores is None else outcome.test_scores
     probabilities = softmax(outcome.scale * scores, axis=1)
     predictions = Predictions(
-        tuple(setup.manifest.paths[i] for i in used.tolist()),
-        setup.manifest.labels[used],
+        tuple(setup.context.manifest.paths[i] for i in used.tolist()),
+        setup.context.manifest.labels[used],
         probabilities,
-        setup.manifest.class_names,
+        setup.context.manifest.class_names,
     )
     record = _record(outcome)
 
@@ -113,7 +137,7 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
         if outcome.training_codes is not None:
             files.append(save_training_codes(stem, outcome.training_codes, weights))
         picture = stem.with_name(stem.name + ".curve.svg")
-        draw_curve(picture, outcome.curve, title=f"{record['data']}: {record['run']}")
+        draw_curve(picture, outcome.history.curve, title=f"{record['data']}: {record['run']}")
         return [*files, picture]
 
     path = write_run(folder, record, predictions, save_model=save_model)
@@ -131,10 +155,10 @@ def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
         "model": setup.card.model,
         "origin": setup.card.origin,
         "final": setup.card.final,
-        "classes": list(setup.manifest.class_names),
+        "classes": list(setup.context.manifest.class_names),
         "preprocessing": setup.preprocessing.as_dict(),
-        "views": setup.codes.views,
-        "seed": setup.data.seed,
+        "views": setup.context.codes.views,
+        "seed": setup.context.seed,
         "temperature_scale": outcome.scale,
         "fingerprint": outcome.fingerprint,
     }
@@ -142,46 +166,47 @@ def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
 
 def _record(outcome: Outcome) -> dict[str, Any]:
     setup, settings = outcome.setup, outcome.settings
-    manifest, rows = setup.manifest, setup.rows
+    manifest, rows = setup.context.manifest, setup.rows
     metrics = {}
     if not outcome.refit:  # else val has been trained on
         metrics["val"] = _measured(outcome, rows.val, outcome.val_scores)
     if outcome.test_scores is not None:
         metrics["test"] = _measured(outcome, rows.test, outcome.test_scores)
-    last = outcome.prepared[-1].task.plan
-    codes_s = outcome.codes_s + sum(one.codes_s for one in outcome.prepared)
-    warnings = [*manifest.warnings, *outcome.warnings, *rows.warnings, *_notes(outcome)]
+    last = outcome.history.prepared[-1].task.plan
+    codes_s = outcome.history.codes_s + sum(one.codes_s for one in outcome.history.prepared)
+    warnings = [*manifest.warnings, *setup.context.warnings, *rows.warnings, *_notes(outcome)]
     return build_record(
         run=outcome.name,
         data=manifest.name,
         method=_method(settings),
         model=setup.card.model,
-        layers=[settings.unfreeze],
-        views=setup.codes.views,
+        layers=["final"],
+        views=setup.context.codes.views,
         size=setup.preprocessing.size,
-        seed=setup.data.seed,
+        seed=setup.context.seed,
         class_names=manifest.class_names,
         splits=rows.counts(manifest),
         chosen=_chosen(outcome),
         metrics=metrics,
         times_s={
             "codes": codes_s,
-            "fit": outcome.fit_s,
-            "predict": outcome.predict_s,
-            "total": max(time.perf_counter() - outcome.began, codes_s + outcome.fit_s),
+            "fit": outcome.history.fit_s,
+            "predict": outcome.times_s["predict"],
+            "total": max(outcome.times_s["total"], codes_s + outcome.history.fit_s),
         },
         fingerprint=outcome.fingerprint,
         warnings=list(dict.fromkeys(warnings)),
-        settings=as_dict(setup.data) | as_dict(setup.codes) | as_dict(settings),
-        command=outcome.command,
+        settings=as_dict(setup.context.data) | as_dict(setup.context.codes) | as_dict(settings),
+        command=setup.context.command,
         extra={
-            "n_parameters": max(one.task.plan.n_trained for one in outcome.prepared),
+            "unfreeze": settings.unfreeze,
+            "n_parameters": max(one.task.plan.n_trained for one in outcome.history.prepared),
             "n_network_parameters": last.n_parameters,
-            "curve": outcome.curve,
+            "curve": outcome.history.curve,
             "peak_memory_bytes": _peak_memory(setup.device),
             "device": setup.device,
             "interrupted": outcome.test_scores is None,
-            "phases": [_phase(one) for one in outcome.prepared],
+            "phases": [_phase(one) for one in outcome.history.prepared],
             "calibration": {"method": "temperature", "scale": outcome.scale, "on": "val"},
         },
     )
@@ -190,7 +215,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
 def _measured(
     outcome: Outcome, used: NDArray[np.int64], scores: NDArray[np.float64]
 ) -> dict[str, Any]:
-    manifest = outcome.setup.manifest
+    manifest = outcome.setup.context.manifest
     probabilities = softmax(outcome.scale * scores, axis=1)
     found = measure(manifest.labels[used], probabilities)
     if "weight" in manifest.extra:
@@ -202,9 +227,10 @@ def _measured(
 
 def _chosen(outcome: Outcome) -> dict[str, Any]:
     """Say what was selected and how."""
-    settings, last = outcome.settings, outcome.phases[-1]
-    kept = [row for row in outcome.curve if row["phase"] == len(outcome.epochs) - 1]
-    best = next(row for row in kept if row["epoch"] == outcome.epochs[-1])
+    history = outcome.history
+    last, epoch = history.phases[-1], history.epochs[-1]
+    kept = [row for row in history.curve if row["phase"] == len(history.epochs) - 1]
+    best = next(row for row in kept if row["epoch"] == epoch)
     by = {
         "accuracy": "accuracy, of equals the lower loss",
         "loss": "least calibrated log-loss",
@@ -212,27 +238,33 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
     }
     figures = ("val_accuracy", "val_loss", "val_calibrated_loss")
     chosen: dict[str, Any] = {
-        "epoch": outcome.epochs[-1],
-        "epochs": list(outcome.epochs),
+        "epoch": epoch,
+        "epochs": list(history.epochs),
         "by": by[last.choose],
         "on": "val of the data set"
         if outcome.setup.rows.val_from == "data"
-        else f"val cut from train ({settings.val_fraction:g})",
+        else f"val cut from train ({_share(outcome.setup.rows):.0%})",
         "score": {k: best[k] for k in figures if k in best},
         "refit": outcome.refit,
         "lr": last.lr,
         "weight_decay": last.weight_decay,
     }
-    if outcome.trials:
-        chosen["trials"] = list(outcome.trials)
-    if outcome.head is not None:
-        start = next(row for row in outcome.curve if row["epoch"] == 0 and row["phase"] == 0)
+    if outcome.history.trials:
+        chosen["trials"] = list(outcome.history.trials)
+    if outcome.history.head is not None:
+        start = next(
+            row for row in outcome.history.curve if row["epoch"] == 0 and row["phase"] == 0
+        )
         chosen["probe"] = {
-            **{k: v for k, v in outcome.head.chosen.items() if k != "curve"},
-            "method": outcome.head.method,
+            **{k: v for k, v in outcome.history.head.chosen.items() if k != "curve"},
+            "method": outcome.history.head.method,
             "val_accuracy": start["val_accuracy"] if not outcome.refit else None,
         }
     return chosen
+
+
+def _share(rows: Rows) -> float:
+    return len(rows.val) / len(rows.to_train)
 
 
 def _phase(prepared: Prepared) -> dict[str, Any]:
@@ -259,7 +291,7 @@ def _notes(outcome: Outcome) -> list[str]:
         note = load_recipe(outcome.settings.recipe)["about"].get("note", "")
         notes.append(f"{outcome.settings.recipe}: {note}")
     asked = outcome.settings.augment != ("auto",)
-    for one in outcome.prepared:
+    for one in outcome.history.prepared:
         if one.trunk == "cached" and asked:
             notes.append(f"TRUNK=cached: {one.trunk_views} views in place of AUGMENT.")
     return notes

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..context import Context
 from ..datasets import SPLITS, Manifest, cut_val
 from ..errors import DataError
-from ..settings import DataSettings, FinetuneSettings
+from ..settings import FinetuneSettings
 
-__all__ = ["Rows", "part_of", "rows_of"]
+__all__ = ["Rows", "rows_of"]
 
 TRAIN, VAL, TEST = range(len(SPLITS))
 
@@ -37,6 +38,16 @@ class Rows:
     val_from: str
     warnings: tuple[str, ...]
 
+    @property
+    def to_train(self) -> NDArray[np.int64]:
+        """Rows (n,) that the network may be trained on: train, and val where it is refitted."""
+        return np.sort(np.concatenate([self.train, self.val]))
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """All rows (n,) in use."""
+        return np.sort(np.concatenate([self.train, self.val, self.test]))
+
     def counts(self, manifest: Manifest) -> dict[str, dict[str, int]]:
         """Images by use and class."""
         return {
@@ -52,31 +63,50 @@ class Rows:
 
 
 def rows_of(
-    manifest: Manifest, rejects: Iterable[str], data: DataSettings, settings: FinetuneSettings
+    context: Context,
+    rejects: Iterable[str],
+    settings: FinetuneSettings,
+    split: NDArray[np.int8] | None = None,
 ) -> Rows:
-    """Divide the readable images; a set without a val gets one cut from train, by seed.
+    """Divide the readable images; a set without a val of its own gets one cut from train, by seed.
 
     Parameters
     ----------
-    manifest : Manifest
-        All images.
+    context : Context
+        The images, the seed, and whether leaks are kept.
     rejects : iterable of str
         Digests of images that cannot be read.
+    split : int8 (N,) or None
+        Index into ``SPLITS`` of each image, -1 for one that is not used; None: as the manifest
+        has it.
 
     Raises
     ------
     DataError
         A class is too small to be in train and val, or a split is empty.
     """
-    good = np.flatnonzero(~np.isin(manifest.sha256, np.array(list(rejects), "S64")))
-    split = manifest.split.copy()
-    val_from = "data" if np.any(split[good] == VAL) else "cut"
-    if val_from == "cut":
+    manifest = context.manifest
+    own_val = split is None and manifest.val_from == "data"
+    split = (manifest.split if split is None else split).copy()
+    readable = ~np.isin(manifest.sha256, np.array(list(rejects), "S64"))
+    good = np.flatnonzero(readable & (split >= 0))
+    warnings = []
+    if own_val:
+        copies = (split == VAL) & np.isin(manifest.groups, manifest.groups[split == TRAIN])
+        if copies.any():
+            split[copies] = -1
+            good = np.flatnonzero(readable & (split >= 0))
+            warnings.append(
+                f"{copies.sum()} val images have copies or images of their group in train and "
+                "choose nothing: they were left out of val."
+            )
+    if not np.any(split[good] == VAL):
+        own_val = False
         split[good] = cut_val(
             manifest.labels[good],
             split[good],
             manifest.keys[good],
-            data.seed,
+            context.seed,
             fraction=settings.val_fraction,
             strata=None if manifest.strata is None else manifest.strata[good],
             class_names=manifest.class_names,
@@ -91,10 +121,9 @@ def rows_of(
             expected="images of every class in train, and some in val and test",
             todo="make audit names the images that cannot be read",
         )
-    warnings = []
     leaks = np.isin(manifest.groups[test], manifest.groups[np.concatenate([train, val])])
     if leaks.any():
-        kept = data.leaks == "keep"
+        kept = context.data.leaks == "keep"
         first = ", ".join(manifest.paths[i] for i in test[leaks][:5].tolist())
         warnings.append(
             f"{leaks.sum()} test images share bytes or group with training images (leaks) and are "
@@ -102,9 +131,4 @@ def rows_of(
             f"{first}{', ...' if leaks.sum() > 5 else ''}."
         )
         test = test if kept else test[~leaks]
-    return Rows(train, val, test, val_from, tuple(warnings))
-
-
-def part_of(manifest: Manifest, rows: NDArray[np.int64]) -> Manifest:
-    """Give the manifest of some rows only."""
-    return manifest.take(rows)
+    return Rows(train, val, test, "data" if own_val else "cut", tuple(warnings))

@@ -7,8 +7,7 @@ epoch so far as a usable network, under a name that says it was interrupted.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,18 @@ from torch import nn
 from ..backbones.card import load_network
 from ..backbones.engine import n_cores, pick_device
 from ..codes.extract import Extraction
-from ..datasets import Manifest
-from ..errors import ImageError, ResultError, SettingsError
+from ..context import Context
+from ..errors import ImageError, SettingsError
 from ..files import digest_of
-from ..heads import Examples, Head, fit_head
+from ..heads import Examples, fit_head
 from ..heads.calibrate import fit_scale
-from ..progress import Progress, silent
-from ..results.runs import read_record
-from ..settings import (
-    CodesSettings,
-    DataSettings,
-    FinetuneSettings,
-    HeadSettings,
-    MachineSettings,
-    PlaceSettings,
-    as_dict,
-)
+from ..progress import Messages
+from ..results.runs import known_run, read_record
+from ..settings import FinetuneSettings, HeadSettings, as_dict
 from .batches import unreadable
 from .prepare import Prepared, Setup, extracted, prepare, preprocessing_of
 from .recipe import phases_of
-from .record import Outcome, name_of, write_result
+from .record import History, Outcome, name_of, write_result
 from .rows import rows_of
 from .spread import World, joined
 from .start import new_head, put_head, renew
@@ -54,38 +45,20 @@ VERSION = 2  # of what this stage makes of its settings; part of every run's fin
 
 
 def finetune(
-    manifest: Manifest,
-    data: DataSettings,
-    codes: CodesSettings,
-    settings: FinetuneSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    warnings: tuple[str, ...] = (),
-    command: str = "",
-    on_wait: Callable[[str], None] | None = None,
-    progress: Progress = silent,
-    say: Callable[[str], None] = lambda text: None,
+    context: Context, settings: FinetuneSettings, split: NDArray[np.int8] | None = None
 ) -> dict[str, Any]:
-    """Fine-tune a network on a manifest and write the result.
+    """Fine-tune a network on the images of a context and write the result.
 
     Parameters
     ----------
-    manifest : Manifest
-        The images.
-    data, codes, settings, machine, places : settings
-        ``codes.model``, ``weights``, ``size``, ``fit``, ``views`` (those of evaluation) and
-        ``precision`` matter here; its ``layers`` do not.
-    warnings : tuple of str
-        What the audit found; goes into the record.
-    command : str
-        What repeats this, for the record.
-    on_wait : callable or None
-        Told who holds a cache file when another run does; None: do not wait but raise.
-    progress : Progress
-        Counts images.
-    say : callable
-        Told in a line what is trained, what the disk is used for, what came out.
+    context : Context
+        Of its codes, ``model``, ``weights``, ``size``, ``resize``, ``views`` (those of evaluation)
+        and ``precision`` matter here; ``layers`` does not.
+    settings : FinetuneSettings
+        What is trained, and how.
+    split : int8 (N,) or None
+        Index into ``SPLITS`` of each image, -1 for one that is not used; None: as the data set
+        has it.
 
     Returns
     -------
@@ -99,26 +72,25 @@ def finetune(
     BackboneError, DataError, DeviceError, NoSpaceError, SettingsError
         As named there.
     """
-    device = pick_device(machine.device)
-    if codes.precision == "mixed" and not device.startswith("cuda"):
+    device = pick_device(context.machine.device)
+    if context.codes.precision == "mixed" and not device.startswith("cuda"):
         raise SettingsError("PRECISION=mixed needs a CUDA GPU.", todo="leave PRECISION out")
     if settings.tune and settings.phases:
         raise SettingsError("TUNE and PHASES do not go together.", todo="leave one of them out")
     phases = phases_of(settings)
     if settings.init == "random":
-        codes = replace(codes, weights="none")
+        context = replace(context, codes=replace(context.codes, weights="none"))
     began = time.perf_counter()
     with joined(device) as world:
         if device.startswith("cuda") and world.size > 1:
             device = f"cuda:{world.local}"
         torch.set_num_threads(max(1, n_cores() // world.local_size))
-        quiet = not world.first
-        setup, network, probed = _setup(
-            manifest, data, codes, settings, machine, places, device, world, on_wait,
-            silent if quiet else progress, (lambda text: None) if quiet else say,
-        )  # fmt: skip
-        run = _Run(setup, settings, phases, probed, warnings, command, began)
-        there = run.finished()
+        if not world.first:
+            context = replace(context, messages=Messages(waiting=context.messages.waiting))
+        setup, network, probed = _setup(context, settings, split, device, world)
+        history = History(phases=phases, codes_s=probed.codes.extraction_s if probed else 0.0)
+        run = _Run(setup, settings, probed, began, history)
+        there = known_run(context.folder / f"{run.name}.json", run.fingerprint)
         if there is not None:
             return there
         try:
@@ -129,29 +101,21 @@ def finetune(
 
 
 def _setup(
-    manifest: Manifest,
-    data: DataSettings,
-    codes: CodesSettings,
+    context: Context,
     settings: FinetuneSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
+    split: NDArray[np.int8] | None,
     device: str,
     world: World,
-    on_wait: Callable[[str], None] | None,
-    progress: Progress,
-    say: Callable[[str], None],
 ) -> tuple[Setup, nn.Module, Extraction | None]:
     """Build the network, take the probe's codes where the start needs them, divide the rows."""
     with world.in_turn():
-        card, network = load_network(
-            codes, cache=Path(places.cache), seed=data.seed, offline=data.offline, progress=progress
-        )
+        card, network = load_network(context.codes, **context.source)
     bare = Setup(
-        manifest=manifest, data=data, codes=codes, machine=machine, places=places, card=card,
-        preprocessing=preprocessing_of(card, codes, settings), device=device, world=world,
-        rows=rows_of(manifest, (), data, settings), on_wait=on_wait, progress=progress, say=say,
+        context=context, card=card, device=device, world=world,
+        preprocessing=preprocessing_of(card, context.codes, settings),
+        rows=rows_of(context, (), settings, split),
     )  # fmt: skip
-    probed = None
+    manifest, probed = context.manifest, None
     if settings.init == "probe":
         if settings.normalise:
             raise SettingsError(
@@ -159,16 +123,17 @@ def _setup(
                 "weights' own normalisation.",
                 todo="INIT=pretrained",
             )
-        final = replace(codes, layers=("final",), pool="default", dtype="float32")
-        probed = extracted(bare, manifest, final)
+        final = replace(context.codes, layers=("final",), pool="default", dtype="float32")
+        probed = extracted(bare, final)
         rejects = dict(probed.codes.rejects)
     else:
-        rejects = unreadable(manifest, machine.workers or n_cores(), progress)
-    if rejects and data.strict:
+        workers = context.machine.workers or n_cores()
+        rejects = unreadable(manifest, workers, context.progress)
+    if rejects and context.data.strict:
         digest, reason = next(iter(rejects.items()))
         path = manifest.paths[manifest.sha256.tolist().index(digest.encode())]
         raise ImageError(f"{path}: {reason}.", expected="readable images only, since STRICT=1")
-    return replace(bare, rows=rows_of(manifest, rejects, data, settings)), network, probed
+    return replace(bare, rows=rows_of(context, rejects, settings, split)), network, probed
 
 
 @dataclass(eq=False)
@@ -177,38 +142,30 @@ class _Run:
 
     setup: Setup
     settings: FinetuneSettings
-    phases: list[FinetuneSettings]
     probed: Extraction | None
-    warnings: tuple[str, ...]
-    command: str
     began: float
+    history: History
     name: str = ""
     fingerprint: str = ""
     training: Training | None = None
     noted: Training | None = None  # the last one that is in curve, epochs and fit_s
-    prepared: list[Prepared] = field(default_factory=list)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[int] = field(default_factory=list)
-    head: Head | None = None
-    trials: list[dict[str, Any]] = field(default_factory=list)
-    fit_s: float = 0.0
     # Kept while it is trained again: the choice, its weights, how it was trained.
     chosen: tuple[Best, dict[str, torch.Tensor], list[Prepared]] | None = None
 
     def __post_init__(self) -> None:
         """Name the run and take its fingerprint."""
         setup = self.setup
-        manifest, rows = setup.manifest, setup.rows
+        manifest, rows = setup.context.manifest, setup.rows
         self.name = name_of(setup, self.settings)
         self.fingerprint = digest_of(
             {
                 "version": VERSION,
                 "weights": setup.card.weights_digest,
                 "preprocessing": setup.preprocessing.as_dict(),
-                "views": setup.codes.views,
-                "precision": setup.codes.precision,
+                "views": setup.context.codes.views,
+                "precision": setup.context.codes.precision,
                 "settings": as_dict(self.settings, affects="bytes"),
-                "data": as_dict(setup.data, affects="bytes"),
+                "data": as_dict(setup.context.data, affects="bytes"),
                 "classes": manifest.class_names,
                 "images": [digest.decode() for digest in manifest.sha256.tolist()],
                 "labels": manifest.labels.tolist(),
@@ -217,46 +174,34 @@ class _Run:
             | ({"groups": manifest.groups_digest} if manifest.grouping else {})
         )
 
-    @property
-    def folder(self) -> Path:
-        """Where the results of this data set are."""
-        return Path(self.setup.places.results) / self.setup.manifest.name
-
-    def finished(self) -> dict[str, Any] | None:
-        """Give the record if this very run has been finished before."""
-        path = self.folder / f"{self.name}.json"
-        if not path.is_file():
-            return None
-        try:
-            record = read_record(path, verify=True)
-        except ResultError:
-            return None  # damaged, or of another version: it is made anew
-        return record | {"reused": True} if record["fingerprint"] == self.fingerprint else None
-
     def train(self, network: nn.Module) -> dict[str, Any]:
         """Train, choose, refit where asked for, look at test once, and write the result."""
         setup, rows = self.setup, self.setup.rows
         self._start(network, rows.train)
         start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         if self.settings.tune:
-            self.trials, tuned_settings = tuned(
-                setup, network, self.phases[0], self._state_path, self.fingerprint
+            self.history.trials, tuned_settings = tuned(
+                setup, network, self.history.phases[0], self._state_path, self.fingerprint
             )
-            self.phases = [tuned_settings]
-            self.fit_s += sum(trial["seconds"] for trial in self.trials)
+            self.history.phases = [tuned_settings]
+            self.history.fit_s += sum(trial["seconds"] for trial in self.history.trials)
         best = self._phases(network, rows.train, rows.val, "phase")
-        scale = _temperature(best, setup.manifest.labels[rows.val])
+        scale = _temperature(best, setup.context.manifest.labels[rows.val])
         refit = self.settings.refit and rows.val_from == "cut"
         if refit:
-            setup.say(f"training again on train and val, to epoch {self.epochs[-1]}")
+            setup.context.say(
+                f"training again on train and val, to epoch {self.history.epochs[-1]}"
+            )
             self._release()
             network.to("cpu")
             weights = {n: t.clone() for n, t in network.state_dict().items()}
-            self.chosen = best, weights, self.prepared
+            self.chosen = best, weights, self.history.prepared
             network.load_state_dict(start)
-            both = np.sort(np.concatenate([rows.train, rows.val]))
+            both = rows.to_train
             self._start(network, both)
-            self._phases(network, both, np.empty(0, np.int64), "refit", until=list(self.epochs))
+            self._phases(
+                network, both, np.empty(0, np.int64), "refit", until=list(self.history.epochs)
+            )
         assert self.training is not None
         began = time.perf_counter()
         test_scores = score(self.training.task, rows.test).numpy()  # (n, K)
@@ -269,19 +214,19 @@ class _Run:
                 training_codes=training_codes, predict_s=predict_s, refit=refit,
             )  # fmt: skip
             write_result(outcome, network)
-            for path in self.folder.glob(f".{self.name}.*.state"):
+            for path in self.setup.context.folder.glob(f".{self.name}.*.state"):
                 path.unlink()
         setup.world.wait()
-        return read_record(self.folder / f"{self.name}.json")
+        return read_record(self.setup.context.folder / f"{self.name}.json")
 
     def _start(self, network: nn.Module, train: NDArray[np.int64]) -> None:
         """Bring the network to its start: new last layer, fresh layers, the probe."""
-        setup, seed = self.setup, self.setup.data.seed
-        new_head(network, setup.card.final, setup.manifest.n_classes, seed=seed)
+        setup, seed = self.setup, self.setup.context.seed
+        new_head(network, setup.card.final, setup.context.manifest.n_classes, seed=seed)
         renew(network, self.settings.fresh, seed=seed)
         if self.probed is None:
             return
-        codes, manifest = self.probed.codes, setup.manifest
+        codes, manifest = self.probed.codes, setup.context.manifest
         order = np.argsort(codes.sha256, kind="stable")
         matrix = codes.matrix()  # (n, V, D)
 
@@ -289,18 +234,18 @@ class _Run:
             at = order[np.searchsorted(codes.sha256, manifest.sha256[rows], sorter=order)]
             return Examples(matrix[at], manifest.labels[rows], manifest.groups[rows])
 
-        self.head = fit_head(
+        self.history.head = fit_head(
             self.settings.probe,
             examples(train),
             examples(setup.rows.val) if setup.rows.val_from == "data" else None,
-            HeadSettings(jobs=setup.machine.workers),
+            HeadSettings(jobs=setup.context.machine.workers),
             n_classes=manifest.n_classes,
             seed=seed,
             class_names=manifest.class_names,
-            progress=setup.progress,
+            progress=setup.context.progress,
         )
-        self.fit_s += self.head.times_s["fit"]
-        put_head(network, str(setup.card.final), self.head)
+        self.history.fit_s += self.history.head.times_s["fit"]
+        put_head(network, str(setup.card.final), self.history.head)
 
     def _phases(
         self,
@@ -316,14 +261,14 @@ class _Run:
         """
         touched = {n for n, _ in network.named_parameters() if _in(n, self.settings.fresh)}
         best: Best | None = None
-        self.prepared = []
-        for number, settings in enumerate(self.phases):
+        self.history.prepared = []
+        for number, settings in enumerate(self.history.phases):
             self._release()
             network.to("cpu")
             prepared = prepare(
                 self.setup, network, settings, phase=number, train=train, val=val, touched=touched
             )
-            self.prepared.append(prepared)
+            self.history.prepared.append(prepared)
             training = self.training = Training(prepared.task)
             fit_kept(
                 training,
@@ -336,10 +281,10 @@ class _Run:
             training.close()
             best = training.best
             assert best is not None
-            self.fit_s += training.seconds
+            self.history.fit_s += training.seconds
             if until is None:
-                self.curve += training.curve
-                self.epochs.append(best.epoch)
+                self.history.curve += training.curve
+                self.history.epochs.append(best.epoch)
             self.noted = training
             plan = prepared.task.plan
             touched |= set(plan.trained) | (set(plan.frozen) if settings.bn == "update" else set())
@@ -349,7 +294,7 @@ class _Run:
     def _training_codes(self) -> TrainingCodes:
         """Take the codes of what was trained on last, one row for each image's bytes."""
         assert self.training is not None
-        task, manifest = self.training.task, self.setup.manifest
+        task, manifest = self.training.task, self.setup.context.manifest
         _, first = np.unique(manifest.sha256[task.train], return_index=True)
         rows = task.train[np.sort(first)]
         codes = codes_of(task, rows, str(self.setup.card.final)).numpy()  # (M, D)
@@ -369,29 +314,19 @@ class _Run:
         return Outcome(
             setup=self.setup,
             settings=self.settings,
-            phases=self.phases,
-            prepared=self.prepared,
+            history=self.history,
             name=self.name if test_scores is not None else f"{self.name}.interrupted",
             fingerprint=self.fingerprint,
-            curve=self.curve,
-            epochs=self.epochs,
-            trials=self.trials,
-            head=self.head,
-            fit_s=self.fit_s,
-            codes_s=self.probed.codes.extraction_s if self.probed else 0.0,
             val_scores=best.scores.numpy(),
             test_scores=test_scores,
             training_codes=training_codes,
             scale=scale,
             refit=refit,
-            predict_s=predict_s,
-            began=self.began,
-            warnings=self.warnings,
-            command=self.command,
+            times_s={"predict": predict_s, "total": time.perf_counter() - self.began},
         )
 
     def _state_path(self, what: str) -> Path:
-        return self.folder / f".{self.name}.{what}.{self.fingerprint[:12]}.state"
+        return self.setup.context.folder / f".{self.name}.{what}.{self.fingerprint[:12]}.state"
 
     def _release(self) -> None:
         if self.training is not None:
@@ -404,7 +339,7 @@ class _Run:
             return
         network = training.task.network
         if self.chosen is not None:
-            best, weights, self.prepared = self.chosen
+            best, weights, self.history.prepared = self.chosen
             self._release()
             network.to("cpu").load_state_dict(weights)
         elif training.best is None:
@@ -416,11 +351,14 @@ class _Run:
             best = training.best
             training.restore_best()
             self._release()
-            self.fit_s += training.seconds
-            self.curve, self.epochs = self.curve + training.curve, [*self.epochs, best.epoch]
-        scale = _temperature(best, self.setup.manifest.labels[self.setup.rows.val])
+            self.history.fit_s += training.seconds
+            self.history.curve, self.history.epochs = (
+                self.history.curve + training.curve,
+                [*self.history.epochs, best.epoch],
+            )
+        scale = _temperature(best, self.setup.context.manifest.labels[self.setup.rows.val])
         write_result(self._outcome(best, scale, None), network)
-        self.setup.say(
+        self.setup.context.say(
             f"interrupted: the best epoch so far ({best.epoch}) is kept as "
             f"{self.name}.interrupted; the same command goes on from the last whole epoch"
         )

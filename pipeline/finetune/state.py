@@ -145,14 +145,14 @@ def fit_kept(
     world = setup.world
     mark = digest_of([fingerprint, path.name])
     if read_state(path, training, mark):
-        setup.say(f"continued after epoch {training.epoch}")
+        setup.context.say(f"continued after epoch {training.epoch}")
 
     def kept(now: Training) -> None:
         if world.first:
             write_state(path, now, mark)
-            setup.say(_line(now.curve[-1]))
+            setup.context.say(_line(now.curve[-1]))
 
-    fit(training, until=until, on_epoch=kept, progress=setup.progress)
+    fit(training, until=until, on_epoch=kept, progress=setup.context.progress)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def tuned(
         setup, network, settings, phase=0, train=setup.rows.train, val=setup.rows.val,
         touched=frozenset(),
     )  # fmt: skip
-    trials = [_Trial(i, one) for i, one in enumerate(candidates(settings, setup.data.seed))]
+    trials = [_Trial(i, one) for i, one in enumerate(candidates(settings, setup.context.seed))]
     alive = list(trials)
     budget = max(1, settings.epochs >> math.ceil(math.log2(max(1, len(alive)))))
     try:
@@ -116,7 +116,9 @@ def tuned(
         prepared.task.model.release()
         network.load_state_dict(start)
     best = alive[0].settings
-    setup.say(f"of {len(trials)} pairs: LR={best.lr:.3g}, WEIGHT_DECAY={best.weight_decay:.3g}")
+    setup.context.say(
+        f"of {len(trials)} pairs: LR={best.lr:.3g}, WEIGHT_DECAY={best.weight_decay:.3g}"
+    )
     return [trial.as_dict() for trial in trials], best
 
 
@@ -131,7 +133,7 @@ def _advance(
         trial.loss = min(losses, default=math.inf)
         trial.accuracy = max(row["val_accuracy"] for row in training.curve)
     except TrainingError as error:
-        setup.say(f"given up: {error.found}")
+        setup.context.say(f"given up: {error.found}")
         trial.loss = math.inf
     trial.epochs, trial.seconds = training.epoch, training.seconds
     training.close()

@@ -8,33 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..context import Context
 from ..datasets import SPLITS, Manifest, resplit
-from ..errors import DataError, ResultError
-from ..files import digest_of, write_json
-from ..progress import Progress, silent
+from ..errors import DataError
+from ..files import digest_of
+from ..results.frame import write_framed
 from ..results.metrics import measure
 from ..results.runs import (
     Predictions,
     build_record,
-    read_record,
+    known_run,
     run_name,
     summarise,
     write_run,
 )
-from ..settings import DataSettings, HeadSettings, as_dict
+from ..settings import HeadSettings, as_dict
 
 if TYPE_CHECKING:
     from ..codes.reader import Codes
 
-__all__ = ["Rows", "probe", "redrawn", "rows_of"]
+__all__ = ["Rows", "fit_heads", "redrawn", "rows_of"]
 
 VERSION = 4  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -46,6 +45,8 @@ class Rows:
 
     Attributes
     ----------
+    at : int64 (N,)
+        Rows of the manifest.
     paths : tuple of str
         Relative to the data root.
     sha256 : S64 (N,)
@@ -64,6 +65,7 @@ class Rows:
         Of each image in weighted metrics, where the data set brings it.
     """
 
+    at: NDArray[np.int64]
     paths: tuple[str, ...]
     sha256: NDArray[np.bytes_]
     labels: NDArray[np.int32]
@@ -91,6 +93,7 @@ def rows_of(manifest: Manifest, codes: Codes) -> Rows:
     kept = np.flatnonzero(~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64")))
     weight = manifest.extra.get("weight")
     rows = Rows(
+        at=kept,
         paths=codes.paths,
         sha256=codes.sha256,
         labels=manifest.labels[kept],
@@ -112,38 +115,17 @@ def rows_of(manifest: Manifest, codes: Codes) -> Rows:
     return rows
 
 
-def probe(
-    manifest: Manifest,
-    codes: Codes,
-    data: DataSettings,
-    settings: HeadSettings,
-    *,
-    results: Path,
-    asked: dict[str, Any],
-    warnings: Sequence[str] = (),
-    command: str = "",
-    progress: Progress = silent,
-) -> list[dict[str, Any]]:
+def fit_heads(context: Context, codes: Codes, settings: HeadSettings) -> list[dict[str, Any]]:
     """Fit every head asked for, on every split and seed asked for, and write the results.
 
     Parameters
     ----------
-    manifest, codes
-        The images, and a file of codes that is current for them.
-    data : DataSettings
-        Its `seed` is the first seed; its `leaks` says whether leaked test images count.
+    context : Context
+        Its ``data.seed`` is the first seed; ``data.leaks`` says whether leaked test images count.
+    codes : Codes
+        Current for the images of the context.
     settings : HeadSettings
         Methods, folds, splits, seeds and so on.
-    results : Path
-        The results folder; files go to ``results/<data>/``.
-    asked : dict
-        The settings of the codes, for the record and for prediction.
-    warnings : sequence of str
-        What the audit found; goes into every record.
-    command : str
-        What repeats this, for the record.
-    progress : Progress
-        Told of the fits.
 
     Returns
     -------
@@ -151,82 +133,80 @@ def probe(
         One record a method: of its run or, with several splits or seeds, of their summary.
         ``reused`` is set in those that were there already.
     """
+    manifest, seed = context.manifest, context.seed
     rows = rows_of(manifest, codes)
-    folder = results / manifest.name
-    shared = _Shared(manifest, codes, data, settings, folder, asked, tuple(warnings), command)
     records = []
     for method in settings.methods:
         runs = []
         for r in range(settings.splits):
-            drawn = rows if settings.splits == 1 else redrawn(rows, manifest, data.seed + r)
+            drawn = rows if settings.splits == 1 else redrawn(rows, manifest, seed + r)
             for s in range(settings.seeds):
                 tag = f"split{r + 1}of{settings.splits}" if settings.splits > 1 else ""
-                runs.append(_run(shared, method, drawn, data.seed + s, tag, progress))
+                task = _Task(method, drawn, seed + s, tag)
+                runs.append(_run(context, codes, settings, task))
         if len(runs) == 1:
             records.append(runs[0])
             continue
-        name = shared.name(method, data.seed, f"{settings.splits}splits-{settings.seeds}seeds")
-        summary = summarise(runs, run=name)
-        write_json(folder / f"{name}.json", summary)
+        task = _Task(method, rows, seed, f"{settings.splits}splits-{settings.seeds}seeds")
+        summary = summarise(runs, run=_name(context, codes, settings, task))
+        write_framed(context.folder / f"{summary['run']}.json", summary)
         records.append(summary | {"reused": all(run.get("reused") for run in runs)})
     return records
 
 
 @dataclass(frozen=True, eq=False)
-class _Shared:
-    """What all runs of one command have in common."""
+class _Task:
+    """One fit: the method, the rows with their splits, the seed, and what its name adds."""
 
-    manifest: Manifest
-    codes: Codes
-    data: DataSettings
-    settings: HeadSettings
-    folder: Path
-    asked: dict[str, Any]
-    warnings: tuple[str, ...]
-    command: str
+    method: str
+    rows: Rows
+    seed: int
+    tag: str = ""
 
-    def name(self, method: str, seed: int, tag: str) -> str:
-        """Name a run; whatever is not as by default adds a digest."""
-        digest = self.codes.path.stem.rpartition("-")[2]
-        other = as_dict(self.settings, affects="bytes") | {"leaks": self.data.leaks}
-        other |= {"group": self.data.group} if self.data.group else {}
-        usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
-        for free in ("methods", "splits", "seeds"):
-            other.pop(free), usual.pop(free)
-        marks = [tag]
-        if digest == self.codes.fingerprint[:8]:
-            marks.append(digest)
-        if other != usual:
-            marks.append(digest_of(other)[:6])
-        return run_name(
-            method=method,
-            model=str(self.codes.config["model"]),
-            layers=self.codes.config["asked"]["layers"],
-            views=str(self.codes.config["asked"]["views"]).replace(":", ""),
-            size=int(self.codes.config["size"]),
-            seed=seed,
-            extra="-".join(mark for mark in marks if mark),
-        )
 
-    def fingerprint(self, method: str, rows: Rows, seed: int) -> str:
-        """Digest of everything that changes a number of a run."""
-        one = replace(self.settings, methods=(method,), splits=1, seeds=1)
-        drawn = hashlib.sha256(self.codes.sha256.tobytes())
-        for column in (rows.labels, rows.split, rows.weight):
-            drawn.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
-        return digest_of(
-            {
-                "version": VERSION,
-                "codes": self.codes.fingerprint,
-                "rows": drawn.hexdigest(),
-                "classes": self.manifest.class_names,
-                "val_from": self.manifest.val_from,
-                "settings": as_dict(one, affects="bytes"),
-                "leaks": self.data.leaks,
-                "seed": seed,
-            }
-            | ({"groups": self.manifest.groups_digest} if self.manifest.grouping else {})
-        )
+def _name(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> str:
+    """Name a run; whatever differs from the defaults adds a digest."""
+    digest = codes.path.stem.rpartition("-")[2]
+    other = as_dict(settings, affects="bytes") | {"leaks": context.data.leaks}
+    other |= {"group": context.data.group} if context.data.group else {}
+    usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
+    for free in ("methods", "splits", "seeds"):
+        other.pop(free), usual.pop(free)
+    marks = [task.tag]
+    if digest == codes.fingerprint[:8]:
+        marks.append(digest)
+    if other != usual:
+        marks.append(digest_of(other)[:6])
+    return run_name(
+        method=task.method,
+        model=str(codes.config["model"]),
+        layers=codes.config["asked"]["layers"],
+        views=str(codes.config["asked"]["views"]).replace(":", ""),
+        size=int(codes.config["size"]),
+        seed=task.seed,
+        extra="-".join(mark for mark in marks if mark),
+    )
+
+
+def _fingerprint(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> str:
+    """Digest of everything that changes a number of a run."""
+    one = replace(settings, methods=(task.method,), splits=1, seeds=1)
+    drawn = hashlib.sha256(codes.sha256.tobytes())
+    for column in (task.rows.labels, task.rows.split, task.rows.weight):
+        drawn.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+    return digest_of(
+        {
+            "version": VERSION,
+            "codes": codes.fingerprint,
+            "rows": drawn.hexdigest(),
+            "classes": context.manifest.class_names,
+            "val_from": context.manifest.val_from,
+            "settings": as_dict(one, affects="bytes"),
+            "leaks": context.data.leaks,
+            "seed": task.seed,
+        }
+        | ({"groups": context.manifest.groups_digest} if context.manifest.grouping else {})
+    )
 
 
 def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
@@ -246,36 +226,17 @@ def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
     return replace(rows, split=split)
 
 
-def _run(
-    shared: _Shared, method: str, rows: Rows, seed: int, tag: str, progress: Progress
-) -> dict[str, Any]:
-    name = shared.name(method, seed, tag)
-    fingerprint = shared.fingerprint(method, rows, seed)
-    path = shared.folder / f"{name}.json"
-    if path.is_file():
-        try:
-            record = read_record(path, verify=True)
-            if record["fingerprint"] == fingerprint:
-                return record | {"reused": True}
-        except ResultError:
-            pass  # damaged or of another version: it is made anew
-    return _fitted(shared, method, rows, seed, name, fingerprint, progress)
-
-
-def _fitted(
-    shared: _Shared,
-    method: str,
-    rows: Rows,
-    seed: int,
-    name: str,
-    fingerprint: str,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Fit one head and write its run."""
-    from . import Examples, fit_head, save_head
+def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> dict[str, Any]:
+    """Fit one head and write its run, or take the one that is there."""
+    name = _name(context, codes, settings, task)
+    fingerprint = _fingerprint(context, codes, settings, task)
+    there = known_run(context.folder / f"{name}.json", fingerprint)
+    if there is not None:
+        return there
+    from . import Examples, fit_head, save_head  # and with it scikit-learn
 
     began = time.perf_counter()
-    manifest, codes = shared.manifest, shared.codes
+    manifest, rows = context.manifest, task.rows
     matrix = codes.matrix()  # (N, V, D)
     given_val = manifest.val_from == "data" and bool(np.any(rows.split == VAL))
     used = {
@@ -284,11 +245,11 @@ def _fitted(
         "test": rows.split == TEST,
     }
     leaks = rows.leaks()
-    warnings = list(shared.warnings)
+    warnings = list(context.warnings)
     if leaks.any():
-        if shared.data.leaks == "drop":
+        if context.data.leaks == "drop":
             used["test"] &= ~leaks
-        what = "left out of" if shared.data.leaks == "drop" else "kept in"
+        what = "left out of" if context.data.leaks == "drop" else "kept in"
         first = ", ".join(rows.paths[i] for i in np.flatnonzero(leaks)[:5].tolist())
         warnings.append(
             f"{leaks.sum()} test images share bytes or group with training images (leaks) and are "
@@ -299,14 +260,14 @@ def _fitted(
         return Examples(matrix[mask], rows.labels[mask], rows.groups[mask])
 
     head = fit_head(
-        method,
+        task.method,
         examples(used["train"]),
         examples(used["val"]) if given_val else None,
-        shared.settings,
+        settings,
         n_classes=manifest.n_classes,
-        seed=seed,
+        seed=task.seed,
         class_names=manifest.class_names,
-        progress=progress,
+        progress=context.progress,
     )
     fit_s = time.perf_counter() - began
     metrics, predict_s = {}, 0.0
@@ -332,12 +293,12 @@ def _fitted(
     record = build_record(
         run=name,
         data=manifest.name,
-        method=method,
+        method=task.method,
         model=str(config["model"]),
         layers=config["asked"]["layers"],
         views=str(config["asked"]["views"]),
         size=int(config["size"]),
-        seed=seed,
+        seed=task.seed,
         class_names=manifest.class_names,
         splits={
             split: {
@@ -357,8 +318,8 @@ def _fitted(
         },
         fingerprint=fingerprint,
         warnings=[*warnings, *head.warnings],
-        settings=shared.asked | as_dict(shared.settings) | as_dict(shared.data),
-        command=shared.command,
+        settings=as_dict(context.codes) | as_dict(settings) | as_dict(context.data),
+        command=context.command,
         extra={
             "codes_fingerprint": codes.fingerprint,
             "code_dim": head.code_dim,
@@ -368,6 +329,6 @@ def _fitted(
     )
     meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}
     write_run(
-        shared.folder, record, predictions, save_model=lambda stem: save_head(stem, head, meta)
+        context.folder, record, predictions, save_model=lambda stem: save_head(stem, head, meta)
     )
     return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,22 @@ from numpy.typing import NDArray
 from ..audit.near import find_near
 from ..backbones.engine import n_cores
 from ..codes.extract import extract
-from ..datasets import Manifest, load_manifest
+from ..context import Context
+from ..datasets import Manifest
 from ..errors import PipelineError
 from ..evidence.map import map_codes
 from ..heads.examples import mean_view
 from ..next.unlabelled import codes_of_files
 from ..predict.inputs import gathered
-from ..progress import Progress, silent
-from ..settings import (
-    CodesSettings,
-    DataSettings,
-    LabelSettings,
-    MachineSettings,
-    MapSettings,
-    PlaceSettings,
-)
+from ..settings import LabelSettings, MapSettings
 from .session import NEAR_MOST, Session
 
 __all__ = ["Adder", "build_session", "labels_path"]
 
 
-def labels_path(settings: LabelSettings, name: str, places: PlaceSettings) -> Path:
-    """Give the file of corrections: LABELS, or ``labels.jsonl`` beside the results."""
-    return (
-        Path(settings.labels) if settings.labels else Path(places.results) / name / "labels.jsonl"
-    )
+def labels_path(context: Context, settings: LabelSettings) -> Path:
+    """Give the file of corrections: LABELS, or ``labels.jsonl`` among the results."""
+    return Path(settings.labels) if settings.labels else context.folder / "labels.jsonl"
 
 
 class Adder:
@@ -46,19 +36,13 @@ class Adder:
     Parameters
     ----------
     session : Session
-    data, codes, machine, places : settings
+    context : Context
+        The labelled images, and how codes are made.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        data: DataSettings,
-        codes: CodesSettings,
-        machine: MachineSettings,
-        places: PlaceSettings,
-    ) -> None:
+    def __init__(self, session: Session, context: Context) -> None:
         self._session = session
-        self._settings = (data, codes, machine, places)
+        self._context = context
         self._files: dict[str, Path] = {}
 
     def add(self, files: list[Path]) -> tuple[list[int], list[str]]:
@@ -70,30 +54,21 @@ class Adder:
             self._files[str(file.resolve())] = file
         session = self._session
         paths, shas, codes, rejects = codes_of_files(
-            f"{session.name}.unlabelled", session.root, list(self._files.values()), *self._settings
+            self._context, f"{session.name}.unlabelled", list(self._files.values())
         )
         found = [session.root / path for path in paths]
         return (session.add(found, shas, codes) if found else []), rejects
 
 
-def build_session(
-    settings: LabelSettings,
-    data: DataSettings,
-    codes: CodesSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    say: Callable[[str], None] = lambda text: None,
-    progress: Progress = silent,
-) -> tuple[Session, Adder]:
+def build_session(context: Context, settings: LabelSettings) -> tuple[Session, Adder]:
     """Load a data set, its codes and its corrections.
 
     Parameters
     ----------
-    settings, data, codes, machine, places : settings
-    say : callable
-        Told what is missing.
-    progress : Progress
+    context : Context
+        The images with the labels of the data set itself, without corrections.
+    settings : LabelSettings
+        The file of corrections, and further images.
 
     Returns
     -------
@@ -106,43 +81,37 @@ def build_session(
     PipelineError
         The data set or the network cannot be used, or the file of corrections is damaged.
     """
-    manifest = load_manifest(
-        replace(data, labels=""), places, workers=machine.workers, progress=progress
-    )
-    done = extract(
-        manifest, data, codes, machine, places, on_wait=lambda holder: None, progress=progress
-    )
+    manifest, done = context.manifest, extract(context)
     kept = ~np.isin(manifest.sha256, np.array(list(done.codes.rejects), "S64"))
     manifest = manifest.take(np.flatnonzero(kept))
+    context = replace(context, manifest=manifest)
     matrix = mean_view(done.codes.matrix())
-    results = Path(places.results)
     try:
-        record = map_codes(manifest, done.codes, data, MapSettings(), results=results,
-                           progress=progress)  # fmt: skip
+        record = map_codes(context, done.codes, MapSettings())
     except PipelineError as error:
-        say(f"note: the map is of principal components only: {error.found}")
+        context.say(f"note: the map is of principal components only: {error.found}")
         record = None
-    near = find_near(manifest, Path(places.cache), progress=progress)
+    near = find_near(manifest, context.cache, progress=context.progress)
     pairs = [(a, b, s) for a, b, s, *_ in near.pairs[:NEAR_MOST]] if near else []
     session = Session(
         manifest,
         matrix,
-        path=labels_path(settings, manifest.name, places),
+        path=labels_path(context, settings),
         xy=_places(manifest, matrix, record),
         pairs=pairs,
-        seed=data.seed,
-        jobs=machine.workers or n_cores(),
+        seed=context.seed,
+        jobs=context.machine.workers or n_cores(),
     )
-    adder = Adder(session, data, codes, machine, places)
+    adder = Adder(session, context)
     files = session.new_files()
     if settings.images:
-        with gathered(settings.images, progress=progress) as inputs:
+        with gathered(settings.images, progress=context.progress) as inputs:
             files += [Path(path) for path in inputs.paths]
     if files:
         rows, rejects = adder.add(files)
-        say(f"{len(rows)} images without a label.")
+        context.say(f"{len(rows)} images without a label.")
         for reject in rejects[:5]:
-            say(f"left out: {reject}")
+            context.say(f"left out: {reject}")
     return session, adder
 
 

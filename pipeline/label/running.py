@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-from ..progress import Progress, silent
+from ..context import Context
 from ..serve.app import guarded
 from ..serve.limits import Limits
 from ..serve.metrics import Metrics
 from ..serve.running import bound, check_access, run_server, server_of, token_of
-from ..settings import (
-    CodesSettings,
-    DataSettings,
-    LabelSettings,
-    MachineSettings,
-    PlaceSettings,
-)
+from ..settings import LabelSettings
 from .app import Desk, build_app
 from .build import build_session
 from .thumbs import Thumbs
@@ -24,17 +17,15 @@ from .thumbs import Thumbs
 __all__ = ["label"]
 
 
-def label(
-    settings: LabelSettings,
-    data: DataSettings,
-    codes: CodesSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    say: Callable[[str], None] = lambda text: None,
-    progress: Progress = silent,
-) -> None:
+def label(settings: LabelSettings, load: Callable[[], Context]) -> None:
     """Serve the labelling page of a data set until SIGINT or SIGTERM.
+
+    Parameters
+    ----------
+    settings : LabelSettings
+        Address, token, corrections.
+    load : callable
+        Gives the context; called when the port is bound, so that a port in use is told first.
 
     Raises
     ------
@@ -47,16 +38,15 @@ def label(
     check_access(settings.host, token)
     one = bound(settings.host, settings.port)
     try:
-        session, adder = build_session(
-            settings, data, codes, machine, places, say=say, progress=progress
-        )
+        context = load()
+        session, adder = build_session(context, settings)
     except BaseException:
         one.close()
         raise
     limits, metrics = Limits(), Metrics()
-    thumbs = Thumbs(Path(places.cache) / session.name / "thumbs.sqlite")
+    thumbs = Thumbs(context.cache / session.name / "thumbs.sqlite")
     desk = Desk(session, adder, thumbs, limits, metrics)
     app = guarded(build_app(desk), metrics, host=settings.host, token=token)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    say(f"http://{name}:{one.getsockname()[1]}/  corrections: {session.log.path}")
+    context.say(f"http://{name}:{one.getsockname()[1]}/  corrections: {session.log.path}")
     run_server(server_of(app, limits), one)

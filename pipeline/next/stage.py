@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..codes.extract import extract
-from ..datasets import SPLITS, load_manifest
+from ..context import Context
+from ..datasets import SPLITS
 from ..errors import DataError
+from ..files import write_atomic
 from ..heads.examples import mean_view
 from ..predict.inputs import gathered
-from ..progress import Progress, silent
-from ..settings import (
-    CodesSettings,
-    DataSettings,
-    MachineSettings,
-    NextSettings,
-    PlaceSettings,
-)
+from ..results.tables import Table, aligned
+from ..settings import NextSettings
 from .judged import probabilities
 from .order import choose_next
 from .unlabelled import codes_of_files
 
-__all__ = ["Next", "find_next"]
+__all__ = ["Next", "find_next", "next_table", "write_next"]
 
 
 @dataclass(frozen=True)
@@ -56,17 +53,20 @@ class Next:
     n_labelled: int
     rejects: tuple[str, ...] = ()
 
+    def words(self) -> str:
+        """Say how many images there are, and in which order they are listed."""
+        why = (
+            "typical images of regions without a label, since a class has fewer than ten labels"
+            if self.how == "typicality"
+            else "images that the head is least certain of, spread over the space of codes"
+        )
+        return (
+            f"{len(self.paths)} of {self.n_unlabelled:,} unlabelled images; {self.n_labelled:,} "
+            f"are labelled. Order: {why}."
+        )
 
-def find_next(
-    settings: NextSettings,
-    data: DataSettings,
-    codes: CodesSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    say: Callable[[str], None] = lambda text: None,
-    progress: Progress = silent,
-) -> Next:
+
+def find_next(context: Context, settings: NextSettings) -> Next:
     """Choose which unlabelled images to label next.
 
     Test images are not asked: what is labelled next must not be chosen by what it is tested on.
@@ -78,19 +78,17 @@ def find_next(
     PipelineError
         The data set or the network cannot be used.
     """
-    manifest = load_manifest(data, places, workers=machine.workers, progress=progress)
-    done = extract(manifest, data, codes, machine, places, on_wait=say, progress=progress)
+    manifest, done = context.manifest, extract(context)
     kept = ~np.isin(manifest.sha256, np.array(list(done.codes.rejects), "S64"))
     manifest = manifest.take(np.flatnonzero(kept))
     known = np.flatnonzero(manifest.split != SPLITS.index("test"))
     labelled = mean_view(done.codes.matrix())[known]
     labels = manifest.labels[known]
-    with gathered(settings.images, progress=progress) as inputs:
+    with gathered(settings.images, progress=context.progress) as inputs:
         real = {str(Path(path).resolve()): name for path, name in zip(
             inputs.paths, inputs.names, strict=True)}  # fmt: skip
         paths, shas, some, rejects = codes_of_files(
-            f"{manifest.name}.unlabelled", manifest.root, [Path(path) for path in inputs.paths],
-            data, codes, machine, places, progress=progress,
+            context, f"{manifest.name}.unlabelled", [Path(path) for path in inputs.paths]
         )  # fmt: skip
         names = [real.get(str((manifest.root / path).resolve()), path) for path in paths]
     there = {sha.decode() for sha in manifest.sha256.tolist()}
@@ -104,7 +102,7 @@ def find_next(
     some = some[fresh]
     p = probabilities(labelled, labels, some, manifest.n_classes)
     counts = np.bincount(labels, minlength=manifest.n_classes)
-    rows, how = choose_next(some, labelled, counts, p, settings.count, seed=data.seed)
+    rows, how = choose_next(some, labelled, counts, p, settings.count, seed=context.seed)
     top = np.sort(p[rows], axis=1)
     return Next(
         paths=tuple(names[fresh[row]] for row in rows.tolist()),
@@ -115,3 +113,21 @@ def find_next(
         n_labelled=len(known),
         rejects=tuple(rejects),
     )
+
+
+def next_table(found: Next) -> Table:
+    """Lay the images out, the one most worth a label first."""
+    rows = zip(found.paths, found.predicted, found.margin, strict=True)
+    lines = [["path", "predicted", "margin"]]
+    lines += [[path, called, f"{margin:.3f}"] for path, called, margin in rows]
+    return aligned(lines, text_columns=2)
+
+
+def write_next(found: Next, out: Path) -> None:
+    """Write path, predicted class and margin as CSV."""
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow(["path", "predicted", "margin"])
+    rows = zip(found.paths, found.predicted, found.margin, strict=True)
+    writer.writerows([path, called, f"{margin:.4f}"] for path, called, margin in rows)
+    write_atomic(out, stream.getvalue().encode("utf-8", "surrogateescape"))

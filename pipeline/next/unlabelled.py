@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..codes.extract import extract
+from ..context import Context
 from ..datasets import Manifest
 from ..datasets.listing import SPLITS
 from ..heads.examples import mean_view
-from ..progress import Progress, silent
-from ..settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
 __all__ = ["codes_of_files", "unlabelled_manifest"]
 
@@ -54,34 +54,32 @@ def unlabelled_manifest(name: str, root: Path, files: Sequence[Path]) -> Manifes
 
 
 def codes_of_files(
-    name: str,
-    root: Path,
-    files: Sequence[Path],
-    data: DataSettings,
-    codes: CodesSettings,
-    machine: MachineSettings,
-    places: PlaceSettings,
-    *,
-    progress: Progress = silent,
+    context: Context, name: str, files: Sequence[Path]
 ) -> tuple[tuple[str, ...], list[str], NDArray[np.float32], list[str]]:
     """Give the codes of unlabelled files; only those that are not in the cache are run.
+
+    Parameters
+    ----------
+    context : Context
+        The labelled data set; paths are relative to its root.
+    name : str
+        Names the folder under the cache.
+    files : sequence of Path
 
     Returns
     -------
     paths : tuple of str, length n
-        Relative to `root`; files that cannot be used are left out.
+        Relative to the root; files that cannot be used are left out.
     sha256 : list of str, length n
     codes : float32 (n, D)
         Layers side by side, views averaged.
     rejects : list of str
         What cannot be used, and why.
     """
-    manifest = unlabelled_manifest(name, root, files)
+    manifest = unlabelled_manifest(name, context.manifest.root, files)
     if not manifest.n_images:
         return (), [], np.empty((0, 0), np.float32), []
-    done = extract(
-        manifest, data, codes, machine, places, on_wait=lambda holder: None, progress=progress
-    )
+    done = extract(replace(context, manifest=manifest))
     found = done.codes
     return (
         found.paths,

@@ -12,7 +12,7 @@ from ..datasets.listing import few, plural
 from ..datasets.names import safe_name
 from ..errors import ResultError
 from ..files import sha256_file
-from ..results.runs import read_record
+from ..results.runs import read_record, result_files
 
 __all__ = ["Run", "find_run"]
 
@@ -119,7 +119,7 @@ def _begins(name: str, wanted: str) -> bool:
 
 def _stems(results: Path) -> list[Path]:
     """Stems of all runs that have a model, the newest first."""
-    files = [p for p in results.rglob("*.model.json") if not p.name.startswith(".")]
+    files = result_files(results, "*.model.json")
     files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.with_name(_bare(path.name)) for path in files]
 

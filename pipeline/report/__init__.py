@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..datasets import Manifest
+from ..context import Context
 from ..files import write_atomic
-from ..progress import Progress, silent
 from ..settings import ReportSettings
 from .gather import gather
 
@@ -20,35 +19,23 @@ __all__ = ["write_report"]
 
 
 def write_report(
-    manifest: Manifest,
+    context: Context,
     comparison: str,
     settings: ReportSettings,
-    *,
-    results: Path,
-    cache: Path,
     known: Mapping[str, Mapping[str, Any]] | None = None,
-    workers: int = 0,
-    progress: Progress = silent,
 ) -> tuple[Path, Path]:
-    """Write the report on a comparison from the records beside it.
+    """Write the report on a comparison from the records of the same data set.
 
     Parameters
     ----------
-    manifest : Manifest
-        The data set's images, for their pictures.
+    context : Context
+        The images, for their pictures; records lie in its folder, and there the report goes.
     comparison : str
         Name of the comparison's record, ``compare-...``.
     settings : ReportSettings
         How many pictures.
-    results, cache : Path
-        Records lie in ``<results>/<data>/``, and there the report goes; small pictures are
-        remembered in the cache.
     known : mapping, optional
         Records by kind that are known to be current; the others are looked for.
-    workers : int
-        Threads that make pictures; 0: one a core.
-    progress : Progress
-        Counts pictures.
 
     Returns
     -------
@@ -61,7 +48,7 @@ def write_report(
         A record is damaged, or the comparison's runs are no longer what it compared.
     """
     # Drawing takes most of a second to import, so a mistake is told before.
-    folder = results / manifest.name
+    folder, manifest = context.folder, context.manifest
     evidence = gather(folder, comparison, manifest, known)
     from .markdown import as_markdown
     from .page import as_html
@@ -73,7 +60,12 @@ def write_report(
     shown = set(list(dict.fromkeys([*large, *small]))[: settings.pictures])
     large, small = ([path for path in paths if path in shown] for paths in (large, small))
     pictures = make_thumbnails(
-        manifest, large, small, cache=cache, workers=workers, progress=progress
+        manifest,
+        large,
+        small,
+        cache=context.cache,
+        workers=context.machine.workers,
+        progress=context.progress,
     )
     stem = folder / comparison.replace("compare", "report", 1)
     html, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "md"))

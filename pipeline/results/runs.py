@@ -1,8 +1,8 @@
 """Results: one JSON record a run, the predictions it rests on, and tables of them.
 
 The end of the flow: heads and fine-tuning hand their predictions here; reports, comparisons and
-lists of runs read from here. ``<run>.json`` is written last and removed first, so that its
-presence means that the predictions and the model beside it are whole and belong to it; it holds
+lists of runs read from here. ``<run>.json`` takes its name last, so that its
+presence means that the predictions and the model with it are complete and belong to it; it holds
 their digests. Imports neither scikit-learn nor torch, for listing runs must take no time.
 """
 
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import ResultError
-from ..files import explained, sha256_file, write_json
+from ..files import explained, sha256_file, sync_folder
+from .frame import provenance, read_framed, write_framed
 from .predictions import Predictions, read_predictions, write_predictions
 from .provenance import machine, versions
 from .records import FIGURES, SCHEMA, check_record, plain
@@ -28,11 +30,14 @@ __all__ = [
     "Predictions",
     "build_record",
     "check_record",
+    "known_run",
     "list_records",
     "machine",
     "read_predictions",
     "read_record",
+    "result_files",
     "run_name",
+    "settle",
     "summarise",
     "table",
     "versions",
@@ -126,12 +131,7 @@ def build_record(
         "versions": versions(),
         "warnings": list(warnings),
         **(extra or {}),
-        "provenance": {
-            "settings": settings or {},
-            "command": command,
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-        },
+        "provenance": provenance(settings or {}, command),
     }
     whole: dict[str, Any] = plain(record)
     check_record(whole, name=f"The record of {run}")
@@ -145,7 +145,11 @@ def write_run(
     *,
     save_model: Callable[[Path], Iterable[Path]] | None = None,
 ) -> Path:
-    """Write the model, the predictions and, last, the record of a run.
+    """Write the model, the predictions and the record of a run, and put them in place together.
+
+    All files are made in a folder of their own first, the record last; then they take their names.
+    Until then the earlier result of that name stays as it was, and a swap that is cut short is
+    completed by the next reader (:func:`settle`).
 
     Parameters
     ----------
@@ -156,30 +160,57 @@ def write_run(
     predictions : Predictions
         Of the test split.
     save_model : callable, optional
-        Called with the files' common stem (``folder/<run>``); writes the model and returns the
-        paths of its files.
+        Called with the files' common stem; writes the model and returns the paths of its files.
 
     Returns
     -------
     Path
         The record, ``folder/<run>.json``.
     """
-    stem = folder / str(record["run"])
-    path = _beside(stem, ".json")
-    # An older record must not vouch for the files that are about to replace its own.
+    path = _with_suffix(folder / str(record["run"]), ".json")
+    settle(path)
+    staged = _staged(path)
+    stem = staged / str(record["run"])
     with explained(path):
-        path.unlink(missing_ok=True)
-    model_files = list(save_model(stem)) if save_model else []
-    table_path = _beside(stem, ".predictions.csv")
-    write_predictions(table_path, predictions)
-    files = {file.name: sha256_file(file) for file in [*model_files, table_path]}
-    whole = {**record, "files": files}
-    check_record(whole, name=str(path))
-    write_json(path, whole)
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        try:
+            model_files = list(save_model(stem)) if save_model else []
+            table_path = _with_suffix(stem, ".predictions.csv")
+            write_predictions(table_path, predictions)
+            files = {file.name: sha256_file(file) for file in [*model_files, table_path]}
+            whole = {**record, "files": files}
+            check_record(whole, name=str(path))
+            write_framed(staged / path.name, whole)
+        except BaseException:
+            shutil.rmtree(staged, ignore_errors=True)
+            raise
+        settle(path)
     return path
 
 
-def _beside(stem: Path, suffix: str) -> Path:
+def settle(path: Path) -> None:
+    """Complete the swap of a run's files where one was cut short; mostly, nothing is to be done.
+
+    Parameters
+    ----------
+    path : Path
+        The record of the run.
+    """
+    staged = _staged(path)
+    if not staged.is_dir() or not (staged / path.name).is_file():
+        return  # none, or not finished: what is in place counts
+    for file in sorted(staged.iterdir(), key=lambda file: file.name == path.name):  # record last
+        file.replace(path.parent / file.name)
+    sync_folder(path.parent)
+    staged.rmdir()
+
+
+def _staged(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.new")
+
+
+def _with_suffix(stem: Path, suffix: str) -> Path:
     """Append: `with_suffix` would cut a dot in a network's name."""
     return stem.with_name(stem.name + suffix)
 
@@ -200,14 +231,9 @@ def read_record(path: Path, *, verify: bool = False) -> dict[str, Any]:
         It is missing, damaged or of another schema, or a file of it is not the one it was
         written with.
     """
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultError(
-            f"{path} cannot be read as a result ({error}).",
-            expected="a record that a run wrote",
-            todo="run the method again, or move the file away",
-        ) from error
+    with suppress(OSError):  # a folder that cannot be written is read as it is
+        settle(path)
+    record = read_framed(path)
     check_record(record, name=str(path))
     for name, digest in record.get("files", {}).items() if verify else ():
         file = path.parent / Path(name).name
@@ -220,6 +246,27 @@ def read_record(path: Path, *, verify: bool = False) -> dict[str, Any]:
     return record
 
 
+def known_run(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Give the run at `path` if it is intact with all its files, and current; else None.
+
+    Marked ``reused``. What is missing, damaged or of another version is made again.
+    """
+    try:
+        record = read_record(path, verify=True)
+    except ResultError:
+        return None
+    return record | {"reused": True} if record["fingerprint"] == fingerprint else None
+
+
+def result_files(folder: Path, pattern: str) -> list[Path]:
+    """List the files under `folder` that fit, by path; not what a run has not put in place yet."""
+    return sorted(
+        path
+        for path in folder.rglob(pattern)
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def list_records(
     folder: Path, *, on_error: Callable[[ResultError], None] | None = None
 ) -> list[dict[str, Any]]:
@@ -230,8 +277,8 @@ def list_records(
     and left out.
     """
     records = []
-    for path in sorted(folder.rglob("*.json")):
-        if path.name.endswith(".model.json") or path.name.startswith("."):
+    for path in result_files(folder, "*.json"):
+        if path.name.endswith(".model.json"):
             continue
         try:
             records.append(read_record(path))

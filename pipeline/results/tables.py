@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["aligned", "table"]
+__all__ = ["Table", "aligned", "table"]
 
 
-def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> str:
+def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table:
     """Lay out records as an aligned plain-text table, one line a run.
 
     The accuracy stands with its 95 % interval, or, for a summary, with the standard deviation
@@ -19,7 +20,7 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> str:
     """
     shown = [record for record in records if split in record["metrics"]]
     if not shown:
-        return ""
+        return Table([], text_columns=0)
     varying = [
         key
         for key in ("data", "model", "layers", "views", "size", "seed")
@@ -52,16 +53,45 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> str:
     return aligned(lines, text_columns=2 + len(varying))
 
 
-def aligned(lines: Sequence[Sequence[str]], *, text_columns: int) -> str:
+class Table(str):
+    """A table as aligned plain text that also knows its cells.
+
+    Parameters
+    ----------
+    lines : sequence of sequence of str
+        Cells; the header first.
+    text_columns : int
+        So many columns stand flush left, the others right.
+    """
+
+    lines: tuple[tuple[str, ...], ...]
+
+    def __new__(cls, lines: Sequence[Sequence[str]], *, text_columns: int) -> Self:
+        """Lay out the lines in columns."""
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        text = "\n".join(
+            "  ".join(
+                cell.ljust(width) if k < text_columns else cell.rjust(width)
+                for k, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+        table = super().__new__(cls, text)
+        table.lines = tuple(tuple(line) for line in lines)
+        return table
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        rows = [
+            "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
+            for tag, line in zip(("th", *["td"] * len(self.lines)), self.lines, strict=False)
+        ]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+
+def aligned(lines: Sequence[Sequence[str]], *, text_columns: int) -> Table:
     """Lay out lines of cells in columns: the first `text_columns` flush left, the rest right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k < text_columns else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+    return Table(lines, text_columns=text_columns)
 
 
 def _cell(value: Any) -> str:

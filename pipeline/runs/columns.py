@@ -56,7 +56,7 @@ def columns_of(record: Mapping[str, Any], *, date: str = "") -> dict[str, Value]
     chosen_c = record["chosen"].get("C")
     return {
         **{key: record[key] for key in ("run", "kind", "data", "method", "model")},
-        "layers": "+".join(map(str, record["layers"])),
+        "layers": str(record.get("unfreeze") or "+".join(map(str, record["layers"]))),
         **{key: record[key] for key in ("views", "size", "seed")},
         "on": on,
         "n_images": sum(record["splits"].get(on, {}).values()) or None,

@@ -16,9 +16,12 @@ from ..errors import ResultError
 from ..files import sha256_file
 from ..results.predictions import Predictions, read_predictions
 from ..results.records import check_record
+from ..results.runs import result_files
 from .columns import Value, columns_of, conditions, ordered
 
 __all__ = ["Listing", "Run", "find", "list_runs"]
+
+_MOST_DAMAGED = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +89,12 @@ class Listing:
     n_found: int
     damaged: tuple[str, ...]
 
+    def told(self) -> list[str]:
+        """Say what is damaged; many are counted."""
+        lines = [f"damaged: {text}" for text in self.damaged[:_MOST_DAMAGED]]
+        more = len(self.damaged) - len(lines)
+        return [*lines, *([f"damaged: and {more} more"] if more else [])]
+
 
 def list_runs(results: Path, *, data: str = "", where: str = "", sort: str = "-date") -> Listing:
     """Find the runs under a results folder; damaged records are named and passed over.
@@ -110,8 +119,8 @@ def list_runs(results: Path, *, data: str = "", where: str = "", sort: str = "-d
     ordered([], sort, look=lambda run: ({}, {}))
     wanted = Path(data).name if os.sep in data else data
     runs, damaged, n_found = [], [], 0
-    for path in sorted(results.rglob("*.json")):
-        if path.name.endswith(".model.json") or path.name.startswith("."):
+    for path in result_files(results, "*.json"):
+        if path.name.endswith(".model.json"):
             continue
         try:
             record = _read(path)

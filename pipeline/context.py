@@ -1,0 +1,79 @@
+"""What every stage of one command shares: the images, the settings, and where to report.
+
+Made once by :mod:`cnn_codes.api` and handed on as one thing. A stage takes a context and its own
+settings; nothing else travels beside them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .datasets import Manifest
+from .progress import Messages, Progress
+from .settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+
+__all__ = ["Context"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Context:
+    """One data set, how its codes are made, and the machine.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        The images.
+    data, codes, machine, places : settings
+        Which images and seed; what the codes are; what runs the network; where files lie.
+    messages : Messages
+        Progress and messages.
+    warnings : tuple of str
+        What the audit found; goes into every record.
+    command : str
+        What repeats this, for the record.
+    """
+
+    manifest: Manifest
+    data: DataSettings = field(default_factory=DataSettings)
+    codes: CodesSettings = field(default_factory=CodesSettings)
+    machine: MachineSettings = field(default_factory=MachineSettings)
+    places: PlaceSettings = field(default_factory=PlaceSettings)
+    messages: Messages = field(default_factory=Messages)
+    warnings: tuple[str, ...] = ()
+    command: str = ""
+
+    @property
+    def seed(self) -> int:
+        """First seed of every random choice."""
+        return self.data.seed
+
+    @property
+    def cache(self) -> Path:
+        """Folder of the cached codes."""
+        return Path(self.places.cache)
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this data set's results."""
+        return Path(self.places.results) / self.manifest.name
+
+    @property
+    def progress(self) -> Progress:
+        """Counts units of work."""
+        return self.messages.progress
+
+    def say(self, text: str) -> None:
+        """Report one line: what is being done, what was left out."""
+        self.messages.say(text)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Keyword arguments of what loads a network: cache, seed, offline, progress."""
+        return {
+            "cache": self.cache,
+            "seed": self.data.seed,
+            "offline": self.data.offline,
+            "progress": self.messages.progress,
+        }
