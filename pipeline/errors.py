@@ -7,6 +7,9 @@ found, what was expected, what to do next.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 __all__ = [
     "BackboneError",
     "CacheBusyError",
@@ -21,8 +24,41 @@ __all__ = [
     "ResultError",
     "SettingsError",
     "TrainingError",
+    "as_typed",
     "first_line",
+    "program",
 ]
+
+_FOLDER = Path(__file__).parent
+# In a checkout the package's folder lies beside the Makefile; an installed one has neither name.
+_IN_CHECKOUT = _FOLDER.name == "pipeline" and (_FOLDER.parent / "Makefile").is_file()
+_TARGET = re.compile(
+    r"\b(?:make|python -m pipeline) (?=(?:demo|data|audit|features|svm|softmax|heads|finetune|"
+    r"compare|curve|advise|labels|layers|map|next|report|predict|explain|export|serve|label|runs|"
+    r"verify|clean-cache|--help)\b)"
+)
+
+
+def program(*, in_checkout: bool = _IN_CHECKOUT) -> str:
+    """Give the name by which the command line is called here.
+
+    Returns
+    -------
+    str
+        ``python -m pipeline`` in a checkout, ``cnn-codes`` where the package is installed.
+    """
+    return "python -m pipeline" if in_checkout else "cnn-codes"
+
+
+def as_typed(text: str, *, in_checkout: bool = _IN_CHECKOUT) -> str:
+    """Spell the commands in `text` as they can be typed: installed, there is no Makefile.
+
+    ``make svm DATA=x`` and ``python -m pipeline svm DATA=x`` become ``cnn-codes svm DATA=x``.
+    """
+    if in_checkout:
+        return text
+    text = text.replace("make setup", "pip install cnn-codes")
+    return _TARGET.sub("cnn-codes ", text)
 
 
 def first_line(error: Exception) -> str:
@@ -54,9 +90,9 @@ class PipelineError(Exception):
         """One sentence a part, in the order found, expected, to do."""
         parts = [self.found]
         if self.expected:
-            parts.append(f"Expected: {self.expected}")
+            parts.append(f"Expected: {as_typed(self.expected)}")
         if self.todo:
-            parts.append(f"Next: {self.todo}")
+            parts.append(f"Next: {as_typed(self.todo)}")
         return "\n".join(parts)
 
 

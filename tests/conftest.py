@@ -8,6 +8,7 @@ each has its own cache beside it.
 """
 
 import ctypes
+import importlib.util
 import os
 import signal
 import subprocess
@@ -36,6 +37,10 @@ from pictures import write_pieces
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+needs_elpv = pytest.mark.skipif(
+    importlib.util.find_spec("elpv_dataset") is None, reason="pip install elpv-dataset"
+)
 
 # A network of timm of a third of a million parameters, with batch normalisation, at 32 px.
 SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}

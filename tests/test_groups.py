@@ -14,6 +14,7 @@ from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.settings import DataSettings, PlaceSettings
+from conftest import needs_elpv
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -272,6 +273,7 @@ def test_contradictions_are_of_bytes_not_of_groups(tmp_path, places):
 # --- elpv
 
 
+@needs_elpv
 def test_elpv_has_44_modules_and_is_split_by_them(places):
     manifest = load("elpv", places)
     modules, kinds = manifest.extra["module"], manifest.extra["type"]
@@ -286,6 +288,7 @@ def test_elpv_has_44_modules_and_is_split_by_them(places):
         assert abs(manifest.labels[split == TEST].mean() - manifest.labels.mean()) < 0.16
 
 
+@needs_elpv
 def test_elpv_by_cell_is_there_by_name_and_by_setting(places):
     by_cell, without = load("elpv-cells", places), load("elpv", places, group="none")
     assert (by_cell.name, by_cell.grouping, without.grouping) == ("elpv-cells", "", "")

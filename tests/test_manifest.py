@@ -17,6 +17,7 @@ from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.datasets.names import claim_name, safe_name
 from cnn_codes.errors import DataError
 from cnn_codes.settings import DataSettings, PlaceSettings
+from conftest import needs_elpv
 
 
 @pytest.fixture
@@ -155,6 +156,7 @@ def test_a_table_s_columns_stay_with_their_rows_when_some_are_rejected(tmp_path,
     assert len(numbers) == 39
 
 
+@needs_elpv
 def test_elpv_by_cell_is_split_by_probability_and_type(places):
     manifest = load("elpv-cells", places)
     assert (manifest.name, manifest.n_images) == ("elpv-cells", 2624)

@@ -3,6 +3,7 @@
 import ast
 import collections
 import email
+import functools
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import cnn_codes
 import pytest
 import yaml
+from cnn_codes.errors import as_typed, program
 from conftest import ROOT
 from pictures import write_set
 
@@ -227,3 +229,19 @@ def test_every_test_that_is_left_out_of_test_fast_is_there():
         file, _, function = name.partition("::")
         text = (ROOT / "tests" / file).read_text()
         assert not function or f"def {function}(" in text, f"{name}: take it out of long.txt"
+
+
+def test_messages_of_an_installed_package_name_commands_that_exist_there():
+    spelled = functools.partial(as_typed, in_checkout=False)
+    assert spelled("make features makes it") == "cnn-codes features makes it"
+    assert spelled("python -m pipeline svm --help") == "cnn-codes svm --help"
+    assert spelled("make runs RUN=a AGAINST=b") == "cnn-codes runs RUN=a AGAINST=b"
+    assert spelled("make sure that it is there") == "make sure that it is there"
+    assert as_typed("make svm", in_checkout=True) == "make svm"
+    assert (program(in_checkout=True), program(in_checkout=False)) == (
+        "python -m pipeline", "cnn-codes",
+    )  # fmt: skip
+    rules = set(re.findall(r"^([a-z-]+): \$\(READY\)", (ROOT / "Makefile").read_text(), re.M))
+    only_make = {"setup", "test", "test-fast", "check", "bench"}
+    for target in rules - only_make:
+        assert spelled(f"make {target} X=1") == f"cnn-codes {target} X=1", "name it in errors.py"

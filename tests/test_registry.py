@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import subprocess
 import sys
 import threading
 import zipfile
@@ -14,6 +15,7 @@ from cnn_codes.datasets import registry as registry_module
 from cnn_codes.datasets.elpv import elpv_folder, read_elpv
 from cnn_codes.datasets.registry import REGISTRY, Registered, locate
 from cnn_codes.errors import DataError, DownloadError
+from conftest import needs_elpv
 
 
 def zipped(*names: str) -> bytes:
@@ -72,6 +74,7 @@ def test_an_empty_name_is_answered(tmp_path):
         locate("", tmp_path)
 
 
+@needs_elpv
 def test_elpv_is_found_without_importing_it():
     before = "elpv_dataset" in sys.modules
     folder = elpv_folder()
@@ -161,3 +164,16 @@ def test_an_archive_that_came_damaged_is_fetched_again(tmp_path, toy):
     file.write_bytes(whole)
     assert (locate("toy", tmp_path / "data").path / "a" / "1.jpg").exists()
     assert len(asked) == 2
+
+
+def test_without_the_package_elpv_is_answered_with_the_command_that_installs_it(tmp_path):
+    code = (
+        "import sys, importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *a: None if name == 'elpv_dataset' else find(name, *a)\n"
+        "from cnn_codes.cli import main; sys.exit(main(['data', 'DATA=elpv']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert f"Next: {sys.executable} -m pip install elpv-dataset" in done.stderr

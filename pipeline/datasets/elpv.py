@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def elpv_folder() -> Path:
     raise DataError(
         "The package elpv-dataset is not installed.",
         expected="its 2,624 images, which are in no folder of ours",
-        todo="make setup, or pip install elpv-dataset",
+        todo=f"{sys.executable} -m pip install elpv-dataset",
     )
 
 
