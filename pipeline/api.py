@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
 from .answers import (
     Advised,
     Answer,
@@ -89,7 +91,7 @@ def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
         rehash=rehash,
         progress=chosen.messages.progress,
     )
-    return Context(
+    context = Context(
         manifest=manifest,
         data=chosen[DataSettings],
         codes=given.get(CodesSettings, CodesSettings()),
@@ -98,6 +100,27 @@ def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
         messages=chosen.messages,
         command=chosen.command,
     )
+    if context.data.group == "auto" and CodesSettings in given:
+        return _grouped(context)
+    return context
+
+
+def _grouped(context: Context) -> Context:
+    """Find the groups of GROUP=auto by the codes of the last layer, and cut the splits by them."""
+    from .audit.clusters import near_groups
+    from .codes.extract import extract
+
+    final = replace(context.codes, layers=("final",))
+    codes = extract(replace(context, codes=final)).codes
+    manifest = context.manifest
+    found = near_groups(codes, codes.labels, seed=context.seed, progress=context.progress)
+    groups = np.full(manifest.n_images, -1)
+    groups[~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))] = found.groups
+    context.say(
+        f"GROUP=auto: {found.n_joined:,} of {len(codes):,} images form {found.n_groups:,} groups "
+        f"of two or more (cosine of the codes above {found.threshold:.2f})."
+    )
+    return replace(context, manifest=manifest.with_groups(groups, found.how))
 
 
 def coded(context: Context) -> tuple[Context, Codes]:

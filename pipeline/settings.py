@@ -511,10 +511,11 @@ class FinetuneSettings(_Settings):
         0.2, "share of train held out where the data set has no val", low=0.01, high=0.9
     )
     choose: str = setting(
-        "loss",
-        "epoch whose weights are kept, by val: lowest calibrated 'loss', highest 'accuracy' (of "
-        "equals, the lower loss), or the 'last'",
-        choices=("accuracy", "loss", "last"),
+        "one_se",
+        "epoch whose weights are kept, by val: 'one_se' (a later one replaces the kept one if its "
+        "calibrated loss is lower by more than one standard error: the start is kept unless "
+        "training helps), lowest calibrated 'loss', highest 'accuracy', or the 'last'",
+        choices=("one_se", "loss", "accuracy", "last"),
     )
     patience: int = setting(0, "early stopping: epochs without improvement; 0: never")
     refit: bool = setting(

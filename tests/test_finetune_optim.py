@@ -146,3 +146,17 @@ def test_a_result_of_another_size_is_answered() -> None:
 def test_values_outside_their_ranges_are_answered(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=name.upper()):
         dataclasses.replace(FinetuneSettings(), **{name: value})
+
+
+def test_the_error_of_a_mean_counts_groups_not_images():
+    from cnn_codes.finetune.train import clustered_error
+
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=60)
+    alone = np.arange(60)
+    expected = values.std(ddof=1) / np.sqrt(60)
+    assert clustered_error(values, alone) == pytest.approx(expected)
+    copies, groups = np.repeat(values, 5), np.repeat(alone, 5)
+    assert clustered_error(copies, groups) == pytest.approx(expected)
+    assert clustered_error(copies, np.arange(300)) < 0.5 * expected
+    assert clustered_error(values, np.zeros(60, int)) == np.inf

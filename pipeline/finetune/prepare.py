@@ -129,6 +129,7 @@ def prepare(
         "network": network,
         "plan": plan,
         "labels": setup.context.manifest.labels.astype(np.int64),
+        "groups": setup.context.manifest.groups,
         "train": train,
         "val": val,
         "n_classes": setup.context.manifest.n_classes,

@@ -234,6 +234,7 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
     by = {
         "accuracy": "accuracy, of equals the lower loss",
         "loss": "least calibrated log-loss",
+        "one_se": "calibrated log-loss lower by more than one standard error",
         "last": "being the last",
     }
     figures = ("val_accuracy", "val_loss", "val_calibrated_loss")

@@ -50,6 +50,8 @@ class Task:
         Batches by row.
     labels : int64 (N,)
         Of all rows of the manifest.
+    groups : int64 (N,)
+        Equal for images of one group, which are not independent.
     train, val : int64 (n,)
         Rows; `val` may be empty: then the last epoch counts.
     n_classes : int
@@ -71,6 +73,7 @@ class Task:
     plan: Plan
     source: Source
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     n_classes: int
@@ -177,16 +180,48 @@ class Training:
             loss = float(F.cross_entropy(scores, truth))
             accuracy = float((scores.argmax(1) == truth).double().mean())
             row |= {"val_loss": loss if math.isfinite(loss) else None, "val_accuracy": accuracy}
-            if task.settings.choose == "loss" and math.isfinite(loss):
+            if task.settings.choose in ("loss", "one_se") and math.isfinite(loss):
                 # As it will be used, with a temperature: one that is sure too early is not worse.
-                scale = fit_scale(scores.numpy(), task.labels[task.val])
-                loss = float(F.cross_entropy(scale * scores, truth))
+                loss = float(_calibrated(scores, truth).mean())
                 row |= {"val_calibrated_loss": loss}
-            by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "last": key}
+            by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "one_se": (-loss,), "last": key}
             key = by[task.settings.choose]
         self.curve.append(row)
-        if self.best is None or (key > self.best.key and all(map(math.isfinite, key))):
+        if self.best is None or (all(map(math.isfinite, key)) and self._is_better(key, scores)):
             self.best = Best(self.epoch, key, self.tensors(), scores)
+
+    def _is_better(self, key: tuple[float, ...], scores: Tensor) -> bool:
+        """Whether this epoch replaces the best one so far.
+
+        With ``one_se`` its calibrated log-loss on val must be lower by more than one standard error
+        of the paired differences, clustered by group: small gains of many looks are noise.
+        """
+        assert self.best is not None
+        if self.task.settings.choose != "one_se" or not len(self.task.val):
+            return key > self.best.key
+        truth = torch.from_numpy(self.task.labels[self.task.val])
+        gains = _calibrated(self.best.scores, truth) - _calibrated(scores, truth)  # (n,)
+        error = clustered_error(gains.numpy(), self.task.groups[self.task.val])
+        return float(gains.mean()) > error
+
+
+def _calibrated(scores: Tensor, truth: Tensor) -> Tensor:
+    """Log-loss of each row (n,) of scores (n, K), with the temperature that suits them best."""
+    scale = fit_scale(scores.numpy(), truth.numpy())
+    return F.cross_entropy(scale * scores, truth, reduction="none")
+
+
+def clustered_error(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Give the standard error of the mean of values (n,) that are independent by group (n,).
+
+    The cluster-robust estimate (Liang and Zeger 1986) with the correction G / (G - 1).
+    """
+    _, at = np.unique(groups, return_inverse=True)
+    sums = np.bincount(at, weights=values - values.mean())  # (G,)
+    n_groups = len(sums)
+    if n_groups < 2:
+        return math.inf
+    return float(np.sqrt(n_groups / (n_groups - 1) * np.sum(sums**2)) / len(values))
 
 
 def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:
