@@ -20,6 +20,7 @@ from .errors import SettingsError
 
 __all__ = [
     "METHODS",
+    "METRICS",
     "RENAMED",
     "AdviseSettings",
     "CodesSettings",
@@ -331,6 +332,14 @@ class MachineSettings(_Settings):
     )
 
 
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "average_precision",
+    "auroc",
+    "log_loss",
+)
 METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
 RECIPE_HELP = "name of a recipe: its settings become the defaults; explicit settings override them"
 
@@ -352,6 +361,17 @@ class FitSettings(_Settings):
         "with several views: train on their 'mean', on 'all' of them, or select among 'both'",
         choices=("mean", "all", "both"),
     )
+    metric: str = setting(
+        "accuracy",
+        "what C is chosen by: of the values not clearly worse by it, the one with the least "
+        "log-loss",
+        choices=METRICS,
+    )
+    cost: str = setting(
+        "",
+        "a CSV of what each confusion costs (rows: true class, columns: predicted class); C is "
+        "then chosen by the expected cost",
+    )
     jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
 
 
@@ -365,6 +385,17 @@ class HeadSettings(FitSettings):
         high=1000,
     )  # fmt: skip
     seeds: int = setting(1, "repeat with this many seeds: SEED, SEED + 1, ...", low=1, high=1000)
+    threshold: str = setting(
+        "",
+        "decision rule, set on out-of-fold scores: 'recall:0.95' or 'precision:0.9' (of the last "
+        "class, or recall:0.95:CLASS), or 'cost' (with COST); default: the most probable class",
+    )
+    set: float = setting(
+        0.0,
+        "prediction sets that hold the true class in this share of cases, such as 0.9; 0: none",
+        low=0.0,
+        high=0.999,
+    )
     recipe: str = setting("", RECIPE_HELP, affects="place")
 
 

@@ -110,7 +110,7 @@ def test_path_minimises_the_same_objective_as_the_final_fit(method):
             weights = class_weights(y[rows], 10)
             weight, bias, _ = fit_linear(method, design, y[rows], weights, C, n_classes=10)
             best = np.column_stack([weight, bias])
-            solution = path.solved[C]
+            solution = path.parts[0].solved[C]
             ours = np.column_stack(
                 [path.design.to_codes(solution.weight)[:, number].T, solution.bias[number]]
             )

@@ -18,11 +18,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import minimize
 from scipy.special import softmax
 
 from ..results.metrics import brier, expected_calibration_error, log_loss
 
-__all__ = ["Calibration", "calibrate", "fit_scale", "log_losses"]
+__all__ = [
+    "Calibration",
+    "calibrate",
+    "calibrate_balanced",
+    "fit_prior",
+    "fit_scale",
+    "log_losses",
+]
 
 LOG_SCALE_BOUNDS = (-12.0, 12.0)
 PARTS = 5
@@ -171,6 +179,63 @@ def calibrate(
     if optional and after["log_loss"] >= before["log_loss"]:
         return Calibration(1.0, before, before)
     return Calibration(fit_scale(scores, labels), before, after)
+
+
+def fit_prior(
+    scores: NDArray[np.floating[Any]], labels: NDArray[np.integer]
+) -> tuple[float, NDArray[np.float64]]:
+    """Undo balanced training: the scale, and the shift towards the classes' shares in the data.
+
+    Training with all classes weighing alike makes scores of a world where they are equally
+    common. The probabilities of this one are ``softmax(scale * scores + strength * log(K *
+    share))``: for exact scores the strength is 1 (Saerens, Latinne and Decaestecker 2002); it is
+    fitted together with the scale, between 0 and 2, for scores that are only nearly
+    log-probabilities.
+
+    Returns
+    -------
+    scale : float
+    shift : float64 (K,)
+    """
+    n_images, n_classes = scores.shape
+    counts = np.bincount(labels, minlength=n_classes)
+    prior = np.log((counts + 0.5) / (n_images + n_classes / 2) * n_classes)  # (K,)
+    begin = fit_scale(scores, labels)
+    smooth = 1.0 / (n_images + 2)
+
+    def loss(x: NDArray[np.float64]) -> float:
+        scale, total = float(np.exp(x[0])) * begin, 0.0
+        for rows, block in _row_blocks(scores):
+            block *= scale
+            block += x[1] * prior
+            block -= block.max(axis=1, keepdims=True)
+            target = (1 - smooth) * block[np.arange(len(block)), labels[rows]]
+            target += smooth * block.mean(axis=1)
+            total += float((np.log(np.exp(block).sum(axis=1)) - target).sum())
+        return float(total / n_images)
+
+    bounds = [(-4.0, 4.0), (0.0, 2.0)]
+    found = minimize(loss, np.array([0.0, 0.5]), method="L-BFGS-B", bounds=bounds)
+    shift: NDArray[np.float64] = found.x[1] * prior
+    return float(np.exp(found.x[0])) * begin, shift
+
+
+def calibrate_balanced(
+    scores: NDArray[np.float64], labels: NDArray[np.integer], parts: NDArray[np.integer]
+) -> tuple[Calibration, NDArray[np.float64]]:
+    """:func:`calibrate` for scores of balanced training, with the shift of :func:`fit_prior`."""
+    if np.unique(parts).size < 2:
+        parts = np.arange(len(labels)) % PARTS
+    shifted = scores.copy()
+    for part in np.unique(parts):
+        held = parts == part
+        if not held.all():
+            scale, shift = fit_prior(scores[~held], labels[~held])
+            shifted[held] = scale * scores[held] + shift
+    ones = np.ones(len(labels))
+    before, after = _figures(scores, labels, ones), _figures(shifted, labels, ones)
+    scale, shift = fit_prior(scores, labels)
+    return Calibration(scale, before, after), shift
 
 
 def _figures(

@@ -7,8 +7,7 @@ correlation matrix are computed once for all folds and all values of C: in their
 Hessians of all linear heads are nearly diagonal, which is what makes the solver's iterations few
 (:mod:`cnn_codes.heads.solver`).
 
-Standardisation uses all training images, held-out folds included: it sees no label, and one
-basis then serves all folds.
+Its standardisation and basis may serve several folds at once (:mod:`cnn_codes.heads.linear`).
 """
 
 from __future__ import annotations

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
 
 from ..errors import HeadError
 from ..progress import Progress, silent
 from ..settings import METHODS, HeadSettings
-from .calibrate import calibrate
+from .calibrate import calibrate, calibrate_balanced
+from .costs import read_costs
+from .decide import choose_offsets, conformal, parse_rule
 from .design import moments
 from .examples import Examples, check_examples
 from .final import fit_final
 from .folds import cut_folds
 from .grids import around, axes_of
-from .linear import class_weights
 from .model import Head
 from .search import Problem, Search, pick, quiet_solvers, search
 
 __all__ = ["fit_head"]
 
+CHOICELESS = ("centroid", "knn")
+LEAST_VAL = 20  # different images that val needs, to choose on it
 UNWEIGHTED = ("centroid", "knn")
 FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
 RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours
@@ -79,12 +86,51 @@ def fit_head(
     _check(method, train, val, n_classes, names)
     started = time.perf_counter()
     jobs = settings.jobs or joblib.cpu_count()
-    with quiet_solvers():
-        found, views, notes = _choose(method, train, val, settings, names, seed, jobs, progress)
-        held_labels = (val or train).labels[found.rows]
-        calibration = calibrate(
-            found.scores, held_labels, found.parts, optional=method == "softmax"
+    costs = read_costs(Path(settings.cost), names) if settings.cost else None
+    rule = parse_rule(settings.threshold, names, has_costs=costs is not None)
+    balanced = settings.class_weight == "balanced" and method not in UNWEIGHTED
+    few = _few_in_val(val, n_classes)
+    held_out = None if few else val
+    if held_out is None and _single(train, n_classes):
+        if method in CHOICELESS:
+            return _without_choice(method, train, settings, names, started)
+        rare = names[int(np.bincount(train.labels, minlength=n_classes).argmin())]
+        raise HeadError(
+            f"The class {rare} has 1 different image to train on, and {method} has settings to "
+            "choose, for which images must be held out.",
+            expected="at least 2 different images per class (better 10)",
+            todo=f"METHODS={','.join(CHOICELESS)} work with one; or add images, or a val split",
         )
+    with quiet_solvers():
+        found, views, notes = _choose(
+            method, train, held_out, settings, names, seed, jobs, progress, costs,
+            by_cost=rule is not None and rule.kind == "cost",
+        )  # fmt: skip
+        notes += few
+        held_labels = (held_out or train).labels[found.rows]
+        shift = None
+        if balanced:
+            calibration, shift = calibrate_balanced(found.scores, held_labels, found.parts)
+        else:
+            calibration = calibrate(
+                found.scores, held_labels, found.parts, optional=method == "softmax"
+            )
+        logits = calibration.scale * found.scores
+        logits += 0.0 if shift is None else shift
+        held_p = softmax(logits, axis=1)
+        # Balanced training is for the decisions: probabilities are of the data's shares of the
+        # classes, decisions are what they were.
+        offsets = None if shift is None else -shift
+        decision: dict[str, Any] = {}
+        if rule is not None:
+            offsets, reached = choose_offsets(rule, held_p, held_labels, costs)
+            decision = {"rule": settings.threshold, "out_of_fold": reached}
+            if rule.kind != "cost" and reached[rule.kind] < rule.value:
+                notes.append(
+                    f"THRESHOLD={settings.threshold} was not reached out of fold: "
+                    f"{rule.kind} {reached[rule.kind]:.3f}."
+                )
+        sets = conformal(held_p, held_labels, settings.set) if settings.set else {}
         chosen_s = time.perf_counter() - started
         mean, scale = moments(train.codes, views)
         with progress(f"{method}: fitting", FINAL_STEPS, "steps") as meter:
@@ -96,7 +142,7 @@ def fit_head(
                 way=views,
                 mean=mean,
                 scale=scale,
-                balanced=settings.class_weight == "balanced",
+                balanced=balanced,
                 jobs=jobs,
                 start=found.start,
                 basis=found.basis,
@@ -113,25 +159,90 @@ def fit_head(
         parameters=fitted.parameters,
         views=views,
         temperature_scale=calibration.scale,
+        shift=shift,
+        offsets=offsets,
+        decision=decision,
+        sets=sets,
         calibration={
-            "method": "temperature",
+            "method": "temperature" if shift is None else "temperature and prior correction",
             "scale": calibration.scale,
-            "on": "val" if val else f"out-of-fold scores of {n_folds} folds",
+            "on": "val" if held_out else f"out-of-fold scores of {n_folds} folds",
             "before": calibration.before,
             "after": calibration.after,
         },
         chosen={
             **found.best,
             "train_views": views,
-            "by": "least calibrated log-loss within one standard error of the best accuracy",
-            "on": "val" if val else f"{n_folds}-fold cross-validation on train",
-            "folds": 0 if val else n_folds,
+            "by": "least calibrated log-loss within one standard error of the best "
+            f"{'expected cost' if settings.cost else settings.metric}",
+            "on": "val" if held_out else f"{n_folds}-fold cross-validation on train",
+            "folds": 0 if held_out else n_folds,
             "score": found.log_loss,
             "curve": found.curve,
         },
         warnings=(*notes, *found.warnings, *fitted.warnings),
         times_s={"choose": chosen_s, "final": total_s - chosen_s, "fit": total_s},
     )
+
+
+def _few_in_val(val: Examples | None, n_classes: int) -> list[str]:
+    """Say so where val has too few images to choose anything on; else nothing."""
+    least = max(LEAST_VAL, n_classes)
+    if val is None or len(np.unique(val.groups)) >= least:
+        return []
+    return [
+        f"val has {val.n_images} images, too few to choose anything on (at least {least}): C and "
+        "calibration come from cross-validation on train instead."
+    ]
+
+
+def _single(train: Examples, n_classes: int) -> bool:
+    """Whether a class has one different image only."""
+    _, first = np.unique(train.groups, return_index=True)
+    return bool(np.bincount(train.labels[first], minlength=n_classes).min() < 2)
+
+
+def _without_choice(
+    method: str, train: Examples, settings: HeadSettings, names: tuple[str, ...], started: float
+) -> Head:
+    """Fit a head that has nothing to choose: one image of a class, so that none can be held out."""
+    for name in ("threshold", "set"):
+        if getattr(settings, name):
+            raise HeadError(
+                f"{name.upper()} is set on held-out images, and a class has one image.",
+                expected="at least 2 different images per class",
+                todo=f"leave out {name.upper()}, or add images",
+            )
+    views = "all" if settings.train_views == "all" else "mean"
+    mean, scale = moments(train.codes, views)
+    best = {"k": 1, "metric": "cosine"} if method == "knn" else {}
+    fitted = fit_final(
+        method, train.codes, train.labels, best, way=views, mean=mean, scale=scale,
+        balanced=False, jobs=1,
+    )  # fmt: skip
+    # Scores of a nearest mean are as large as the codes are long; nothing calibrates them.
+    plain = 1.0 if method == "knn" else 1.0 / train.code_dim
+    seconds = time.perf_counter() - started
+    return Head(
+        method=method,
+        classes=names,
+        mean=mean,
+        scale=scale,
+        arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
+        parameters=fitted.parameters,
+        views=views,
+        temperature_scale=plain,
+        calibration={"method": "none", "scale": plain, "on": "nothing", "before": {}, "after": {}},
+        chosen={
+            **best, "train_views": views, "by": "nothing: a class has one image", "on": "nothing",
+            "folds": 0, "score": None, "curve": [],
+        },
+        warnings=(
+            "A class has one different image to train on: nothing was chosen, and the "
+            "probabilities are not calibrated.",
+        ),
+        times_s={"choose": 0.0, "final": seconds, "fit": seconds},
+    )  # fmt: skip
 
 
 def _check(
@@ -176,6 +287,9 @@ def _choose(
     seed: int,
     jobs: int,
     progress: Progress,
+    costs: NDArray[np.float64] | None,
+    *,
+    by_cost: bool,
 ) -> tuple[Search, str, list[str]]:
     """Search the method's grid for each way to use the views: the best, its way, warnings."""
     notes: list[str] = []
@@ -201,6 +315,9 @@ def _choose(
             n_classes=len(names),
             balanced=balanced,
             views=way,
+            metric=settings.metric,
+            costs=costs,
+            by_cost=by_cost,
         )
         per_image = 1 if way == "mean" else train.n_views
         n_train = max(len(rows) for rows, _ in folds) * per_image
@@ -209,9 +326,7 @@ def _choose(
             axes = around(axes, found[0][0].best)
         found.append((search(problem, axes, jobs=jobs, progress=progress), way))
     searches = [one for one, _ in found]
-    held = (val or train).labels[searches[0].rows]
-    weights = class_weights(held, len(names)) if balanced else None
-    at = pick([one.log_loss for one in searches], [one.hits for one in searches], weights)
+    at = pick([one.log_loss for one in searches], [one.merit for one in searches])
     best, way = found[at]  # of equals the first, 'mean'
     best.curve = [point for one, _ in found for point in one.curve]
     best.warnings = [text for one, _ in found for text in one.warnings]

@@ -3,16 +3,21 @@
 The path and the final fit minimise the same objective (:mod:`cnn_codes.heads.losses`) by the same
 solver; the path stops earlier and works in float32. Each C starts from the solution of the
 nearest one that is known, the final fit from the mean of the folds' solutions.
+
+Up to 512 examples each fold is standardised, and decorrelated, by itself. Beyond, all folds share
+the mean, scale and basis of all training images, which sees no label; the scales of folds then
+differ by some 1 %.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .design import Block, Design, Floats, moments
+from .design import Basis, Block, Design, Floats, moments
 from .examples import Codes
 from .folds import Fold
 from .solver import Linear, Solution
@@ -25,6 +30,7 @@ FINAL_TOLERANCE = 1e-13  # scores to six digits
 LARGE_TOLERANCE = 1e-8  # scores to four digits, where passes over the codes take their time
 LARGE = 3e7  # examples x code_dim x outputs
 MAX_PASSES = 1000
+APART = 512  # examples up to which each fold is standardised by itself
 
 
 def two_columns(values: Floats) -> Floats:
@@ -75,7 +81,75 @@ class LinearPath:
         jobs: int,
         tell: Callable[[], None] = lambda: None,
     ) -> None:
-        self.folds, self.tell = folds, tell
+        self.tell, self._jobs = tell, jobs
+        self._rows = np.concatenate([held for _, held in folds])
+        self._n_held = len(held_codes)
+        self.parts: list[_Part] = []
+        few = len(codes) * (1 if way == "mean" else codes.shape[1]) <= APART
+        for some in [[fold] for fold in folds] if few and len(folds) > 1 else [folds]:
+            inner, outer = codes, held_codes
+            if len(some) < len(folds):  # a fold by itself sees nothing of the others
+                (rows, held), inner = some[0], codes[some[0][0]]
+                some, outer = [(np.arange(len(rows)), np.arange(len(held)))], held_codes[held]
+            else:
+                rows, held = np.arange(len(codes)), np.arange(len(held_codes))
+            part = _Part(
+                method, inner, labels[rows], outer, some, held, way, n_classes, balanced,
+                1 if few else jobs,
+            )  # fmt: skip
+            self.parts.append(part)
+
+    @property
+    def design(self) -> Design:
+        """The examples of all folds, or of the first where each stands by itself."""
+        return self.parts[0].design
+
+    @property
+    def basis(self) -> Basis | None:
+        """What all examples were decorrelated by; None where each fold stands by itself."""
+        return self.parts[0].design.basis if len(self.parts) == 1 else None
+
+    def solve(self, C: float) -> bool:
+        """Fit all folds at `C`, from the nearest C that is solved; whether that converged."""
+        if len(self.parts) == 1:
+            return self.parts[0].solve(C, self.tell)
+        with ThreadPoolExecutor(self._jobs) as pool:
+            done = list(pool.map(lambda part: part.solve(C, lambda: None), self.parts))
+        self.tell()
+        return all(done)
+
+    def scores(self, C: float) -> NDArray[np.float32]:
+        """Scores (H, K) of the held-out images at a solved `C`, in the order of the folds."""
+        out = np.empty((self._n_held, self.parts[0].problem.n_out), dtype=np.float32)
+        for part in self.parts:
+            out[part.held_rows] = part.scores(C)
+        found: NDArray[np.float32] = two_columns(out[self._rows])
+        return found
+
+    def mean_solution(self, C: float) -> tuple[Floats, Floats]:
+        """Weights (D, J) for standardised codes and biases (J,) at a solved `C`, over the folds."""
+        solutions = [(part.design, part.solved[C]) for part in self.parts]
+        weights = [design.to_codes(one.weight.mean(axis=1)) for design, one in solutions]
+        return np.mean(weights, axis=0), np.mean([one.bias.mean(axis=0) for _, one in solutions], 0)
+
+
+class _Part:
+    """Folds that share a design: all of them, or one."""
+
+    def __init__(
+        self,
+        method: str,
+        codes: Codes,
+        labels: NDArray[np.int32],
+        held_codes: Codes,
+        folds: list[Fold],
+        held_rows: NDArray[np.int64],
+        way: str,
+        n_classes: int,
+        balanced: bool,
+        jobs: int,
+    ) -> None:
+        self.held_rows = held_rows
         mean, scale = moments(codes, way)
         self.design = Design(codes, way, mean, scale, jobs=jobs)
         self.held = self.design
@@ -83,52 +157,41 @@ class LinearPath:
             self.held = Design(held_codes, way, mean, scale, jobs=jobs, basis=self.design.basis)
         per_image = self.design.per_image
         weights = np.zeros((self.design.n_examples, len(folds)))
-        self._part = np.zeros(self.held.n_examples, dtype=np.int64)
+        self._fold_of = np.zeros(self.held.n_examples, dtype=np.int64)
         each = np.arange(per_image)
         for fold, (rows, held) in enumerate(folds):
             trained = (rows[:, None] * per_image + each).ravel()
             own = np.repeat(labels[rows], per_image)
             weights[trained, fold] = class_weights(own, n_classes) if balanced else 1.0
-            self._part[(held[:, None] * per_image + each).ravel()] = fold
-        self._rows = np.concatenate([held for _, held in folds])
+            self._fold_of[(held[:, None] * per_image + each).ravel()] = fold
         self.problem = Linear(self.design, method, np.repeat(labels, per_image), weights, n_classes)
         self.solved: dict[float, Solution] = {}
 
-    def solve(self, C: float) -> bool:
-        """Fit all folds at `C`, from the nearest C that is solved; whether that converged."""
+    def solve(self, C: float, tell: Callable[[], None]) -> bool:
         start = self.problem.start
         if self.solved:
             start = self.solved[min(self.solved, key=lambda one: abs(np.log(one / C)))]
         self.solved[C] = self.problem.minimise(
-            C, start, tolerance=PATH_TOLERANCE, most_passes=MAX_PASSES, tell=self.tell
+            C, start, tolerance=PATH_TOLERANCE, most_passes=MAX_PASSES, tell=tell
         )
         return self.solved[C].converged
 
     def scores(self, C: float) -> NDArray[np.float32]:
-        """Scores (H, K) of the held-out images at a solved `C`, in the order of the folds."""
-        solution = self.solved[C]
-        n_out = self.problem.n_out
+        """Scores (n, J) of the held-out images of its folds."""
+        solution, n_out = self.solved[C], self.problem.n_out
         out = np.empty((self.held.n_examples, n_out), dtype=np.float32)
 
         def work(block: Block, _: None) -> None:
-            part = self._part[block.rows]
+            fold_of = self._fold_of[block.rows]
             values = out[block.rows]
-            for fold in np.unique(part):
-                mine = part == fold
+            for fold in np.unique(fold_of):
+                mine = fold_of == fold
                 values[mine] = block.z[mine] @ solution.weight[:, fold] + solution.bias[fold]
 
         for _ in self.held.sums(work):
             pass
-        views = self.held.per_image
-        if views > 1:
-            out = out.reshape(-1, views, n_out).mean(axis=1)
-        found: NDArray[np.float32] = two_columns(out[self._rows])
+        found: NDArray[np.float32] = out.reshape(-1, self.held.per_image, n_out).mean(axis=1)
         return found
-
-    def mean_solution(self, C: float) -> tuple[Floats, Floats]:
-        """Weights (D, J) for standardised codes and biases (J,) at a solved `C`, over the folds."""
-        solution = self.solved[C]
-        return self.design.to_codes(solution.weight.mean(axis=1)), solution.bias.mean(axis=0)
 
 
 def fit_linear(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "fit_heads", "redrawn", "rows_of"]
 
-VERSION = 4  # of what stage two makes of codes; part of every run's fingerprint
+VERSION = 5  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
@@ -202,11 +203,18 @@ def _fingerprint(context: Context, codes: Codes, settings: HeadSettings, task: _
             "classes": context.manifest.class_names,
             "val_from": context.manifest.val_from,
             "settings": as_dict(one, affects="bytes"),
+            "cost": _digest(one.cost),
             "leaks": context.data.leaks,
             "seed": task.seed,
         }
         | ({"groups": context.manifest.groups_digest} if context.manifest.grouping else {})
     )
+
+
+def _digest(path: str) -> str:
+    """SHA-256 of a file's bytes; empty where there is none (what reads it says so)."""
+    file = Path(path)
+    return hashlib.sha256(file.read_bytes()).hexdigest() if path and file.is_file() else ""
 
 
 def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
@@ -272,15 +280,22 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
     fit_s = time.perf_counter() - began
     metrics, predict_s = {}, 0.0
     probabilities = np.empty((0, manifest.n_classes))
+    decided = np.empty(0, np.int64)
     for split, mask in used.items():
         if not mask.any():
             continue
         start = time.perf_counter()
         probabilities = head.predict_proba(matrix[mask])  # (n, K)
         predict_s = time.perf_counter() - start
-        metrics[split] = measure(rows.labels[mask], probabilities)
+        decided = head.decide(probabilities)
+        metrics[split] = measure(rows.labels[mask], probabilities, predicted=decided)
         if rows.weight is not None:
-            weighted = measure(rows.labels[mask], probabilities, sample_weight=rows.weight[mask])
+            weighted = measure(
+                rows.labels[mask],
+                probabilities,
+                sample_weight=rows.weight[mask],
+                predicted=decided,
+            )
             metrics[split]["weighted_accuracy"] = weighted["accuracy"]
     test = np.flatnonzero(used["test"])  # probabilities are those of the last split, test
     predictions = Predictions(
@@ -288,6 +303,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         rows.labels[test],
         probabilities,
         manifest.class_names,
+        decided if head.offsets is not None else None,
     )
     config = codes.config
     record = build_record(
@@ -325,6 +341,8 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
             "code_dim": head.code_dim,
             "n_parameters": head.n_parameters,
             "calibration": dict(head.calibration),
+            "decision": dict(head.decision),
+            "sets": dict(head.sets),
         },
     )
     meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}

@@ -129,18 +129,15 @@ def _pair_values(
 
 
 def pair_scores(pairs: NDArray[np.float64], n_classes: int) -> NDArray[np.float64]:
-    """Votes of the pairs plus their summed confidence squeezed below half a vote, (N, K).
+    """Mean decision value of each class over its pairs, (N, K).
 
-    The rule of scikit-learn's ``decision_function_shape="ovr"``.
+    If the value of a pair (i, j) is, up to a common factor, the log-odds of i against j, then
+    these are the log-probabilities that fit all pairs best by least squares, up to a constant
+    (Bradley and Terry 1952, as coupled by Hastie and Tibshirani 1998): unlike votes, they vary
+    smoothly with the codes, and a temperature makes probabilities of them.
     """
-    votes = np.zeros((len(pairs), n_classes))
-    confidence = np.zeros((len(pairs), n_classes))
+    scores = np.zeros((len(pairs), n_classes))
     for column, (i, j) in enumerate(combinations(range(n_classes), 2)):
-        value = pairs[:, column]
-        confidence[:, i] += value
-        confidence[:, j] -= value
-        # scikit-learn gives a value of exactly 0 to class i.
-        votes[:, i] += value >= 0
-        votes[:, j] += value < 0
-    scores: NDArray[np.float64] = votes + confidence / (3 * (np.abs(confidence) + 1))
-    return scores
+        scores[:, i] += pairs[:, column]
+        scores[:, j] -= pairs[:, column]
+    return scores / n_classes

@@ -29,6 +29,7 @@ from .examples import Codes
 from .folds import Fold
 from .grids import Axis, candidates, tested, widened
 from .linear import LINEAR, LinearPath, class_weights
+from .merit import contributions
 from .paths import PATHS, Candidate, Part
 
 __all__ = [
@@ -62,6 +63,8 @@ class Problem:
         Weigh each example by N / (K * images of its class).
     views : str
         ``"mean"``: one example an image; ``"all"``: one a view.
+    metric, costs, by_cost
+        What decides; see :func:`cnn_codes.heads.merit.contributions`.
     """
 
     method: str
@@ -73,6 +76,9 @@ class Problem:
     n_classes: int
     balanced: bool
     views: str
+    metric: str = "accuracy"
+    costs: NDArray[np.float64] | None = None
+    by_cost: bool = False
 
 
 @dataclass(eq=False)
@@ -85,8 +91,8 @@ class Search:
         The chosen candidate.
     log_loss : float
         Its calibrated out-of-fold log-loss.
-    hits : bool (H,)
-        Which held-out images it called rightly.
+    merit : float64 (H,) or (B,)
+        Its contributions to the metric (:func:`cnn_codes.heads.merit.contributions`).
     scores : float64 (H, K)
         Its scores of all held-out rows, in the order of `rows`.
     rows, parts : int64 (H,)
@@ -104,7 +110,7 @@ class Search:
 
     best: Candidate
     log_loss: float
-    hits: NDArray[np.bool_]
+    merit: NDArray[np.float64]
     scores: NDArray[np.float64]
     rows: NDArray[np.int64]
     parts: NDArray[np.int64]
@@ -116,14 +122,14 @@ class Search:
 
 @dataclass(frozen=True, eq=False)
 class Trial:
-    """A candidate that was tried: its point of the curve, which held-out images it called right.
+    """A candidate that was tried: its point of the curve, its contributions to the metric.
 
     `scores` are its held-out scores (H, K); None: had again from the path.
     """
 
     candidate: Candidate
     point: dict[str, Any]
-    hits: NDArray[np.bool_]
+    merit: NDArray[np.float64]
     scores: NDArray[np.floating[Any]] | None
 
 
@@ -222,8 +228,23 @@ class _Trials:
         scores: NDArray[np.floating[Any]],
         kept: NDArray[np.floating[Any]] | None = None,
     ) -> Trial:
-        point = _point(one, scores, self.labels, self.parts, self.weights, self.problem.views)
-        trial = Trial(one, point, scores.argmax(axis=1) == self.labels, kept)
+        problem = self.problem
+        scale = fit_scale(scores, self.labels)
+        losses = log_losses(scores, self.labels, scale=scale)
+        point = _point(one, scores, losses, self.labels, self.parts, self.weights, problem.views)
+        merit = contributions(
+            problem.metric,
+            scores,
+            self.labels,
+            scale=scale,
+            losses=losses,
+            weights=self.weights,
+            costs=problem.costs,
+            by_cost=problem.by_cost,
+        )
+        if problem.costs is not None or problem.metric != "accuracy":
+            point["merit"] = float(merit.mean())
+        trial = Trial(one, point, merit, kept)
         self.known[tuple(one.values())] = trial
         return trial
 
@@ -236,10 +257,10 @@ class _Trials:
 
 
 def _plainly_worse(trial: Trial, others: Sequence[Trial]) -> bool:
-    """No more accurate than the best of others, and of a higher log-loss than the least."""
+    """No better by the metric than the best of others, and of a higher log-loss than the least."""
     least = min(one.point["score"] for one in others)
-    best = max(one.hits.mean() for one in others)
-    return bool(trial.point["score"] > WORSE * least and trial.hits.mean() <= best)
+    best = max(one.merit.mean() for one in others)
+    return bool(trial.point["score"] > WORSE * least and trial.merit.mean() <= best)
 
 
 class _Steps:
@@ -300,8 +321,7 @@ def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progr
         known = [trials.known[tuple(one.values())] for one in grid]
         at = pick(
             [trial.point["score"] for trial in known],
-            [trial.hits for trial in known],
-            trials.weights,
+            [trial.merit for trial in known],
         )
         best = known[at]
         axes = widened(axes, best.candidate)
@@ -316,42 +336,36 @@ def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progr
     return Search(
         best=best.candidate,
         log_loss=best.point["score"],
-        hits=best.hits,
+        merit=best.merit,
         scores=trials.scores(best),
         rows=trials.rows,
         parts=trials.parts,
         curve=[trials.known[tuple(one.values())].point for one in grid],
         warnings=warnings,
         start=trials.path.mean_solution(best.candidate["C"]) if trials.path else None,
-        basis=trials.path.design.basis if trials.path else None,
+        basis=trials.path.basis if trials.path else None,
     )
 
 
-def pick(
-    losses: Sequence[float],
-    hits: Sequence[NDArray[np.bool_]],
-    weights: NDArray[np.float64] | None = None,
-) -> int:
+def pick(losses: Sequence[float], merits: Sequence[NDArray[Any]]) -> int:
     """Choose among candidates that stand in the order from strong to weak regularisation.
 
     Parameters
     ----------
     losses : sequence of float
         Log-loss of each candidate.
-    hits : sequence of bool (H,)
-        Which of the same held-out images each called rightly.
-    weights : float64 (H,), optional
-        What each image counts in the accuracy.
+    merits : sequence of float (H,)
+        Contributions of the same held-out images to each candidate's metric: for accuracy 1
+        where it is right.
 
     Returns
     -------
     int
-        Index of the first candidate of the least log-loss, among those not clearly less accurate
-        than the most accurate one.
+        Index of the first candidate of the least log-loss, among those not clearly worse by the
+        metric than the best one.
     """
-    w = np.ones(len(hits[0])) if weights is None else weights
-    right = np.stack(hits) * (w / w.mean())  # (G, H)
-    behind = right[right.mean(axis=1).argmax()] - right
+    values = np.stack(merits).astype(np.float64)  # (G, H)
+    behind = values[values.mean(axis=1).argmax()] - values
     error = behind.std(axis=1, ddof=1) / np.sqrt(behind.shape[1])
     able = behind.mean(axis=1) <= error + EQUAL  # one image behind is exactly one error behind
     least = min(loss for loss, one in zip(losses, able, strict=True) if one)
@@ -365,13 +379,13 @@ def pick(
 def _point(
     candidate: Candidate,
     scores: NDArray[np.floating[Any]],
+    losses: NDArray[np.float64],
     labels: NDArray[np.int32],
     parts: NDArray[np.int64],
     weights: NDArray[np.float64] | None,
     views: str,
 ) -> dict[str, Any]:
     """One point of the curve: how good a candidate's held-out scores (H, K) are."""
-    losses = log_losses(scores, labels, scale=fit_scale(scores, labels))
     hits = scores.argmax(axis=1) == labels
     folds = range(int(parts.max()) + 1)
     return {

@@ -42,7 +42,7 @@ def save_head(path_stem: Path, head: Head, meta: Mapping[str, Any]) -> tuple[Pat
     head : Head
         What :func:`cnn_codes.heads.fit_head` gave.
     meta : mapping
-        What prediction must know beside the head, kept as it is: the codes' fingerprint, the
+        What prediction must know along with the head, kept as it is: the codes' fingerprint, the
         network, layers, views, size, preprocessing, versions. Must be fit for JSON.
 
     Returns
@@ -62,6 +62,10 @@ def save_head(path_stem: Path, head: Head, meta: Mapping[str, Any]) -> tuple[Pat
         "parameters": dict(head.parameters),
         "views": head.views,
         "temperature_scale": head.temperature_scale,
+        "shift": None if head.shift is None else head.shift.tolist(),
+        "offsets": None if head.offsets is None else head.offsets.tolist(),
+        "decision": dict(head.decision),
+        "sets": dict(head.sets),
         "calibration": dict(head.calibration),
         "chosen": dict(head.chosen),
         "warnings": list(head.warnings),
@@ -163,12 +167,48 @@ def _build(description: dict[str, Any], arrays_path: Path) -> tuple[Head, dict[s
         parameters=dict(description["parameters"]),
         views=description["views"],
         temperature_scale=float(description["temperature_scale"]),
+        shift=_vector(description, "shift", len(classes)),
+        offsets=_vector(description, "offsets", len(classes)),
+        decision=dict(description.get("decision") or {}),
+        sets=_sets(description.get("sets") or {}, len(classes)),
         calibration=dict(description["calibration"]),
         chosen=dict(description["chosen"]),
         warnings=tuple(map(str, description["warnings"])),
         times_s=dict(description["times_s"]),
     )
     return head, dict(description["meta"])
+
+
+def _vector(
+    description: Mapping[str, Any], name: str, n_classes: int
+) -> NDArray[np.float64] | None:
+    """One finite number per class, or None; files of before have none."""
+    found = description.get(name)
+    if found is None:
+        return None
+    if not _numbers(found, n_classes):
+        raise _Mismatch(f"its {name} is {str(found)[:60]!r}")
+    return np.array(found, dtype=np.float64)
+
+
+def _numbers(found: Any, count: int) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == count
+        and all(type(one) in (int, float) and math.isfinite(one) for one in found)
+    )
+
+
+def _sets(found: Any, n_classes: int) -> dict[str, Any]:
+    """Thresholds of prediction sets, checked; empty: none."""
+    if not isinstance(found, dict):
+        raise _Mismatch(f"its sets are {str(found)[:60]!r}")
+    if found and not (
+        _numbers([found.get("level"), found.get("threshold")], 2)
+        and _numbers(found.get("class_thresholds"), n_classes)
+    ):
+        raise _Mismatch(f"its sets are {str(found)[:60]!r}")
+    return dict(found)
 
 
 def _read_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:

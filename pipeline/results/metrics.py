@@ -20,8 +20,10 @@ from ..errors import ResultError
 
 __all__ = [
     "auroc",
+    "average_precision",
     "brier",
     "calibration_bins",
+    "calibration_error",
     "confusion_matrix",
     "expected_calibration_error",
     "log_loss",
@@ -30,12 +32,17 @@ __all__ = [
 ]
 
 ECE_BINS = 15
+ECE_DRAWS = 200
 CLIP = float(np.finfo(np.float64).eps)
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 def measure(
-    labels: ArrayLike, probabilities: ArrayLike, *, sample_weight: ArrayLike | None = None
+    labels: ArrayLike,
+    probabilities: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+    predicted: ArrayLike | None = None,
 ) -> dict[str, Any]:
     """Compute every metric of one split.
 
@@ -48,6 +55,8 @@ def measure(
         is the row's largest, the first of equals.
     sample_weight : float (N,), optional
         How much each image counts: not negative, not all zero; by default 1 each.
+    predicted : integer (N,), optional
+        Predicted classes, where another rule than the largest probability made them.
 
     Returns
     -------
@@ -60,7 +69,10 @@ def measure(
         rest, over the classes that occur; None where no class has both); ``log_loss`` (nats,
         probabilities clipped to [2.2e-16, 1 - 2.2e-16]); ``brier`` (half the squared distance
         of the row to the true class's corner, 0 to 1); ``ece`` (see
-        :func:`expected_calibration_error`); ``per_class`` (one dict a class: precision, recall
+        :func:`expected_calibration_error`), with ``ece_calibrated``, ``ece_band95`` and
+        ``ece_debiased`` (see :func:`calibration_error`); ``average_precision`` (as ``auroc``);
+        ``absent`` (classes without an image, which no mean over classes counts); ``per_class``
+        (one dict a class: precision, recall
         and f1, 0 where undefined, and support); ``confusion`` (K x K: rows true, columns
         predicted).
 
@@ -71,8 +83,8 @@ def measure(
     """
     y, p, w = _checked(labels, probabilities, sample_weight)
     n_classes = p.shape[1]
-    predicted = p.argmax(axis=1)
-    confusion = confusion_matrix(y, predicted, n_classes, sample_weight=w)  # (K, K)
+    called_as = p.argmax(axis=1) if predicted is None else _checked_classes(predicted, p)
+    confusion = confusion_matrix(y, called_as, n_classes, sample_weight=w)  # (K, K)
     hits, support, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     total = float(support.sum())
     precision = _ratio(hits, called)
@@ -88,9 +100,11 @@ def measure(
         "balanced_accuracy": float(recall[support > 0].mean()),
         "macro_f1": float(f1[(support > 0) | (called > 0)].mean()),
         "auroc": auroc(y, p, sample_weight=w),
+        "average_precision": average_precision(y, p, sample_weight=w),
         "log_loss": log_loss(y, p, sample_weight=w),
         "brier": brier(y, p, sample_weight=w),
-        "ece": expected_calibration_error(y, p, sample_weight=w),
+        **calibration_error(y, p, sample_weight=w),
+        "absent": [k for k in range(n_classes) if support[k] == 0],
         "per_class": [
             {
                 "precision": float(precision[k]),
@@ -190,6 +204,40 @@ def auroc(
     return float(np.mean(known)) if known else None
 
 
+def average_precision(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+) -> float | None:
+    """Area under the precision-recall curve, as the mean precision over the gains in recall.
+
+    Two classes: of the last one. More: the mean of one against the rest over the classes that
+    occur. None where no class has examples both in and out of it. The definition is
+    scikit-learn's: no interpolation between thresholds.
+    """
+    w = np.ones(len(labels)) if sample_weight is None else sample_weight
+    columns: Sequence[int] = range(probabilities.shape[1])
+    if len(columns) == 2:
+        columns = (1,)
+    areas = [_precision_area(labels == k, probabilities[:, k], w) for k in columns]
+    known = [area for area in areas if area is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _precision_area(
+    positive: NDArray[np.bool_], score: NDArray[np.float64], w: NDArray[np.float64]
+) -> float | None:
+    up, down = np.where(positive, w, 0.0), np.where(positive, 0.0, w)
+    if up.sum() == 0 or down.sum() == 0:
+        return None
+    _, level = np.unique(-score, return_inverse=True)  # the highest score first
+    up_at, down_at = np.bincount(level, weights=up), np.bincount(level, weights=down)
+    hits = np.cumsum(up_at)
+    called = hits + np.cumsum(down_at)
+    return float((up_at * _ratio(hits, called)).sum() / up.sum())
+
+
 def _area(
     positive: NDArray[np.bool_], score: NDArray[np.float64], w: NDArray[np.float64]
 ) -> float | None:
@@ -255,6 +303,61 @@ def expected_calibration_error(
     """
     table = calibration_bins(labels, probabilities, sample_weight=sample_weight, bins=bins)
     return float((table[:, 2] * np.abs(table[:, 0] - table[:, 1])).sum())
+
+
+def calibration_error(
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    *,
+    sample_weight: NDArray[np.float64] | None = None,
+    bins: int = ECE_BINS,
+) -> dict[str, Any]:
+    """Calibration error, beside what a perfectly calibrated classifier would show.
+
+    The calibration error of a finite sample is above 0 even where the probabilities are exact.
+    How far follows from the probabilities alone: each prediction is right with the probability
+    that it was given. 200 such samples are drawn with a fixed seed.
+
+    Returns
+    -------
+    dict
+        ``ece`` (:func:`expected_calibration_error`); ``ece_calibrated`` and ``ece_band95`` (mean,
+        and 2.5 % and 97.5 % quantiles, over the drawn samples); ``ece_debiased`` (``ece`` less
+        that mean, at least 0; Ferro and Fricker 2012 and Roelofs et al. 2022, arXiv 2012.08668,
+        discuss the bias).
+    """
+    w = np.ones(len(labels)) if sample_weight is None else sample_weight
+    confidence = probabilities.max(axis=1)
+    order = np.argsort(confidence, kind="stable")
+    confidence, w = confidence[order], w[order]
+    middle = (np.cumsum(w) - w / 2) / w.sum()
+    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    starts = np.flatnonzero(np.diff(which, prepend=-1))
+    rng = np.random.default_rng(0)
+    drawn = np.empty(ECE_DRAWS)
+    for draw in range(ECE_DRAWS):
+        right = rng.random(len(confidence)) < confidence
+        drawn[draw] = np.abs(np.add.reduceat(w * (confidence - right), starts)).sum() / w.sum()
+    ece = expected_calibration_error(labels, probabilities, sample_weight=sample_weight, bins=bins)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {
+        "ece": ece,
+        "ece_calibrated": float(drawn.mean()),
+        "ece_band95": [float(low), float(high)],
+        "ece_debiased": max(0.0, ece - float(drawn.mean())),
+    }
+
+
+def _checked_classes(predicted: ArrayLike, p: NDArray[np.float64]) -> NDArray[np.int64]:
+    found = np.asarray(predicted)
+    if found.shape != p.shape[:1] or found.dtype.kind not in "iu":
+        raise ResultError(
+            f"Predicted classes of shape {found.shape}, type {found.dtype}.",
+            expected="one integer per image",
+        )
+    if found.min() < 0 or found.max() >= p.shape[1]:
+        raise ResultError("A predicted class does not exist.", expected=f"0 to {p.shape[1] - 1}")
+    return found.astype(np.int64)
 
 
 def _ratio(over: NDArray[Any], under: NDArray[Any]) -> NDArray[np.float64]:

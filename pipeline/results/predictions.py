@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,15 +31,19 @@ class Predictions:
     labels : integer (N,)
         True classes, indices into `class_names`.
     probabilities : float64 (N, K)
-        Rows sum to 1; the predicted class is the largest, the first of equals.
+        Rows sum to 1.
     class_names : tuple of str
         K names.
+    decided : integer (N,), optional
+        Predicted classes, where a threshold made them; by default the most probable ones, the
+        first of equals.
     """
 
     paths: tuple[str, ...]
     labels: NDArray[np.int32]
     probabilities: NDArray[np.float64]
     class_names: tuple[str, ...]
+    decided: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""
@@ -55,7 +59,9 @@ class Predictions:
 
     @property
     def predicted(self) -> NDArray[np.int64]:
-        """Index of the largest probability of each row, (N,)."""
+        """Index of the predicted class of each row, (N,)."""
+        if self.decided is not None:
+            return self.decided
         best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return best
 
@@ -86,8 +92,7 @@ def read_predictions(path: Path) -> Predictions:
     Raises
     ------
     ResultError
-        The file is missing or is no such table, or a row's predicted class is not that of its
-        largest probability.
+        The file is missing or is no such table.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
@@ -102,8 +107,9 @@ def read_predictions(path: Path) -> Predictions:
             np.array([[float(cell) for cell in row[3:]] for row in rows]).reshape(-1, len(names)),
             names,
         )
-        if [names[k] for k in found.predicted.tolist()] != [row[2] for row in rows]:
-            raise ValueError("a predicted class is not the most probable one")
+        decided = np.array([index[row[2]] for row in rows], dtype=np.int64)
+        if not np.array_equal(decided, found.predicted):
+            found = replace(found, decided=decided)
     except (OSError, ValueError, KeyError, IndexError, csv.Error, ResultError) as error:
         raise ResultError(
             f"{path} holds no predictions ({error}).",
