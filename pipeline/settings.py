@@ -449,6 +449,18 @@ class AdviseSettings(FitSettings):
         "networks to choose from, with commas, each MODEL or MODEL:WEIGHTS; default: MODEL and "
         "those whose codes of this data set are cached",
     )
+    budget: str = setting(
+        "5m",
+        "time that trials of training may take, such as 90s, 5m or 1h; 0: none are made",
+        form=r"\d+(\.\d+)?[smh]?",
+        says="seconds, or a number with s, m or h",
+    )
+
+    @property
+    def seconds(self) -> float:
+        """The budget in seconds."""
+        unit = {"s": 1, "m": 60, "h": 3600}.get(self.budget[-1:], 0)
+        return float(self.budget[:-1]) * unit if unit else float(self.budget)
 
 
 @dataclass(frozen=True, kw_only=True)

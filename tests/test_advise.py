@@ -25,7 +25,7 @@ from conftest import SMALL, StageOne
 from tuning import few_images
 
 TEST = 2
-QUICK = AdviseSettings(folds=3, jobs=1)
+QUICK = AdviseSettings(folds=3, jobs=1, budget="0")
 
 
 @pytest.mark.parametrize(
@@ -41,11 +41,17 @@ def test_without_a_classifier_of_its_own_the_layers_decide() -> None:
     assert (late.number, early.number, late.by) == (1, 3, "layers")
 
 
-def option(strategy: str, gain: float, error: float = 0.0, method: str = "svm") -> Option:
+def option(
+    strategy: str,
+    gain: float | None,
+    error: float = 0.0,
+    method: str = "svm",
+    p: float | None = None,
+) -> Option:
     return Option(
         strategy=strategy, method=method, model="m", layers=[], unfreeze="", command=strategy,
-        accuracy=0.9, gain_points=gain, interval=[gain, gain], error_points=error, gain_from="",
-        cost_s=1.0, cost_from="",
+        accuracy=0.9, gain_points=gain, interval=None, error_points=error, gain_from="",
+        cost_s=1.0, cost_from="", p=p,
     )  # fmt: skip
 
 
@@ -55,10 +61,43 @@ def test_another_linear_option_is_chosen_only_if_surely_better() -> None:
     assert choose([base, unsure, sure]) is sure
 
 
-def test_training_is_chosen_only_if_worth_it() -> None:
-    base, tune = option("a", 0), option("t", 1.5, method="finetune")
+def test_training_is_chosen_only_if_its_own_test_says_so() -> None:
+    base = option("a", 0)
+    assert choose([base, option("t", 4, method="finetune", p=0.2)]) is base
+    assert choose([base, option("t", None, method="finetune")]) is base
+    tune = option("t", 4, method="finetune", p=0.01)
     assert choose([base, tune]) is tune
-    assert choose([base, option("c", 1, error=0.4), tune]).strategy == "c"
+    assert choose([base, option("c", 5, error=0.4), tune]).strategy == "c"
+    assert choose([base, option("t", -4, method="finetune", p=0.01)]) is base
+
+
+def test_the_budget_is_read_in_seconds_minutes_and_hours() -> None:
+    for text, seconds in (("0", 0), ("90", 90), ("90s", 90), ("5m", 300), ("1.5h", 5400)):
+        assert AdviseSettings(budget=text).seconds == seconds
+    with pytest.raises(SettingsError, match="BUDGET"):
+        AdviseSettings(budget="soon")
+
+
+def test_training_is_tried_on_a_part_of_train_and_leaves_nothing_behind(
+    stage_one: StageOne, some: Path
+) -> None:
+    context, network = asked(stage_one, some)
+    record = advise(context, [network], replace(QUICK, budget="1h"))
+    tried = [one for one in record["options"] if one["method"] == "finetune"]
+    assert len(tried) == 3
+    for one in tried:
+        assert one["gain_points"] is not None, one["gain_from"]
+        assert 0 < one["p"] <= 1
+        assert one["command"].startswith("make finetune ")
+    assert not (context.folder / "advise").exists()
+    assert any("points against" in text for text in record["sentences"]) or (
+        record["strategy"]["method"] == "finetune"
+    )
+    untried = advise(context, [network], QUICK)
+    assert all(
+        one["gain_points"] is None for one in untried["options"] if one["method"] == "finetune"
+    )
+    assert any("To measure it: make finetune" in text for text in untried["sentences"])
 
 
 def test_networks_are_named_with_their_weights() -> None:
@@ -72,14 +111,13 @@ def test_networks_are_named_with_their_weights() -> None:
 
 def test_agreement_is_kendalls_tau() -> None:
     def network(score: float, measured: float) -> dict[str, Any]:
-        scores = {"log_me": score, "h_score": -score, "leep": None, "probe": score}
+        scores = {"log_me": score, "probe": -score}
         return scores | {"measured": {"svm": measured}}
 
     entries = [network(0.1, 0.7), network(0.2, 0.8), network(0.3, 0.9)]
     found = {one["score"]: one for one in agreement(entries)}
     assert found["log_me"]["kendall"] == pytest.approx(1.0)
-    assert found["h_score"]["weighted"] == pytest.approx(-1.0)
-    assert "leep" not in found
+    assert found["probe"]["weighted"] == pytest.approx(-1.0)
     swapped = [network(0.1, 0.7), network(0.2, 0.9), network(0.3, 0.8)]
     assert agreement(swapped)[0]["kendall"] == pytest.approx(1 / 3)
     assert [one["log_me"] for one in order(entries)] == [0.3, 0.2, 0.1]

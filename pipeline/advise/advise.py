@@ -1,9 +1,9 @@
 """Advice: which strategy, which layers, which network, what it gains and costs, and why.
 
 Places the data set in the four cases (:mod:`cnn_codes.advise.cases`), ranks the networks whose
-codes are there without training them, cross-validates the linear options on train, and takes what
-training more would add from what it added in ``benchmarks/advise.md``. Nothing of the test split
-is used, not even for the ranking: what runs measured on test is only set beside it.
+codes are there without training them, cross-validates the linear options on train, and tries
+training on a part of it (:mod:`.trial`). Nothing of the test split is used, not even for the
+ranking: what runs measured on test is only set next to it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from ..results.records import plain
 from ..settings import AdviseSettings, LayersSettings, as_dict
 from .cases import place
 from .likeness import familiarity, source_probabilities
-from .options import choose, linear_options, training_options
+from .options import choose, linear_options
 from .ranking import agreement, measured_of, order
 from .sample import Sample
+from .trial import tried_options
 from .words import sentences
 
 __all__ = ["MOST_IMAGES", "advise"]
 
-VERSION = 3  # of how the figures are made; part of the fingerprint
+VERSION = 4  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 
@@ -63,7 +64,7 @@ def advise(
         The record as written to ``results/<data>/advise-....json``: ``case``, ``case_name``,
         ``evidence`` (size and likeness), ``layers`` (accuracy of each, cross-validated),
         ``ranking`` (networks, best first), ``agreement``, ``options`` (each with what it is
-        expected to gain and cost), ``strategy``, ``expected``, ``sentences``. ``reused`` is set
+        gains and costs), ``strategy``, ``expected``, ``sentences``. ``reused`` is set
         where it was there already.
 
     Raises
@@ -93,7 +94,7 @@ def advise(
         log_me={one["layer"]: one["log_me"] for one in layers},
     )
     options = linear_options(context, chosen, sample, settings)
-    options += training_options(context, chosen, sample, case, options[0])
+    options += tried_options(context, chosen, sample, options[0], settings)
     best = choose(options)
     body: dict[str, Any] = {
         "model": chosen.model,
@@ -211,7 +212,7 @@ def _scored(
 ) -> dict[str, Any]:
     """Score one network by the codes of its last layer, without training it."""
     from ..heads.held_out import held_out
-    from .transfer import h_score, leep, log_me
+    from .transfer import log_me
 
     codes = network.codes
     layer = "final" if "final" in codes.layers else codes.layers[-1]
@@ -228,8 +229,6 @@ def _scored(
     card = load_card(network.asked, **context.source)
     return _identity(context, network) | {
         "log_me": log_me(final, sample.labels),
-        "h_score": h_score(final, sample.labels),
-        "leep": None if source is None else leep(source, sample.labels),
         "probe": probe.accuracy,
         "confidence": known.confidence if known else None,
         "entropy": known.entropy if known else None,

@@ -2,8 +2,8 @@
 
 The rule of thumb that the published recipes teach: small and alike, a linear head on the last
 layer; large and alike, fine-tune; small and unlike, an earlier layer or late layers trained; large
-and unlike, train all from the pretrained weights. Which of it holds here, and where its borders
-lie, was measured on seven kinds of sets: ``benchmarks/advise.md``.
+and unlike, train all from the pretrained weights. The cases name where a set stands; what is
+advised follows from what was measured on it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ALIKE", "LARGE", "LATE", "SEEN", "SHARE_MENDED", "WORTH", "Case", "place"]
+__all__ = ["ALIKE", "LARGE", "Case", "place"]
 
 LARGE = 500  # images a class from which the published recipes train the network
 ALIKE = 0.4  # mean confidence of the network's own classifier from which images are familiar
-WORTH = 1.0  # points that training must be expected to add, to be worth its cost
-# How late layers are trained, by case: stage three's defaults, or a recipe that adapts more.
-LATE = {1: "finetune", 2: "finetune", 3: "late-adapted", 4: "late-adapted"}
-# What training the late layers adds, as a share of the images that the linear probe gets wrong
-# (lowest seen, typical, highest seen), by case: benchmarks/advise.md.
-SHARE_MENDED = {
-    1: (-0.27, -0.08, 0.0),
-    2: (-0.27, -0.1, 0.02),
-    3: (-0.21, 0.0, 0.58),
-    4: (0.04, 0.08, 0.14),
-}
-SEEN = {
-    1: "as on sets of this case",
-    2: "as on one set of this case",
-    3: "as on sets of this case",
-    4: "as on one set of this case",
-}
 NAMES = {
     1: "small and alike",
     2: "large and alike",

@@ -1,20 +1,18 @@
 """The strategies that advice chooses among: what each is expected to gain, and to cost.
 
-Linear heads are judged by cross-validation on train. What training layers adds cannot be known
-without doing it; it is taken from what it added to the linear probe on sets of the same case in
-``benchmarks/advise.md``, as a share of the images that the probe gets wrong.
+Linear heads are judged by cross-validation on train; training is tried (:mod:`.trial`).
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..compare.runs import Network, training_of
+from ..compare.runs import Network
 from ..context import Context
 from ..settings import (
     AdviseSettings,
@@ -24,16 +22,15 @@ from ..settings import (
     FitSettings,
     PlaceSettings,
 )
-from .cases import WORTH, Case
-from .costs import training_rate, training_seconds
 from .sample import Sample
 
 if TYPE_CHECKING:
     from ..heads.held_out import HeldOut
 
-__all__ = ["Option", "choose", "linear_options", "training_options"]
+__all__ = ["Option", "choose", "command_of", "linear_options"]
 
-SURE = 1.64  # standard errors by which another linear option must beat the last layer's: 5 %
+SIGNIFICANT = 1.64  # standard errors by which a linear option must beat the baseline: 5 %
+ALPHA = 0.05
 LATE_LAYERS = 3
 
 
@@ -56,12 +53,15 @@ class Option:
         That runs it.
     accuracy : float or None
         Held out, cross-validated on train; None where that would mean training the network.
-    gain_points : float
-        Expected over the best linear head on the last layer, in points of accuracy.
-    interval : list of float
-        Of the gain: 95 % for linear options, the range seen on benchmark sets for others.
+    gain_points : float or None
+        Over the baseline, in points of accuracy on the same held-out images; None: not tried.
+    interval : list of float or None
+        Of the gain, 95 %.
     error_points : float
-        Standard error of the gain; 0 where it was not measured here.
+        Standard error of the gain; 0 where it was not measured.
+    p : float or None
+        Of trained options: Holm-adjusted exact test against the baseline (McNemar, or sign-flip
+        over groups).
     gain_from : str
         Where the gain is known from.
     cost_s : float
@@ -77,12 +77,13 @@ class Option:
     unfreeze: str
     command: str
     accuracy: float | None
-    gain_points: float
-    interval: list[float]
+    gain_points: float | None
+    interval: list[float] | None
     error_points: float
     gain_from: str
     cost_s: float
     cost_from: str
+    p: float | None = None
 
 
 def linear_options(
@@ -126,7 +127,9 @@ def linear_options(
                 model=network.model,
                 layers=some,
                 unfreeze="",
-                command=_command(context, network, method, layers=some, every=layers, fit=settings),
+                command=command_of(
+                    context, network, method, layers=some, every=layers, fit=settings
+                ),
                 accuracy=one.accuracy,
                 gain_points=100 * gain,
                 interval=[100 * end for end in ends],
@@ -151,51 +154,12 @@ def _stacked(network: Network, layers: Sequence[str], sample: Sample) -> Any:
     return np.concatenate(blocks, axis=2)
 
 
-def training_options(
-    context: Context, network: Network, sample: Sample, case: Case, baseline: Option
-) -> list[Option]:
-    """Give what training the late layers, or the whole network, is expected to gain and cost."""
-    from .cases import LATE, SEEN, SHARE_MENDED
-
-    assert baseline.accuracy is not None
-    wrong = 100 * (1 - baseline.accuracy)
-    options = []
-    late = training_of(LATE[case.number])
-    whole = replace(FinetuneSettings(), unfreeze="all")
-    for name, settings in (("fine-tune late layers", late), ("fine-tune all", whole)):
-        low, middle, high = SHARE_MENDED[case.number]
-        rate = training_rate(context, network, settings.unfreeze)
-        cost = training_seconds(
-            network, rate, settings, n_train=sample.n_train, n_images=context.manifest.n_images
-        )
-        measured = f"the rate of {rate.n_runs} runs here" if rate.n_runs else "stage one's rate"
-        options.append(
-            Option(
-                strategy=name,
-                method="finetune",
-                model=network.model,
-                layers=[],
-                unfreeze=settings.unfreeze,
-                command=_command(context, network, "finetune", training=settings),
-                accuracy=None,
-                gain_points=wrong * middle,
-                interval=[wrong * low, wrong * high],
-                error_points=0.0,
-                gain_from=SEEN[case.number]
-                if settings is late
-                else "not measured: taken as that of the late layers",
-                cost_s=cost["total"],
-                cost_from=f"estimated from {measured}",
-            )
-        )
-    return options
-
-
 def choose(options: Sequence[Option]) -> Option:
-    """Choose: the baseline, unless another linear option is surely better, or training is worth it.
+    """Choose the baseline, unless another option is significantly better.
 
-    Of several that are surely better than the baseline, those are taken that are within one
-    standard error of the best, and of these the one of the fewest layers.
+    Of several linear options that are better than the baseline, those are taken that are within
+    one standard error of the best, and of these the one of the fewest layers. A trained one is
+    taken if its own test says that it is better (Holm-adjusted) and no linear option gains as much.
 
     Parameters
     ----------
@@ -203,19 +167,28 @@ def choose(options: Sequence[Option]) -> Option:
         The baseline first, linear ones from few layers to many.
     """
     best = options[0]
-    linear = [one for one in options[1:] if one.method != "finetune"]
-    sure = [one for one in linear if one.gain_points > SURE * one.error_points]
-    if sure:
-        top = max(sure, key=lambda one: one.gain_points)
-        near = [one for one in sure if one.gain_points >= top.gain_points - top.error_points]
+    linear = [
+        one for one in options[1:] if one.method != "finetune" and one.gain_points is not None
+    ]
+    better = [one for one in linear if _points(one) > SIGNIFICANT * one.error_points]
+    if better:
+        top = max(better, key=_points)
+        near = [one for one in better if _points(one) >= _points(top) - top.error_points]
         fewest = [one for one in near if one.strategy == near[0].strategy]
-        best = max(fewest, key=lambda one: one.gain_points)
-    trained = [one for one in options if one.method == "finetune"]
-    worth = [one for one in trained if one.gain_points >= best.gain_points + WORTH]
-    return max(worth, key=lambda one: one.gain_points, default=best)
+        best = max(fewest, key=_points)
+    trained = [
+        one
+        for one in options
+        if one.p is not None and one.p <= ALPHA and _points(one) > max(0.0, _points(best))
+    ]
+    return max(trained, key=_points, default=best)
 
 
-def _command(
+def _points(option: Option) -> float:
+    return option.gain_points or 0.0
+
+
+def command_of(
     context: Context,
     network: Network,
     stage: str,

@@ -12,7 +12,7 @@ from ..results.runs import list_records
 
 __all__ = ["SCORES", "agreement", "measured_of", "order"]
 
-SCORES = ("log_me", "h_score", "leep", "probe")  # the first one ranks
+SCORES = ("log_me", "probe")  # the first one ranks
 TRAINED = ("finetune", "scratch")
 
 

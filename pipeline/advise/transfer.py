@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-__all__ = ["h_score", "leep", "log_me"]
+__all__ = ["log_me"]
 
 LOG_RANGE = 30.0  # of alpha / beta, around the largest squared singular value
 GRID = 61
@@ -82,63 +82,3 @@ def _evidence(
     at = int(np.argmin([minus(one) for one in grid]))
     ends = grid[max(0, at - 1)], grid[min(GRID - 1, at + 1)]
     return -float(minimize_scalar(minus, bounds=ends, options={"xatol": 1e-6}).fun)
-
-
-def h_score(codes: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Part of the codes' variance that lies between the classes, by a shrunk covariance.
-
-    Parameters
-    ----------
-    codes : float (N, D)
-        N at least 2.
-    labels : integer (N,)
-
-    Returns
-    -------
-    float
-        Trace of the inverse covariance times the covariance of the class means: 0 (the classes
-        lie on one another) to K - 1 (nothing but the class varies).
-
-    References
-    ----------
-    Bao et al. 2019; with the covariance shrunk after Ledoit and Wolf as in Ibrahim et al. 2022
-    (arXiv 2110.06893), without which it only counts dimensions where D nears N.
-    """
-    from sklearn.covariance import ledoit_wolf
-
-    f = codes.astype(np.float64) - codes.mean(axis=0, dtype=np.float64)
-    covariance, shrinkage = ledoit_wolf(f, assume_centered=True)
-    total = 0.0
-    means = []
-    for k in np.unique(labels):
-        inside = labels == k
-        means.append(f[inside].mean(axis=0) * np.sqrt(inside.mean()))
-    between = np.stack(means)  # (K, D): between.T @ between is the covariance of the means
-    total = float(np.einsum("kd,kd->", between, np.linalg.solve(covariance, between.T).T))
-    return (1 - float(shrinkage)) * total
-
-
-def leep(source: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Mean log-likelihood of the labels by what the network's own classes say of them.
-
-    Parameters
-    ----------
-    source : float (N, Z)
-        Probabilities of the Z classes that the network was trained on; rows sum to 1.
-    labels : integer (N,)
-
-    Returns
-    -------
-    float
-        At most 0, nats an image.
-
-    References
-    ----------
-    Nguyen et al. 2020, "LEEP" (arXiv 2002.12462).
-    """
-    p = source.astype(np.float64)
-    joint = np.stack([p[labels == k].sum(axis=0) for k in np.unique(labels)]) / len(p)  # (K, Z)
-    given = joint / np.maximum(joint.sum(axis=0), 1e-300)  # label given source class
-    index = np.unique(labels, return_inverse=True)[1]
-    likelihood = (p @ given.T)[np.arange(len(p)), index]
-    return float(np.log(np.maximum(likelihood, 1e-300)).mean())

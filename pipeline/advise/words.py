@@ -7,7 +7,7 @@ from typing import Any
 
 from ..compare.words import listed
 from ..results.tables import Table, aligned
-from .cases import ALIKE, LARGE, WORTH
+from .cases import ALIKE, LARGE
 
 __all__ = ["network_label", "options_table", "ranking_table", "sentences"]
 
@@ -20,7 +20,7 @@ RULES = {
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
-    """Say what to do, why, what it gains and costs, and how sure that is."""
+    """Say what to do, why, what it gains and costs, and how certain that is."""
     said = [_what(record), _gain(record), _size(record), _likeness(record), _rule(record)]
     said += _linear(record)
     said += _training(record)
@@ -42,8 +42,7 @@ def _what(record: Mapping[str, Any]) -> str:
     one = record["strategy"]
     network = network_label(record["ranking"][0])
     if one["method"] == "finetune":
-        part = "the whole network" if one["unfreeze"] == "all" else "the late layers"
-        return f"Train {part} of {network}: {one['command']}"
+        return f"Train {network} ({one['strategy']}): {one['command']}"
     layers = {
         "last layer": "the codes of the last layer",
         "late layers": f"the codes of the late layers ({', '.join(one['layers'])})",
@@ -54,16 +53,16 @@ def _what(record: Mapping[str, Any]) -> str:
 
 def _gain(record: Mapping[str, Any]) -> str:
     one, base = record["strategy"], record["options"][0]
-    cost = f"It takes about {_duration(one['cost_s'])} from nothing ({one['cost_from']})"
-    low, high = one["interval"]
+    cost = f"Cost: about {_duration(one['cost_s'])} with nothing cached ({one['cost_from']})"
     if one["command"] == base["command"]:
         accuracy = 100 * one["accuracy"]
-        return f"Expected accuracy: about {accuracy:.1f} % (cross-validated on train). {cost}."
+        return f"Expected accuracy: {accuracy:.1f} % (cross-validated on train). {cost}."
+    low, high = one["interval"]
     gain = f"{one['gain_points']:+.1f} points over {base['method']} on the last layer"
-    ends = f"{low:+.1f} to {high:+.1f}"
-    if one["method"] != "finetune":
-        ends = f"95 % interval {ends}"
-    return f"Expected: {gain} ({ends}; {one['gain_from']}). {cost}."
+    test = f", p = {one['p']:.2g}" if one["p"] is not None else ""
+    return (
+        f"Gain: {gain} (95 % interval {low:+.1f} to {high:+.1f}{test}; {one['gain_from']}). {cost}."
+    )
 
 
 def _size(record: Mapping[str, Any]) -> str:
@@ -71,7 +70,7 @@ def _size(record: Mapping[str, Any]) -> str:
     size = evidence["images_a_class"]
     large = record["case"] in (2, 4)
     return (
-        f"Size: {size:,.0f} training images a class on average, {'large' if large else 'small'} "
+        f"Size: {size:,.0f} training images per class on average, {'large' if large else 'small'} "
         f"(large from {LARGE:,})."
     )
 
@@ -84,7 +83,8 @@ def _likeness(record: Mapping[str, Any]) -> str:
     if evidence["likeness_by"] == "confidence":
         than = "at least" if alike else "below"
         text += (
-            f"its own classifier is {evidence['confidence']:.2f} sure on average, {than} {ALIKE:g}"
+            f"the mean confidence of its own classifier is {evidence['confidence']:.2f}, {than} "
+            f"{ALIKE:g}"
         )
     else:
         text += (
@@ -101,20 +101,12 @@ def _likeness(record: Mapping[str, Any]) -> str:
 
 
 def _rule(record: Mapping[str, Any]) -> str:
-    """Name the case and its rule of thumb, and why the advice departs from it where it does."""
-    case, one = record["case"], record["strategy"]
-    text = f"That is case {case}, {record['case_name']}: the rule of thumb is {RULES[case]}."
-    trained = one["method"] == "finetune"
-    if case in (2, 4) and not trained:
-        text += (
-            f" It is not followed here: training is not expected to add the {WORTH:g} point that "
-            "would make it worth its cost."
-        )
-    elif case == 3 and one["strategy"] == "last layer":
-        text += " It is not followed here: no other option is surely better than the last layer."
-    elif case == 1 and one["strategy"] != "last layer":
-        text += " It is not followed here: another option is surely better."
-    return text
+    """Name the case and its rule of thumb."""
+    case = record["case"]
+    return (
+        f"By the rule of thumb this is case {case}, {record['case_name']}: {RULES[case]}. The "
+        "advice follows the measurements above and below, not the rule."
+    )
 
 
 def _linear(record: Mapping[str, Any]) -> list[str]:
@@ -129,21 +121,26 @@ def _linear(record: Mapping[str, Any]) -> list[str]:
     return [
         f"Of the wider linear options the best is {best['method']} on {best['strategy']}: "
         f"{best['gain_points']:+.1f} points ({low:+.1f} to {high:+.1f}) against "
-        f"{base['method']} on the last layer, {'surely a difference' if sure else 'not sure'}."
+        f"{base['method']} on the last layer, {'significant' if sure else 'not significant'}."
     ]
 
 
 def _training(record: Mapping[str, Any]) -> list[str]:
     said = []
+    base = record["options"][0]["method"]
     for one in record["options"]:
         if one["method"] != "finetune" or one["command"] == record["strategy"]["command"]:
             continue
+        name = one["strategy"].capitalize()
+        if one["gain_points"] is None:
+            said.append(f"{name}: {one['gain_from']}. To measure it: {one['command']}")
+            continue
         low, high = one["interval"]
-        part = "the whole network" if one["unfreeze"] == "all" else "the late layers"
+        verdict = "significantly" if one["p"] <= 0.05 else "not significantly"
+        word = "better" if one["gain_points"] >= 0 else "worse"
         said.append(
-            f"Training {part} would be expected to change it by {one['gain_points']:+.1f} points "
-            f"({low:+.1f} to {high:+.1f}; {one['gain_from']}) for {_duration(one['cost_s'])} "
-            f"({one['cost_from']})."
+            f"{name}: {one['gain_points']:+.1f} points against {base} ({low:+.1f} to {high:+.1f}; "
+            f"{one['gain_from']}), {verdict} {word} (p = {one['p']:.2g})."
         )
     return said
 
@@ -174,16 +171,17 @@ def options_table(record: Mapping[str, Any]) -> Table:
     """Lay the options out as an aligned plain-text table, ``*`` at the one advised."""
     lines = [["", "strategy", "method", "held out", "gain", "interval", "cost s"]]
     for one in record["options"]:
-        low, high = one["interval"]
         base = one is record["options"][0]
+        tried = one["gain_points"] is not None and not base
+        low, high = one["interval"] or (0.0, 0.0)
         lines.append(
             [
                 "*" if one["command"] == record["strategy"]["command"] else "",
                 one["strategy"],
                 one["method"],
                 f"{one['accuracy']:.4f}" if one["accuracy"] is not None else "-",
-                "-" if base else f"{one['gain_points']:+.1f}",
-                "-" if base else f"{low:+.1f} to {high:+.1f}",
+                f"{one['gain_points']:+.1f}" if tried else "-",
+                f"{low:+.1f} to {high:+.1f}" if tried else "-",
                 f"{one['cost_s']:.0f}",
             ]
         )
@@ -194,15 +192,13 @@ def ranking_table(record: Mapping[str, Any]) -> Table:
     """Lay the networks out as an aligned plain-text table, best score first."""
     ranking = record["ranking"]
     methods = sorted({method for one in ranking for method in one["measured"]})
-    lines = [["network", "LogME", "H-score", "LEEP", "probe", "sure", "images/s", *methods]]
+    lines = [["network", "LogME", "probe", "confidence", "images/s", *methods]]
     for one in ranking:
         rate = one["seconds_per_image"]
         lines.append(
             [
                 network_label(one),
                 f"{one['log_me']:.4f}",
-                f"{one['h_score']:.3f}",
-                _number(one["leep"], 3),
                 f"{one['probe']:.4f}",
                 _number(one["confidence"], 2),
                 f"{1 / rate:.0f}" if rate else "-",

@@ -150,7 +150,7 @@ def _options(record: Mapping[str, Any]) -> Table:
 
 def _ranking(record: Mapping[str, Any]) -> Table:
     """Rank networks by scores that take no training, beside what was measured where it was."""
-    names = ("log_me", "h_score", "leep", "probe")
+    names = ("log_me", "probe")
     methods = sorted({name for one in record["ranking"] for name in one.get("measured", {})})
     rows = [
         [
@@ -161,7 +161,7 @@ def _ranking(record: Mapping[str, Any]) -> Table:
         for one in record["ranking"]
     ]
     columns = [Column("Network", numeric=False)]
-    columns += [Column(title) for title in ("LogME", "H-score", "LEEP", "Probe")]
+    columns += [Column(title) for title in ("LogME", "Probe")]
     columns += [Column(f"{method}, %", "measured on test") for method in methods]
     return Table("Networks, the most suitable first", columns, rows, "ranking", sortable=True)
 
