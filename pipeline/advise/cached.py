@@ -62,6 +62,8 @@ def cached_networks(folder: Path, usual: CodesSettings) -> list[CodesSettings]:
             asked: CodesSettings = from_mapping(
                 CodesSettings, {k: _tuple(v) for k, v in config["asked"].items()}
             )
+            if config["pool"] == "mean":  # the default, which earlier versions called so
+                asked = replace(asked, pool="default")
         except (CacheError, SettingsError, KeyError, TypeError, AttributeError):
             continue
         same = all(
