@@ -63,6 +63,16 @@ def test_answers_are_those_of_the_classifier(client, trained):
     assert picture.body[8:12] == b"WEBP"
 
 
+def test_where_a_class_is_seen_comes_as_a_picture(client, trained):
+    _, data = images(trained, 1)[0]
+    found = client("POST", "/explain?target=dog", data, Content_Type="image/jpeg")
+    assert (found.status, found.headers["content-type"]) == (200, "image/png"), found.body
+    assert found.body.startswith(b"\x89PNG")
+    assert found.headers["x-method"]
+    assert client("POST", "/explain?target=cow", data).status == 404
+    assert client("POST", "/explain", b"no picture").status == 415
+
+
 def test_one_image_as_raw_bytes_and_in_a_form_are_the_same(client, trained):
     name, data = images(trained, 1)[0]
     one = client("POST", "/predict", data, Content_Type="image/jpeg").json["predictions"][0]
@@ -444,7 +454,7 @@ def test_what_cannot_be_served_is_said_at_once(trained, settings, says, capsys):
 def test_the_description_matches_what_is_answered(client):
     description = client.get("/openapi.json").json
     assert set(description["paths"]) == {
-        "/predict", "/runs", "/picture", "/healthz", "/readyz", "/metrics"
+        "/predict", "/explain", "/runs", "/picture", "/healthz", "/readyz", "/metrics"
     }  # fmt: skip
     predict = description["paths"]["/predict"]["post"]
     assert set(predict["responses"]) >= {"200", "400", "408", "413", "415", "422", "503"}

@@ -32,13 +32,14 @@ from .limits import Limits, Refused
 from .metrics import Metrics
 from .models import Served, Shelf
 from .schemas import BODY, EXAMPLE, Predictions, Runs, State, problems
-from .uploads import Budget, Upload, read_uploads
+from .uploads import Budget, Held, Upload, read_uploads
 
 __all__ = ["Counted", "Hall", "add_assets", "add_errors", "build_app", "guarded"]
 
 log = logging.getLogger("cnn_codes.serve")
 _HERE = Path(__file__).parent
 _PICTURE_PX = 176
+_EXPLAINED_PX = 640
 _PICTURES_BYTES = 32_000_000
 
 
@@ -65,6 +66,7 @@ class Hall:
         self.state = "starting"
         self.failure: Exception | None = None
         self.give_up: Callable[[], None] = lambda: None
+        self.explaining = asyncio.Lock()
         self._pictures: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
     @asynccontextmanager
@@ -121,6 +123,20 @@ class Hall:
         except Refused as refused:
             return refused
         return await served.batcher.submit(views)
+
+    async def explain(self, served: Served, upload: Upload, target: str) -> tuple[bytes, str]:
+        """Give a PNG of where a class is seen in an image, and the method's name.
+
+        Raises
+        ------
+        Refused
+            The image, or the class, is none.
+        """
+        if target and target not in served.classifier.classes:
+            raise Refused(404, f"There is no class {target[:80]!r}.")
+        pixels = await self.decoder.pixels(upload.data, _EXPLAINED_PX)
+        async with self.explaining:
+            return await asyncio.to_thread(served.explained, pixels, target)
 
     async def picture(self, served: Served, path: str) -> bytes:
         """Give a small WebP picture of a training image.
@@ -210,12 +226,7 @@ def build_app(hall: Hall) -> FastAPI:
         if hall.admission.n_waiting >= hall.limits.waiting:
             raise _closing(hall.admission.overload())
         with hall.budget.released() as held, served.in_use():
-            try:
-                uploads = await read_uploads(request.headers, request.stream(), hall.limits, held)
-            except Refused as refused:
-                raise _closing(refused) from refused.__cause__
-            except ClientDisconnect:
-                return Response(status_code=400)
+            uploads = await _uploads(hall, request, held)
             hall.admission.enter(len(uploads))
             try:
                 found = await asyncio.gather(*(hall.predict(served, one) for one in uploads))
@@ -235,6 +246,35 @@ def build_app(hall: Hall) -> FastAPI:
             ],
         }
         return Response(json.dumps(body), media_type="application/json")
+
+    @app.post(
+        "/explain",
+        responses={
+            **problems(400, 404, 408, 413, 415, 422, 503),
+            200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+        },
+        response_class=Response,
+        openapi_extra=BODY,
+        summary="Where in an image its class is seen",
+    )
+    async def explain(
+        request: Request,
+        run: Annotated[str, Query(max_length=200, description="empty: the first")] = "",
+        target: Annotated[
+            str, Query(max_length=200, description="a class; empty: the most probable")
+        ] = "",
+    ) -> Response:
+        served = hall.served(run)
+        with hall.budget.released() as held, served.in_use():
+            uploads = await _uploads(hall, request, held)
+            if len(uploads) > 1:
+                raise Refused(413, f"{len(uploads)} images.", expected="one")
+            hall.admission.enter(1)
+            try:
+                png, method = await hall.explain(served, uploads[0], target)
+            finally:
+                hall.admission.leave(1)
+        return Response(png, media_type="image/png", headers={"x-method": method})
 
     @app.get("/runs", responses=problems(503), summary="Which runs are served")
     async def runs() -> Runs:
@@ -348,6 +388,16 @@ def _fixed(text: str, media: str) -> Any:
         return Response(body, media_type=media, headers={"cache-control": "no-cache"})
 
     return give
+
+
+async def _uploads(hall: Hall, request: Request, held: Held) -> list[Upload]:
+    """Read the images of a request; after a refusal its connection ends."""
+    try:
+        return await read_uploads(request.headers, request.stream(), hall.limits, held)
+    except Refused as refused:
+        raise _closing(refused) from refused.__cause__
+    except ClientDisconnect:
+        raise _closing(Refused(400, "The client went away.")) from None
 
 
 def _closing(refused: Refused) -> Refused:

@@ -140,6 +140,14 @@ class Decoder:
         _, body = await self._ask({"do": "picture", "side": side}, data)
         return body
 
+    async def pixels(self, data: bytes, side: int) -> NDArray[np.uint8]:
+        """Decode an image file to (H, W, 3), at most `side` pixels; raises as :meth:`views`."""
+        answer, body = await self._ask({"do": "pixels", "side": side}, data)
+        shape = tuple(answer.get("shape", ()))
+        if len(shape) != 3 or shape[2] != 3 or max(shape) > side or len(body) != np.prod(shape):
+            raise Refused(422, "damaged: its decoder gave no pixels")
+        return np.frombuffer(body, np.uint8).reshape(shape)
+
     async def _ask(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
         head["pixels"] = self._limits.pixels
         for _ in range(2):

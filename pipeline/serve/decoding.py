@@ -25,8 +25,8 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
     Parameters
     ----------
     head : dict
-        ``do`` (``views`` or ``picture``), ``pixels`` (most that are decoded), and ``preprocessing``
-        with ``views`` (kind, count, seed), or ``side``.
+        ``do`` (``views``, ``picture`` or ``pixels``), ``pixels`` (most that are decoded), and
+        ``preprocessing`` with ``views`` (kind, count, seed), or ``side``.
     data : bytes
         The image file.
 
@@ -46,6 +46,10 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
         if head["do"] == "picture":
             picture, size = shrunk(decode(data, min_side=head["side"]), head["side"])
             return {"size": size}, picture
+        if head["do"] == "pixels":
+            small = _small(decode(data, min_side=head["side"]), head["side"]).convert("RGB")
+            pixels = np.ascontiguousarray(np.asarray(small))
+            return {"shape": pixels.shape}, pixels.data.cast("B")
         preprocessing = Preprocessing.from_dict(head["preprocessing"])
         views = Views(*head["views"])
         digest = hashlib.sha256(data).hexdigest() if views.kind == "random" else ""
@@ -59,13 +63,16 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
         return {"status": 413, "error": "takes more memory than an image may"}, b""
 
 
-def shrunk(pixels: NDArray[np.uint8], side: int) -> tuple[bytes, tuple[int, int]]:
-    """Shrink pixels (H, W, 1 or 3) to `side` pixels on the longer side; give WebP and its size."""
+def _small(pixels: NDArray[np.uint8], side: int) -> Image.Image:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     scale = min(1.0, side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.HAMMING)
+
+
+def shrunk(pixels: NDArray[np.uint8], side: int) -> tuple[bytes, tuple[int, int]]:
+    """Shrink pixels (H, W, 1 or 3) to `side` pixels on the longer side; give WebP and its size."""
+    image = _small(pixels, side)
     stream = io.BytesIO()
-    image.resize(size, Image.Resampling.HAMMING).convert("RGB").save(
-        stream, "WEBP", quality=70, method=2
-    )
-    return stream.getvalue(), size
+    image.convert("RGB").save(stream, "WEBP", quality=70, method=2)
+    return stream.getvalue(), image.size

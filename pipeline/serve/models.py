@@ -63,6 +63,7 @@ class Served:
     folder: Path | None
     pictures: frozenset[str]
     batcher: Batcher[NDArray[np.uint8], Outcome]
+    _explainer: Any = None
     _n_users: int = 0
     _free: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,6 +77,18 @@ class Served:
             self._n_users -= 1
             if not self._n_users:
                 self._free.set()
+
+    def explained(self, pixels: NDArray[np.uint8], target: str) -> tuple[bytes, str]:
+        """Give a PNG of where a class is seen in an image (H, W, 3), and the method's name.
+
+        For one thread at a time. The first call may export the network once more.
+        """
+        if self._explainer is None:
+            from ..explain import Explainer
+
+            self._explainer = Explainer(self.classifier)
+        found = self._explainer.explain(pixels, target=target)
+        return found.png(), found.method
 
     async def close(self) -> None:
         """Wait for the requests that use it, and end its threads."""

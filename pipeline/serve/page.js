@@ -159,9 +159,9 @@
     if (found.set) {
       parts.push(element("p", {}, `Prediction set: ${found.set.join(", ") || "empty"}`));
     }
-    if (found.heat) {
-      parts.push(element("img", { class: "heat", src: found.heat, alt: "Where the class is seen" }));
-    }
+    const why = element("button", { type: "button", class: "button plain-button" }, "Where is it seen?");
+    why.addEventListener("click", () => explain(one, found.predicted, why));
+    parts.push(element("p", {}, why));
     if (found.nearest && found.nearest.length) {
       parts.push(element("h3", {}, "Nearest training images"));
       parts.push(element("ul", { class: "nearest" }, ...found.nearest.map((near) => element("li", {},
@@ -172,6 +172,25 @@
             `distance ${near.distance.toFixed(2)}`))))));
     }
     one.text.replaceChildren(...parts);
+  }
+
+  async function explain(one, target, button) {
+    button.disabled = true;
+    button.textContent = "…";
+    try {
+      const answer = await fetch(`/explain?${new URLSearchParams({ run: one.run, target: target ?? "" })}`, {
+        method: "POST", body: one.file, headers: { "Content-Type": "application/octet-stream" },
+      });
+      if (!answer.ok) throw new Error((await answer.json()).error);
+      const image = element("img", {
+        class: "heat", alt: `Regions that speak for ${target}, bright`, src: URL.createObjectURL(await answer.blob()),
+      });
+      image.addEventListener("load", () => URL.revokeObjectURL(image.src), { once: true });
+      button.parentElement.replaceChildren(image, element("span", { class: "note" },
+        `Bright regions speak for ${target}: ${answer.headers.get("x-method")}.`));
+    } catch (error) {
+      button.replaceWith(element("span", { class: "note" }, `No map: ${error.message}`));
+    }
   }
 
   $("files").addEventListener("change", (event) => {

@@ -18,7 +18,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .limits import Limits, Refused
 
-__all__ = ["Budget", "Upload", "read_uploads"]
+__all__ = ["Budget", "Held", "Upload", "read_uploads"]
 
 _MULTIPART, _RAW = "multipart/form-data", "application/octet-stream"
 _EXPECTED = f"{_MULTIPART} with one or more files, or the bytes of one image ({_RAW}, image/*)"
@@ -62,27 +62,30 @@ class Budget:
         self.held += n_bytes
 
     @contextmanager
-    def released(self) -> Iterator[_Held]:
+    def released(self) -> Iterator[Held]:
         """Give what counts one request's bytes, and release them at the end of the block."""
-        held = _Held(self)
+        held = Held(self)
         try:
             yield held
         finally:
             self.held -= held.n_bytes
 
 
-class _Held:
+class Held:
+    """Counts the bytes of one request."""
+
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.n_bytes = 0
 
     def take(self, n_bytes: int) -> None:
+        """Hold more bytes; raises as :meth:`Budget.take`."""
         self._budget.take(n_bytes)
         self.n_bytes += n_bytes
 
 
 async def read_uploads(
-    headers: Any, chunks: AsyncIterator[bytes], limits: Limits, held: _Held
+    headers: Any, chunks: AsyncIterator[bytes], limits: Limits, held: Held
 ) -> list[Upload]:
     """Read the images of a request.
 
@@ -134,7 +137,7 @@ async def read_uploads(
 
 
 async def _bounded(
-    chunks: AsyncIterator[bytes], limits: Limits, held: _Held
+    chunks: AsyncIterator[bytes], limits: Limits, held: Held
 ) -> AsyncIterator[bytes]:
     async for chunk in chunks:
         held.take(len(chunk))
