@@ -184,7 +184,7 @@ def data(chosen: Chosen) -> Images:
     for reject in context.manifest.rejects:
         context.say(f"left out: {reject.path}: {reject.reason}")
     if out := chosen[TableSettings].out:
-        from .datasets.lists import write_table
+        from .datasets.tables import write_table
 
         write_table(context.manifest, Path(out))
         context.say(out)

@@ -7,13 +7,7 @@ from cnn_codes.errors import DataError
 from cnn_codes.next.judged import probabilities
 from cnn_codes.next.order import by_margin, by_typicality, choose_next
 from cnn_codes.next.stage import find_next
-from cnn_codes.settings import (
-    CodesSettings,
-    DataSettings,
-    MachineSettings,
-    NextSettings,
-    PlaceSettings,
-)
+from cnn_codes.settings import NextSettings
 from conftest import SMALL
 from pictures import jpeg, write_set
 
@@ -83,7 +77,7 @@ def test_a_class_without_an_image_has_probability_0():
     assert (probabilities(codes, labels * 0, codes, 2)[:, 0] == 1).all()
 
 
-def test_the_stage_names_new_images_once_and_runs_only_new_ones(tmp_path, cache, capsys):
+def test_the_stage_names_new_images_once_and_runs_only_new_ones(tmp_path, cache, stage_one, capsys):
     data = write_set(tmp_path / "pets", 40)
     new = tmp_path / "new"
     new.mkdir()
@@ -91,20 +85,15 @@ def test_the_stage_names_new_images_once_and_runs_only_new_ones(tmp_path, cache,
         (new / f"{i}.jpg").write_bytes(jpeg(5000 + i // 2))  # each twice
     (new / "known.jpg").write_bytes((data / "cat" / "0000.jpg").read_bytes())
     (new / "bad.jpg").write_bytes(b"no picture")
-    asked = (
-        DataSettings(data=str(data)),
-        CodesSettings(**SMALL),
-        MachineSettings(),
-        PlaceSettings(cache=str(cache)),
-    )
-    found = find_next(NextSettings(images=str(new), count=50), *asked)
+    context = stage_one.context(data)
+    found = find_next(context, NextSettings(images=str(new), count=50))
     assert len(found.paths) == found.n_unlabelled == 3
     assert all(path.startswith(str(new)) for path in found.paths)
     assert len(found.rejects) == 1
     assert set(found.predicted) <= {"cat", "dog"}
-    assert find_next(NextSettings(images=str(new), count=2), *asked).paths == found.paths[:2]
+    assert find_next(context, NextSettings(images=str(new), count=2)).paths == found.paths[:2]
     with pytest.raises(DataError, match="labelled already"):
-        find_next(NextSettings(images=str(data)), *asked)
+        find_next(context, NextSettings(images=str(data)))
     values = {**SMALL, "data": data, "cache": cache, "images": new, "count": 2}
     line = [f"{name.upper()}={value}" for name, value in values.items()]
     out = tmp_path / "next.csv"
