@@ -43,7 +43,7 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain serve label next verify test check bench clean clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check bench clean clean-cache
 .PHONY: docs test-fast clean-results
 
 help: ## show this
@@ -107,6 +107,9 @@ predict: $(READY) ## classify new images: IMAGES=<folder, file, glob, list, .zip
 	@$(stage)
 
 explain: $(READY) ## show which regions speak for the class: IMAGES=... RUN=<run> OUT=<folder>
+	@$(stage)
+
+export: $(READY) ## one model file that predicts anywhere: RUN=<run> OUT=<folder> FORMAT=onnx|openvino|web
 	@$(stage)
 
 serve: $(READY) ## predict over HTTP, with a page: RUN=<run>[,<run>...] PORT=8000

@@ -41,6 +41,7 @@ from .settings import (
     CurveSettings,
     DataSettings,
     ExplainSettings,
+    ExportSettings,
     FinetuneSettings,
     HeadSettings,
     LabelSettings,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STAGES", "advise", "audit", "clean_cache", "compare", "curve", "data", "demo", "explain",
+    "export",
     "features", "finetune", "heads", "label", "labels", "layers", "map_", "next_", "predict",
     "report", "runs", "serve", "softmax", "svm", "verify",
 ]  # fmt: skip
@@ -572,6 +574,37 @@ def explain(chosen: Chosen) -> Told:
     sums = "; each map sums to the logit" if explainer.exact else ""
     text = f"{found.n_explained} images explained by {explainer.method}{sums}"
     return Told((text, str(found.path)))
+
+
+@stage(
+    ExportSettings, PlaceSettings,
+    example="export RUN=results/hotdog/svm-....json OUT=exported",
+)  # fmt: skip
+def export(chosen: Chosen) -> Told:
+    """Write a run as one model file that predicts anywhere, or as a page for any browser."""
+    from .export import export_run
+
+    settings, places, messages = chosen[ExportSettings], chosen[PlaceSettings], chosen.messages
+    found = export_run(
+        settings.run,
+        settings.out,
+        format=settings.format,
+        precision=settings.precision,
+        data_root=places.data_root,
+        results=places.results,
+        cache=places.cache,
+        weights=settings.weights,
+        offline=settings.offline,
+        progress=messages.progress,
+    )
+    for text in found.notes:
+        messages.say(text if text.startswith("warning: ") else f"note: {text}")
+    files = [f"{file}  {file.stat().st_size / 1e6:.1f} MB" for file in found.files]
+    difference = (
+        f"largest difference from make predict, in a probability: {found.difference:.1g} "
+        f"({found.n_checked} images)"
+    )
+    return Told((*files, difference))
 
 
 @stage(

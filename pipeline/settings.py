@@ -29,6 +29,7 @@ __all__ = [
     "DataSettings",
     "DoorSettings",
     "ExplainSettings",
+    "ExportSettings",
     "FinetuneSettings",
     "FitSettings",
     "HeadSettings",
@@ -621,6 +622,29 @@ class ExplainSettings(_Settings):
     )
     out: str = setting(
         "explained", "folder for the pictures and explanations.json", affects="place"
+    )
+    offline: bool = setting(False, "no downloads", affects="place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings(_Settings):
+    """What a run is exported to."""
+
+    run: str = setting("", "the run: the path of its .json, or its name", affects="place")
+    weights: str = setting(
+        "", "file of the network's weights, if it was moved since the run", affects="place"
+    )
+    out: str = setting("exported", "folder for the model, its script and its card", affects="place")
+    format: str = setting(
+        "onnx",
+        "onnx: one file; openvino: for OpenVINO; web: a folder for any browser",
+        affects="place",
+        choices=("onnx", "openvino", "web"),
+    )
+    precision: str = setting(
+        "float32",
+        "arithmetic of the network; int8 is calibrated on training images",
+        choices=("float32", "int8"),
     )
     offline: bool = setting(False, "no downloads", affects="place")
 

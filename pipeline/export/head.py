@@ -1,0 +1,138 @@
+"""A head inside the graph: codes to calibrated probabilities, in float64 as numpy has them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import HeadError
+from ..heads import Head
+from ..heads.model import AFFINE_METHODS
+from .graph import DOUBLE, FLOAT, Graph
+
+__all__ = ["add_probabilities", "add_scores"]
+
+LIMIT_BYTES = 64 * 2**20  # of stored examples or support vectors
+
+
+def add_scores(g: Graph, codes: str, head: Head) -> str:
+    """Add a head's scores.
+
+    Parameters
+    ----------
+    g : Graph
+        Where the nodes go.
+    codes : str
+        float32 (R, D): the mean of the views, or each view.
+    head : Head
+        Of any method.
+
+    Returns
+    -------
+    str
+        float64 (R, K).
+
+    Raises
+    ------
+    HeadError
+        A head of neighbours or support vectors too large for one file.
+    """
+    wide = g.cast(codes, DOUBLE)
+    z = g("Div", g("Sub", wide, g.constant(head.mean)), g.constant(head.scale))
+    if head.method in AFFINE_METHODS:
+        product = g("MatMul", z, g.constant(head.arrays["weight"].T.copy()))
+        return g("Add", product, g.constant(head.arrays["bias"]))
+    name = "examples" if head.method == "knn" else "support"
+    stored = head.arrays[name]
+    if stored.nbytes > LIMIT_BYTES:
+        raise HeadError(
+            f"The head of method {head.method} keeps {len(stored):,} examples "
+            f"({stored.nbytes / 1e6:.0f} MB), which is too large for one file.",
+            expected=f"at most {LIMIT_BYTES / 1e6:.0f} MB",
+            todo="export a run of make svm or make softmax",
+        )
+    z = g.cast(g.cast(z, FLOAT), DOUBLE)  # rounded as in training
+    kept = g.constant(stored, np.float32)
+    return _neighbours(g, z, kept, head) if head.method == "knn" else _rbf(g, z, kept, head)
+
+
+def _distances(g: Graph, z: str, stored: str) -> str:
+    """Squared distances (R, M) of rows and stored examples, at least 0."""
+    product = g("MatMul", z, g("Transpose", stored, perm=[1, 0]))
+    own = g.total(g("Mul", z, z), 1)  # (R, 1)
+    other = g("Transpose", g.total(g("Mul", stored, stored), 1), perm=[1, 0])  # (1, M)
+    total = g("Add", g("Sub", own, g("Mul", product, g.constant(2.0))), other)
+    return g("Max", total, g.constant(0.0))
+
+
+def _directions(g: Graph, z: str) -> str:
+    length = g("Sqrt", g.total(g("Mul", z, z), 1))
+    zero = g("Equal", length, g.constant(0.0))
+    return g("Div", z, g("Where", zero, g.constant(1.0), length))
+
+
+def _neighbours(g: Graph, z: str, kept: str, head: Head) -> str:
+    stored = g.cast(kept, DOUBLE)
+    if head.parameters["metric"] == "cosine":
+        z, stored = _directions(g, z), _directions(g, stored)
+    k = int(head.parameters["k"])
+    distances = _distances(g, z, stored)
+    _, near = g.several("TopK", 2, distances, g.ints(k), axis=1, largest=0, sorted=1)
+    votes = g("Gather", g.constant(head.arrays["example_labels"], np.int64), near)  # (R, k)
+    classes = g.constant(np.arange(head.n_classes), np.int64)  # (K,)
+    hits = g("Equal", g("Unsqueeze", votes, g.ints(2)), classes)  # (R, k, K)
+    counts = g("ReduceSum", g.cast(hits, DOUBLE), g.ints(1), keepdims=0)  # (R, K)
+    smoothed = g("Add", counts, g.constant(1.0 / head.n_classes))
+    return g("Log", g("Div", smoothed, g.constant(k + 1.0)))
+
+
+def _rbf(g: Graph, z: str, kept: str, head: Head) -> str:
+    gamma = float(head.parameters["gamma"])
+    distances = _distances(g, z, g.cast(kept, DOUBLE))
+    kernel = g("Exp", g("Mul", distances, g.constant(-gamma)))  # (R, M)
+    pairs = g(
+        "Add",
+        g("MatMul", kernel, g.constant(_pair_weights(head))),
+        g.constant(head.arrays["intercept"]),
+    )  # (R, P)
+    n_classes = head.n_classes
+    if n_classes == 2:
+        return g("MatMul", pairs, g.constant(np.array([[0.5, -0.5]])))
+    members = np.zeros((pairs_of(n_classes), n_classes))
+    first, second = members.copy(), members.copy()
+    for row, (i, j) in enumerate(combinations(range(n_classes), 2)):
+        first[row, i], second[row, j] = 1, 1
+    confidence = g("MatMul", pairs, g.constant(first - second))
+    for_first = g.cast(g("GreaterOrEqual", pairs, g.constant(0.0)), DOUBLE)
+    for_second = g("Sub", g.constant(1.0), for_first)
+    votes = g(
+        "Add",
+        g("MatMul", for_first, g.constant(first)),
+        g("MatMul", for_second, g.constant(second)),
+    )
+    size = g("Mul", g("Add", g("Abs", confidence), g.constant(1.0)), g.constant(3.0))
+    return g("Add", votes, g("Div", confidence, size))
+
+
+def pairs_of(n_classes: int) -> int:
+    """Count the pairs of classes."""
+    return n_classes * (n_classes - 1) // 2
+
+
+def _pair_weights(head: Head) -> NDArray[np.float64]:
+    """Lay libsvm's coefficients out as one matrix (M, P)."""
+    dual, counts = head.arrays["dual"], head.arrays["n_support"]
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    found = np.zeros((dual.shape[1], pairs_of(head.n_classes)))
+    for column, (i, j) in enumerate(combinations(range(head.n_classes), 2)):
+        first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
+        found[first, column] = dual[j - 1, first]
+        found[second, column] = dual[i, second]
+    return found
+
+
+def add_probabilities(g: Graph, scores: str, temperature_scale: float) -> str:
+    """Add the calibrated probabilities, float64 (1, K), of scores float64 (1, K)."""
+    return g("Softmax", g("Mul", scores, g.constant(temperature_scale)), axis=1)

@@ -1,0 +1,322 @@
+"""Exporting a run: its model, a script that needs little, and its card, into one folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from .. import __version__
+from ..backbones.quantise import quantise
+from ..datasets.images import decode
+from ..errors import BackboneError, ImageError, SettingsError
+from ..files import write_atomic
+from ..predict.classifier import Classifier
+from ..predict.items import load_item
+from ..predict.models import HeadModel, Model
+from ..predict.runs import Run, find_run
+from ..progress import Progress, silent
+from ..settings import MachineSettings, PlaceSettings
+from .assemble import assemble, network_graph
+from .card import model_card
+from .held_out import RunImages, images_of
+from .web import write_web
+
+__all__ = ["Exported", "export_run", "metadata"]
+
+SIZES = ((320, 240), (150, 200), (640, 480))  # px, of the images of the check
+CALIBRATED_ON = 64  # training images
+LOSS_SAID = 0.5  # points of accuracy
+TOLERANCE = 1e-3  # of probabilities, beyond which an export is refused
+_CPU = MachineSettings(device="cpu", engine="onnx")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    files : tuple of Path
+        The model first.
+    difference : float
+        Largest difference from the run's own probabilities, on smooth noise of several sizes.
+    n_checked : int
+        How many images that was measured on.
+    notes : tuple of str
+        What its user should know.
+    """
+
+    folder: Path
+    files: tuple[Path, ...]
+    difference: float
+    n_checked: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def export_run(
+    run: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    format: str = "onnx",
+    precision: str = "float32",
+    data_root: str | os.PathLike[str] = "data",
+    results: str | os.PathLike[str] = "results",
+    cache: str | os.PathLike[str] = "cache",
+    weights: str = "",
+    offline: bool = False,
+    progress: Progress = silent,
+) -> Exported:
+    """Write a run's model into a folder.
+
+    Parameters
+    ----------
+    run : str or path
+        Path of ``<run>.json``, or the run's name.
+    out : path
+        The folder; made where it is missing. Equal runs give equal bytes.
+    format : str
+        ``onnx``, ``openvino`` or ``web``.
+    precision : str
+        ``float32``, or ``int8``: the network in 8-bit whole numbers, calibrated on training
+        images; the head stays in float64.
+    data_root : path
+        Folder of the data sets, where ``int8`` looks for the run's images.
+    results, cache, weights, offline, progress
+        As :meth:`cnn_codes.Classifier.load`.
+
+    Raises
+    ------
+    SettingsError
+        The run's views are random crops; `out` is a file; OpenVINO is not installed.
+    HeadError
+        A head of neighbours or support vectors too large for one file.
+    DataError
+        The run's images are not here, and ``int8`` needs them.
+    BackboneError
+        The network cannot be exported or quantised, or the exported model does not agree with
+        the run.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise SettingsError(f"OUT={folder} is a file.", expected="a folder, or a new name")
+    found = find_run(run, Path(results))
+    classifier = Classifier.load(
+        run,
+        results=results,
+        cache=cache,
+        machine=_CPU,
+        weights=weights,
+        offline=offline,
+        progress=progress,
+    )
+    model = classifier.model
+    about = metadata(found, model)
+    parts = network_graph(model)
+    notes = (*classifier.notes, *_notes(model))
+    if precision == "int8":
+        images = images_of(
+            found, PlaceSettings(data_root=str(data_root), cache=str(cache)), progress=progress
+        )
+        about["precision"] = "int8 (the network; its first and last layers and the head are not)"
+        parts = replace(parts, graph=quantise(parts.graph, _calibration(model, images)))
+    data = assemble(model, parts, about).SerializeToString(deterministic=True)
+    difference = _difference(classifier, data, refuse=precision == "float32")
+    if precision == "int8":
+        notes = (*notes, _compared(classifier, data, images, progress))
+    files = [folder / "model.onnx"]
+    if format == "web":
+        bare = assemble(model, parts, about, geometry=False).SerializeToString(deterministic=True)
+        files, lacks = write_web(
+            classifier, bare, about, folder, cache=Path(cache), offline=offline
+        )
+        notes = (*notes, *lacks)
+    elif format == "openvino":
+        files = _openvino(data, folder)
+    else:
+        write_atomic(files[0], data)
+        script = resources.files(__package__).joinpath("script.txt").read_bytes()
+        write_atomic(folder / "predict.py", script)
+        files.append(folder / "predict.py")
+    card = model_card(found.record, about, limits=notes)
+    write_atomic(folder / "card.md", card.encode())
+    return Exported(folder, (*files, folder / "card.md"), difference, len(SIZES), notes)
+
+
+def metadata(run: Run, model: Model) -> dict[str, str]:
+    """Say in the model what it is: plain strings, equal for equal runs."""
+    record = run.record or {}
+    common = {
+        "format_version": "1",
+        "producer": f"cnn-codes {__version__}",
+        "run": run.name,
+        "data": run.data,
+        "classes": json.dumps(model.classes, ensure_ascii=False),
+        "preprocessing": json.dumps(model.preprocessing.as_dict(), sort_keys=True),
+        "size": str(model.preprocessing.size),
+        "views": f"{model.views.kind}, {model.views.count}",
+        "precision": "float32",
+        "fingerprint": str(record.get("fingerprint", "")),
+    }
+    if isinstance(model, HeadModel):
+        head = model.head
+        return common | {
+            "kind": "head",
+            "method": head.method,
+            "model": model.card.model,
+            "weights": model.card.origin,
+            "weights_digest": model.card.weights_digest,
+            "layers": ", ".join(model.layers),
+            "pool": model.pool,
+            "temperature_scale": repr(head.temperature_scale),
+            "codes_fingerprint": model.key.fingerprint,
+        }
+    return common | {
+        "kind": "network",
+        "method": str(record.get("method", "finetune")),
+        "model": model.card.model,
+        "weights": "fine-tuned in this run",
+        "weights_digest": model.weights_digest,
+        "layers": "scores",
+        "pool": "its own",
+        "temperature_scale": repr(model.temperature_scale),
+        "codes_fingerprint": "",
+    }
+
+
+def _notes(model: Model) -> list[str]:
+    notes = [
+        "JPEG files of more than twice the input size are decoded at full size by other "
+        "programs, at reduced size by make predict: their probabilities can differ in the "
+        "third digit.",
+    ]
+    if isinstance(model, HeadModel) and model.head.method in ("knn", "rbf"):
+        notes.append("It holds codes of training images, as its method needs them.")
+    return notes
+
+
+def session_of(model: bytes | Path) -> Any:
+    """Open a model in ONNX Runtime on one core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _calibration(model: Model, images: RunImages) -> list[NDArray[np.uint8]]:
+    """Take some training images as the network sees them."""
+    order = np.random.default_rng(0).permutation(len(images.train))
+    found = []
+    for index in order.tolist():
+        try:
+            found.append(load_item(images.train[index]).views(model.preprocessing, model.views)[0])
+        except ImageError:
+            continue  # stage one passed over it too
+        if len(found) == CALIBRATED_ON:
+            break
+    return found
+
+
+def _compared(classifier: Classifier, data: bytes, images: RunImages, progress: Progress) -> str:
+    """Say how accurate the model is beside the run itself, image by image, on the test images."""
+    session = session_of(data)
+    own, exported = [], []
+    with progress("test images", len(images.test), "images") as meter:
+        for path in images.test:
+            content = load_item(path).content
+            pixels = decode(content) if isinstance(content, bytes) else content
+            pixels = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
+            own.append(int(classifier.predict_proba(path)[0].argmax()))
+            exported.append(int(session.run(["class_index"], {"image": pixels})[0]))
+            meter.advance()
+    right, kept = np.array(own) == images.labels, np.array(exported) == images.labels
+    only, other = int(np.sum(right & ~kept)), int(np.sum(kept & ~right))
+    p = float(binomtest(only, only + other).pvalue) if only + other else 1.0
+    loss = 100 * float(right.mean() - kept.mean())
+    warning = "warning: " if loss > LOSS_SAID else ""
+    return (
+        f"{warning}int8 is right on {kept.mean():.4f} of {len(kept)} test images, float32 on "
+        f"{right.mean():.4f} ({loss:+.2f} points lost; only float32 right: {only}, only int8 "
+        f"right: {other}; exact McNemar p = {p:.2g})."
+    )
+
+
+def _difference(classifier: Classifier, data: bytes, *, refuse: bool) -> float:
+    """Compare with the run itself on smooth noise of several sizes.
+
+    Raises
+    ------
+    BackboneError
+        They differ by more than the tolerance.
+    """
+    session = session_of(data)
+    worst = 0.0
+    for pixels in _samples():
+        own = classifier.predict_proba(pixels)[0]
+        (exported,) = session.run(["probabilities"], {"image": pixels})
+        worst = max(worst, float(np.abs(own - exported).max()))
+    if refuse and not worst <= TOLERANCE:
+        raise BackboneError(
+            f"The exported model differs from {classifier.run} by {worst:.2g} in a probability.",
+            expected=f"at most {TOLERANCE:g}",
+            todo="report this: it is a defect of the export",
+        )
+    return worst
+
+
+def _samples() -> list[NDArray[np.uint8]]:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    found = []
+    for width, height in SIZES:
+        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
+        found.append(np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)))
+    return found
+
+
+def _openvino(data: bytes, folder: Path) -> list[Path]:
+    """Convert by OpenVINO's own converter, weights in float32.
+
+    Raises
+    ------
+    SettingsError
+        It is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise SettingsError(
+            "FORMAT=openvino needs the package openvino, which is not installed.",
+            expected="the extra 'openvino'",
+            todo=".venv/bin/python -m pip install -c constraints.txt -e '.[openvino]'",
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        given = Path(name) / "model.onnx"
+        given.write_bytes(data)
+        converted = openvino.convert_model(given)
+        openvino.save_model(converted, Path(name) / "model.xml", compress_to_fp16=False)
+        files = []
+        for suffix in (".xml", ".bin"):
+            path = folder / f"model{suffix}"
+            write_atomic(path, (Path(name) / f"model{suffix}").read_bytes())
+            files.append(path)
+    return files
