@@ -23,7 +23,7 @@ from ..heads.model import AFFINE_METHODS
 from ..predict.models import HeadModel, Model, NetworkModel
 from ..settings import MachineSettings
 from .graph import BOOL, DOUBLE, FLOAT, INT64, UINT8, Graph
-from .head import add_probabilities, add_scores
+from .head import add_decision, add_probabilities, add_scores
 from .resize import add_resize
 
 __all__ = ["Parts", "assemble", "network_graph"]
@@ -128,6 +128,7 @@ def assemble(
     classes = len(model.classes)
     outputs = [("probabilities", FLOAT, [classes]), ("class_index", INT64, [])]
     outputs += [("logits", FLOAT, [classes])]
+    shift = offsets = None
     if isinstance(model, NetworkModel):
         codes = [behind("Flatten", blocks[0], axis=1)]
         wide = behind.cast(blocks[1], DOUBLE)
@@ -137,10 +138,11 @@ def assemble(
         codes = _codes(behind, blocks, parts, model.dtype)
         scores = _scores(behind, codes, model.head, model.views.count)
         scale = model.head.temperature_scale
+        shift, offsets = getattr(model.head, "shift", None), getattr(model.head, "offsets", None)
     behind.rename(_flat(behind, behind.cast(scores, FLOAT)), "logits")
-    probabilities = _flat(behind, add_probabilities(behind, scores, scale))
+    probabilities = _flat(behind, add_probabilities(behind, scores, scale, shift))
     behind.rename(behind.cast(probabilities, FLOAT), "probabilities")
-    behind.rename(behind("ArgMax", probabilities, axis=0, keepdims=0), "class_index")
+    behind.rename(add_decision(behind, probabilities, offsets), "class_index")
     behind.rename(_unit(behind, codes), "codes")
     outputs.append(("codes", FLOAT, [None]))
     if parts.maps and isinstance(model, HeadModel):

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from ..errors import HeadError
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
+from ..heads.scoring import pair_scores
 from .graph import DOUBLE, FLOAT, Graph
 
-__all__ = ["add_probabilities", "add_scores"]
+__all__ = ["add_decision", "add_probabilities", "add_scores"]
 
+_TINY = 1e-300  # least probability whose logarithm is taken
 LIMIT_BYTES = 64 * 2**20  # of stored examples or support vectors
 
 
@@ -100,7 +102,10 @@ def _rbf(g: Graph, z: str, kept: str, head: Head) -> str:
     n_classes = head.n_classes
     if n_classes == 2:
         return g("MatMul", pairs, g.constant(np.array([[0.5, -0.5]])))
-    members = np.zeros((pairs_of(n_classes), n_classes))
+    n_pairs = pairs_of(n_classes)
+    if not pair_scores(np.zeros((1, n_pairs)), n_classes).any():  # linear in the pairs
+        return g("MatMul", pairs, g.constant(pair_scores(np.eye(n_pairs), n_classes)))
+    members = np.zeros((n_pairs, n_classes))
     first, second = members.copy(), members.copy()
     for row, (i, j) in enumerate(combinations(range(n_classes), 2)):
         first[row, i], second[row, j] = 1, 1
@@ -133,6 +138,23 @@ def _pair_weights(head: Head) -> NDArray[np.float64]:
     return found
 
 
-def add_probabilities(g: Graph, scores: str, temperature_scale: float) -> str:
-    """Add the calibrated probabilities, float64 (1, K), of scores float64 (1, K)."""
-    return g("Softmax", g("Mul", scores, g.constant(temperature_scale)), axis=1)
+def add_probabilities(
+    g: Graph, scores: str, temperature_scale: float, shift: NDArray[np.float64] | None = None
+) -> str:
+    """Add the calibrated probabilities, float64 (1, K), of scores float64 (1, K).
+
+    `shift` (K,) is the correction for the classes' shares, added behind the temperature.
+    """
+    logits = g("Mul", scores, g.constant(temperature_scale))
+    if shift is not None:
+        logits = g("Add", logits, g.constant(shift))
+    return g("Softmax", logits, axis=1)
+
+
+def add_decision(g: Graph, probabilities: str, offsets: NDArray[np.float64] | None) -> str:
+    """Add the predicted class, int64, of probabilities float64 (K,), by the head's offsets."""
+    values = probabilities
+    if offsets is not None:
+        least = g.constant(_TINY)
+        values = g("Add", g("Log", g("Max", probabilities, least)), g.constant(offsets))
+    return g("ArgMax", values, axis=0, keepdims=0)

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from .. import __version__
-from ..backbones.quantise import quantise
+from ..backbones.quantise import N_CALIBRATION, quantise
 from ..datasets.images import decode
 from ..errors import BackboneError, ImageError, SettingsError
 from ..files import write_atomic
@@ -34,7 +35,6 @@ from .web import write_web
 __all__ = ["Exported", "export_run", "metadata"]
 
 SIZES = ((320, 240), (150, 200), (640, 480))  # px, of the images of the check
-CALIBRATED_ON = 64  # training images
 LOSS_SAID = 0.5  # points of accuracy
 TOLERANCE = 1e-3  # of probabilities, beyond which an export is refused
 _CPU = MachineSettings(device="cpu", engine="onnx")
@@ -135,7 +135,8 @@ def export_run(
             found, PlaceSettings(data_root=str(data_root), cache=str(cache)), progress=progress
         )
         about["precision"] = "int8 (the network; its first and last layers and the head are not)"
-        parts = replace(parts, graph=quantise(parts.graph, _calibration(model, images)))
+        small = quantise(parts.graph.SerializeToString(), _calibration(model, images))
+        parts = replace(parts, graph=onnx.load_from_string(small))
     data = assemble(model, parts, about).SerializeToString(deterministic=True)
     difference = _difference(classifier, data, refuse=precision == "float32")
     if precision == "int8":
@@ -185,6 +186,7 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
             "layers": ", ".join(model.layers),
             "pool": model.pool,
             "temperature_scale": repr(head.temperature_scale),
+            "prediction_sets": json.dumps(dict(getattr(head, "sets", None) or {}), sort_keys=True),
             "codes_fingerprint": model.key.fingerprint,
         }
     return common | {
@@ -220,8 +222,8 @@ def session_of(model: bytes | Path) -> Any:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _calibration(model: Model, images: RunImages) -> list[NDArray[np.uint8]]:
-    """Take some training images as the network sees them."""
+def _calibration(model: Model, images: RunImages) -> NDArray[np.uint8]:
+    """Take some training images as the network sees them, (N, size, size, 3)."""
     order = np.random.default_rng(0).permutation(len(images.train))
     found = []
     for index in order.tolist():
@@ -229,9 +231,9 @@ def _calibration(model: Model, images: RunImages) -> list[NDArray[np.uint8]]:
             found.append(load_item(images.train[index]).views(model.preprocessing, model.views)[0])
         except ImageError:
             continue  # stage one passed over it too
-        if len(found) == CALIBRATED_ON:
+        if len(found) == N_CALIBRATION:
             break
-    return found
+    return np.stack(found) if found else np.empty((0, 1, 1, 3), np.uint8)
 
 
 def _compared(classifier: Classifier, data: bytes, images: RunImages, progress: Progress) -> str:
