@@ -115,16 +115,17 @@ def given(browser: Any, paths: list[Path]) -> dict[str, dict[str, Any]]:
     rows = browser.execute_script(
         "return [...document.querySelectorAll('article')].map((a) => [a.dataset.name, "
         "a.dataset.predicted, a.dataset.probabilities, !!a.querySelector('.warning'), "
-        "!!a.querySelector('button')])"
+        "!!a.querySelector('button'), a.dataset.distance ?? 'NaN'])"
     )
     return {
         name: {
             "predicted": predicted,
             "probabilities": np.array(json.loads(told)),
             "unlike": unlike,
+            "distance": float(distance),
             "heat": heat,
         }
-        for name, predicted, told, unlike, heat in rows
+        for name, predicted, told, unlike, heat, distance in rows
     }
 
 
@@ -143,8 +144,6 @@ def test_the_page_predicts_as_the_run_does(
     paths = [images / f"{index:02}.png" for index in range(len(pieces))]
     for path, pixels in zip(paths, pieces, strict=True):
         Image.fromarray(pixels).save(path)
-    noise = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
-    Image.fromarray(noise).save(images / "noise.png")
     opened(browser, tmp_path / "site")
     found = given(browser, paths)
     expected = Classifier.load(run, cache=shop.cache, offline=True).predict_proba(paths)
@@ -152,7 +151,10 @@ def test_the_page_predicts_as_the_run_does(
         assert np.abs(found[path.name]["probabilities"] - one).max() < 1e-5
         assert found[path.name]["predicted"] == made_classes(run)[int(one.argmax())]
         assert found[path.name]["heat"]
-    assert given(browser, [images / "noise.png"])["noise.png"]["unlike"]
+    classifier = Classifier.load(run, cache=shop.cache, offline=True)
+    nearest = classifier.classify(paths, neighbours=classifier.neighbours())
+    for path, one in zip(paths, nearest, strict=True):
+        assert found[path.name]["distance"] == pytest.approx(one.nearest[0].distance, abs=0.02)
     said = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
     assert said == []
     asked = [
@@ -186,6 +188,9 @@ def test_lite0_fits_into_25_mb_and_answers_in_300_ms(
     run, made = exported(shop, runtime, tmp_path / "site", **REAL)
     assert made.n_bytes <= 25e6
     opened(browser, tmp_path / "site")
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    assert given(browser, [tmp_path / "noise.png"])["noise.png"]["unlike"]
     paths = shop.test_images()
     given(browser, paths)
     found = given(browser, paths)

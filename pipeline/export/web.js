@@ -269,6 +269,7 @@
     const best = about.classes[result.predicted];
     article.dataset.name = name;
     article.dataset.predicted = best;
+    if (result.distance !== undefined) article.dataset.distance = result.distance;
     article.dataset.probabilities = JSON.stringify(result.probabilities);
     const figure = made("figure");
     const picture = made("canvas");
