@@ -589,8 +589,6 @@ def export(chosen: Chosen) -> Told:
         settings.run,
         settings.out,
         format=settings.format,
-        precision=settings.precision,
-        data_root=places.data_root,
         results=places.results,
         cache=places.cache,
         weights=settings.weights,

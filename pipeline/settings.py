@@ -641,11 +641,6 @@ class ExportSettings(_Settings):
         affects="place",
         choices=("onnx", "openvino", "web"),
     )
-    precision: str = setting(
-        "float32",
-        "arithmetic of the network; int8 is calibrated on training images",
-        choices=("float32", "int8"),
-    )
     offline: bool = setting(False, "no downloads", affects="place")
 
 

@@ -1,7 +1,6 @@
 """Exported models agree with the runs that they are made of, anywhere."""
 
 import json
-import re
 import subprocess
 import sys
 import venv
@@ -13,7 +12,7 @@ import onnx
 import pytest
 from cnn_codes.backbones.preprocess import Preprocessing, Views, take_views
 from cnn_codes.cli import main
-from cnn_codes.errors import DataError, SettingsError
+from cnn_codes.errors import SettingsError
 from cnn_codes.export import Exported, export_run
 from cnn_codes.export.graph import BOOL, UINT8, Graph
 from cnn_codes.export.resize import add_resize
@@ -276,23 +275,3 @@ def test_openvino_agrees(shop: Workshop, tmp_path: Path) -> None:
     for pixels, expected in zip(pieces, shop.load(run).predict_proba(pieces), strict=True):
         found = compiled({"image": pixels})["probabilities"]
         assert np.abs(found - expected).max() < 1e-4
-
-
-def test_eight_bits_are_compared_on_the_test_images(shop: Workshop, tmp_path: Path) -> None:
-    (run,) = shop.heads("softmax", size=64)
-    exported = export(shop, run, tmp_path / "small", precision="int8")
-    again = export(shop, run, tmp_path / "again", precision="int8")
-    assert exported.files[0].read_bytes() == again.files[0].read_bytes()
-    card = exported.folder.joinpath("card.md").read_text()
-    found = re.search(r"int8 is right on ([\d.]+) of 8 test images, float32 on ([\d.]+)", card)
-    assert found
-    test = json.loads(run.read_text())["metrics"]["test"]
-    assert float(found.group(2)) == pytest.approx(test["accuracy"], abs=1e-4)
-    kinds = {node.op_type for node in onnx.load(exported.files[0]).graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
-    assert 0 < exported.difference < 0.5
-    record = json.loads(run.read_text())
-    record["provenance"]["settings"]["data"] = str(tmp_path / "elsewhere")
-    run.write_text(json.dumps(record))
-    with pytest.raises(DataError, match="PRECISION=int8 needs the images"):
-        export(shop, run, tmp_path / "lost", precision="int8")

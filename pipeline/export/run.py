@@ -5,31 +5,25 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 from .. import __version__
-from ..backbones.quantise import N_CALIBRATION, quantise
-from ..datasets.images import decode
-from ..errors import BackboneError, ImageError, SettingsError
+from ..errors import BackboneError, SettingsError
 from ..files import write_atomic
 from ..predict.classifier import Classifier
-from ..predict.items import load_item
 from ..predict.models import HeadModel, Model
 from ..predict.runs import Run, find_run
 from ..progress import Progress, silent
-from ..settings import MachineSettings, PlaceSettings
+from ..settings import MachineSettings
 from .assemble import assemble, network_graph
 from .card import model_card
-from .held_out import RunImages, images_of
 from .web import write_web
 
 __all__ = ["Exported", "export_run", "metadata"]
@@ -75,8 +69,6 @@ def export_run(
     out: str | os.PathLike[str],
     *,
     format: str = "onnx",
-    precision: str = "float32",
-    data_root: str | os.PathLike[str] = "data",
     results: str | os.PathLike[str] = "results",
     cache: str | os.PathLike[str] = "cache",
     weights: str = "",
@@ -93,11 +85,6 @@ def export_run(
         The folder; made where it is missing. Equal runs give equal bytes.
     format : str
         ``onnx``, ``openvino`` or ``web``.
-    precision : str
-        ``float32``, or ``int8``: the network in 8-bit whole numbers, calibrated on training
-        images; the head stays in float64.
-    data_root : path
-        Folder of the data sets, where ``int8`` looks for the run's images.
     results, cache, weights, offline, progress
         As :meth:`cnn_codes.Classifier.load`.
 
@@ -107,8 +94,6 @@ def export_run(
         The run's views are random crops; `out` is a file; OpenVINO is not installed.
     HeadError
         A head of neighbours or support vectors too large for one file.
-    DataError
-        The run's images are not here, and ``int8`` needs them.
     BackboneError
         The network cannot be exported or quantised, or the exported model does not agree with
         the run.
@@ -130,18 +115,8 @@ def export_run(
     about = metadata(found, model)
     parts = network_graph(model)
     notes = (*classifier.notes, *_notes(model))
-    if precision == "int8":
-        images = images_of(
-            found, PlaceSettings(data_root=str(data_root), cache=str(cache)), progress=progress
-        )
-        about["precision"] = "int8 (the network; its first and last layers and the head are not)"
-        small = quantise(parts.graph.SerializeToString(), _calibration(model, images))
-        parts = replace(parts, graph=onnx.load_from_string(small))
     data = assemble(model, parts, about).SerializeToString(deterministic=True)
-    difference = _difference(classifier, data, refuse=precision == "float32")
-    if precision == "int8":
-        notes = (*notes, _compared(classifier, data, images, progress))
-    files = [folder / "model.onnx"]
+    difference = _difference(classifier, data, refuse=True)
     if format == "web":
         bare = assemble(model, parts, about, geometry=False).SerializeToString(deterministic=True)
         files, lacks = write_web(
@@ -220,44 +195,6 @@ def session_of(model: bytes | Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _calibration(model: Model, images: RunImages) -> NDArray[np.uint8]:
-    """Take some training images as the network sees them, (N, size, size, 3)."""
-    order = np.random.default_rng(0).permutation(len(images.train))
-    found = []
-    for index in order.tolist():
-        try:
-            found.append(load_item(images.train[index]).views(model.preprocessing, model.views)[0])
-        except ImageError:
-            continue  # stage one passed over it too
-        if len(found) == N_CALIBRATION:
-            break
-    return np.stack(found) if found else np.empty((0, 1, 1, 3), np.uint8)
-
-
-def _compared(classifier: Classifier, data: bytes, images: RunImages, progress: Progress) -> str:
-    """Say how accurate the model is beside the run itself, image by image, on the test images."""
-    session = session_of(data)
-    own, exported = [], []
-    with progress("test images", len(images.test), "images") as meter:
-        for path in images.test:
-            content = load_item(path).content
-            pixels = decode(content) if isinstance(content, bytes) else content
-            pixels = pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
-            own.append(int(classifier.predict_proba(path)[0].argmax()))
-            exported.append(int(session.run(["class_index"], {"image": pixels})[0]))
-            meter.advance()
-    right, kept = np.array(own) == images.labels, np.array(exported) == images.labels
-    only, other = int(np.sum(right & ~kept)), int(np.sum(kept & ~right))
-    p = float(binomtest(only, only + other).pvalue) if only + other else 1.0
-    loss = 100 * float(right.mean() - kept.mean())
-    warning = "warning: " if loss > LOSS_SAID else ""
-    return (
-        f"{warning}int8 is right on {kept.mean():.4f} of {len(kept)} test images, float32 on "
-        f"{right.mean():.4f} ({loss:+.2f} points lost; only float32 right: {only}, only int8 "
-        f"right: {other}; exact McNemar p = {p:.2g})."
-    )
 
 
 def _difference(classifier: Classifier, data: bytes, *, refuse: bool) -> float:
