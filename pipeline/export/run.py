@@ -126,6 +126,7 @@ def export_run(
     elif format == "openvino":
         files = _openvino(data, folder)
     else:
+        files = [folder / "model.onnx"]
         write_atomic(files[0], data)
         script = resources.files(__package__).joinpath("script.txt").read_bytes()
         write_atomic(folder / "predict.py", script)
