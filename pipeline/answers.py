@@ -265,12 +265,15 @@ class Measured(Answer):
         The figures that the command line prints.
     said : tuple of str
         What stands below them.
+    legend : str
+        What the marks of the first table mean.
     """
 
     record: dict[str, Any]
     path: Path
     tables: tuple[Table, ...]
     said: tuple[str, ...]
+    legend: str = ""
 
     @property
     def warnings(self) -> Sequence[str]:  # type: ignore[override]
@@ -283,8 +286,11 @@ class Measured(Answer):
         return self.tables[0]
 
     def lines(self) -> list[str]:
-        """Give the tables, then the words."""
-        return [*(part for table in self.tables for part in (table, "")), *self.said]
+        """Give the tables, the first with its legend, then the words."""
+        parts: list[str] = []
+        for table in self.tables:
+            parts += [table, *([self.legend] if self.legend and not parts else []), ""]
+        return [*parts, *self.said]
 
 
 class Compared(Measured):

@@ -306,12 +306,12 @@ def _compared(
     record = compare(context, networks, settings)
     path = context.folder / f"{record['name']}.json"
     n_reused = sum(one["reused"] for one in record["entries"])
-    said = [f"{LEGEND}\n", *record["sentences"]]
+    said = list(record["sentences"])
     said += [
         f"Left out: {one['method']} on {one['model']}: {one['why']}" for one in record["left_out"]
     ]
     said.append(f"\n{path} ({n_reused} of {len(record['entries'])} runs reused)")
-    return Compared(record, path, (comparison_table(record),), tuple(said))
+    return Compared(record, path, (comparison_table(record),), tuple(said), LEGEND)
 
 
 def _models(chosen: Chosen) -> list[CodesSettings]:
@@ -377,12 +377,10 @@ def advise(chosen: Chosen) -> Advised:
 # What the codes say of the data
 
 
-def _evidence(
-    context: Context, record: dict[str, Any], *tables: Any, said: Sequence[str] = ()
-) -> Measured:
+def _evidence(context: Context, record: dict[str, Any], *tables: Any, legend: str = "") -> Measured:
     path = context.folder / f"{record['name']}.json"
-    words = (*said, *record["sentences"], f"{path}{_reused(record)}")
-    return Measured(record, path, tuple(tables), words)
+    words = (*record["sentences"], f"{path}{_reused(record)}")
+    return Measured(record, path, tuple(tables), words, legend)
 
 
 @stage(
@@ -397,7 +395,7 @@ def labels(chosen: Chosen) -> Measured:
     settings = chosen[LabelsSettings]
     record = find_mislabelled(context, codes, settings)
     table, legend = labels_table(record, settings.top)
-    return _evidence(context, record, table, said=[legend])
+    return _evidence(context, record, table, legend=legend)
 
 
 @stage(

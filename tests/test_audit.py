@@ -106,14 +106,14 @@ DEFECTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "data", "is_problem"), DEFECTS, ids=[f"{d[0]}-{d[1]}" for d in DEFECTS]
-)
 def context_of(manifest, cache, results):
     places = PlaceSettings(cache=str(cache), results=str(results))
     return Context(manifest=manifest, places=places)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "data", "is_problem"), DEFECTS, ids=[f"{d[0]}-{d[1]}" for d in DEFECTS]
+)
 def test_each_defect_is_found_and_named(tmp_path, cache, kind, name, data, is_problem):
     path = f"train/a/{name}"
     finding = found(load(build(tmp_path / "set", {path: data}), cache), cache)[kind]

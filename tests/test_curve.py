@@ -311,9 +311,7 @@ def test_a_curve_is_measured_kept_and_found_again(stage_one: StageOne, some: Pat
     ridge = record["methods"]["ridge"]
     assert np.mean(ridge["values"], axis=1) == pytest.approx(ridge["mean"])
     assert np.std(ridge["values"], axis=1, ddof=1) == pytest.approx(ridge["sd"])
-    assert all(low <= mean <= high for (low, high), mean in zip(
-        ridge["ci95"], ridge["mean"], strict=True
-    ))  # fmt: skip
+    assert ridge["ci95"] is None  # of two draws
     assert curve_table(record).count("\n") == 3
     stem = context.folder / record["name"]
     assert b"<svg" in stem.with_name(stem.name + ".svg").read_bytes()

@@ -162,7 +162,7 @@ def test_below_the_threshold_no_class_is_named(
         assert (row["predicted"], row["status"]) == ("", "abstain")
         assert "is below 1" in row["reason"]
         assert float(row["hotdog"]) + float(row["not-hotdog"]) == pytest.approx(1)
-    assert "3 are left open" in capsys.readouterr().err
+    assert "3 images have no class" in capsys.readouterr().err
     assert shop.predict(folder, run, out=tmp_path / "none.csv", abstain=0.5) == 0
     assert {row["status"] for row in rows(tmp_path / "none.csv")} == {"ok"}
 
@@ -200,7 +200,7 @@ def test_bad_images_have_rows_that_say_so(
         assert found[name]["reason"], name
         assert found[name]["predicted"] == found[name]["hotdog"] == ""
     assert found["one.jpg"]["status"] == "ok"
-    assert f"{len(bad) + 2} cannot be used" in capsys.readouterr().err
+    assert f"{len(bad) + 2} images cannot be used" in capsys.readouterr().err
 
 
 def test_all_bad_is_an_error(

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..answers import Advised, Answer, Compared, Measured, Verified
 from ..api import STAGES, predicted
+from ..datasets.listing import few
 from ..errors import CacheError, PipelineError, SettingsError
 from ..progress import Messages, terminal
 from ..stages import Chosen, Stage, nearest_setting
@@ -89,8 +90,8 @@ def _show(stage: Stage, given: dict[str, Any]) -> None:
         _note(f"warning: and {len(warnings) - len(shown)} more, in the record")
     if isinstance(answer, Verified) and answer.damaged:
         raise CacheError(
-            f"{len(answer.damaged)} of {len(answer.verdicts)} files are damaged, the first "
-            f"{answer.damaged[0]}.",
+            f"{len(answer.damaged)} of {len(answer.verdicts)} files are damaged: "
+            f"{few([str(path) for path in answer.damaged])}.",
             todo="make features makes damaged rows again; a file that does not open: remove it",
         )
 

@@ -184,4 +184,4 @@ def labels_table(record: dict[str, Any], top: int) -> tuple[Table, str]:
     legend = "! has copies under another label; ? contradicted with confidence"
     if more:
         legend += f"; {more:,} more in the record (TOP=0 prints all)"
-    return aligned(lines, text_columns=5), f"{legend}\n"
+    return aligned(lines, text_columns=5), legend
