@@ -126,7 +126,10 @@ def assemble(
     base = _renamed(parts.graph, {"images": "network_images"})
     blocks = [f"network_{output.name}" for output in parts.graph.graph.output]
     classes = len(model.classes)
-    outputs = [("probabilities", FLOAT, [classes]), ("class_index", INT64, [])]
+    outputs: list[tuple[str, int, list[int | None]]] = [
+        ("probabilities", FLOAT, [classes]),
+        ("class_index", INT64, []),
+    ]
     outputs += [("logits", FLOAT, [classes])]
     shift = offsets = None
     if isinstance(model, NetworkModel):
