@@ -129,7 +129,7 @@ class Explainer:
         probabilities = model.probabilities(blocks)[0]
         if target and target not in classes:
             raise ValueError(f"There is no class {target!r}; there are {', '.join(classes)}.")
-        at = classes.index(target) if target else int(probabilities.argmax())
+        at = classes.index(target) if target else int(model.decide(probabilities[None])[0])
         if self._views != model.views:
             views = loaded.views(model.preprocessing, self._views)
         scores = model.scores(blocks)[0]  # (K,)
@@ -148,6 +148,7 @@ class Explainer:
             name=name or name_of(image, 0),
             classes=classes,
             probabilities=probabilities,
+            predicted=int(model.decide(probabilities[None])[0]),
             target=at,
             logit=logit,
             map=found.map,

@@ -50,8 +50,10 @@ class Explanation:
         K class names.
     probabilities : float64 (K,)
         As ``make predict`` gives them.
+    predicted : int
+        The predicted class, as ``make predict`` gives it.
     target : int
-        The class that is explained, the most probable one unless another was asked for.
+        The class that is explained, the predicted one unless another was asked for.
     logit : float
         Its score before the temperature.
     map : float64 (h, w)
@@ -72,6 +74,7 @@ class Explanation:
     name: str
     classes: tuple[str, ...]
     probabilities: NDArray[np.float64]
+    predicted: int
     target: int
     logit: float
     map: NDArray[np.float64]
@@ -104,7 +107,7 @@ class Explanation:
         """Give everything but the pixels, as plain values."""
         return {
             "path": self.name,
-            "predicted": self.classes[int(self.probabilities.argmax())],
+            "predicted": self.classes[self.predicted],
             "probabilities": dict(zip(self.classes, self.probabilities.tolist(), strict=True)),
             "explained": self.classes[self.target],
             "logit": self.logit,

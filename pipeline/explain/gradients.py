@@ -6,6 +6,7 @@ Fine-tuned networks, and networks between whose last map and codes stands more t
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,13 @@ class Differentiated:
             The network has no layer with a map.
         """
         if isinstance(model, HeadModel):
-            _, network = load_network(model.asked, **model.source)
+            sized = replace(model.asked, size=model.preprocessing.size)
+            _, network = load_network(sized, **model.source)
             layers, final, pool = model.layers, model.card.final, model.pool
+            tokens = model.card.tokens
         else:
             network = model.build()
-            layers, final, pool = ("final",), None, "mean"
+            layers, final, pool, tokens = ("final",), None, "mean", None
         seen = survey(network, model.preprocessing.size)
         stages = [name for name in seen.stages if len(seen.layers[name]) in (2, 3)]
         if not stages:
@@ -62,7 +65,15 @@ class Differentiated:
             )
         for parameter in network.parameters():
             parameter.requires_grad_(False)
-        tapped = Tapped(network, tuple(layers), final, pool, model.preprocessing, stop_early=False)
+        tapped = Tapped(
+            network,
+            tuple(layers),
+            final,
+            pool,
+            model.preprocessing,
+            tokens=tokens,
+            stop_early=False,
+        )
         return cls(tapped, stages[-1])
 
     def _note(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -112,9 +112,8 @@ def score_gradient(head: Head, codes: NDArray[np.float64]) -> NDArray[np.float64
     Parameters
     ----------
     head : Head
-        Of any method. The votes of an RBF SVM of several classes are steps, so the derivative is
-        of the summed decision values behind them; a nearest-neighbour vote is a step too, so it
-        is of minus half the mean squared distance to the k nearest examples of each class.
+        Of any method. A nearest-neighbour vote is a step, so there the derivative is of minus
+        half the mean squared distance to the k nearest examples of each class.
     codes : float64 (D,)
         Of one image.
 
@@ -145,7 +144,7 @@ def _rbf_gradient(head: Head, z: NDArray[np.float64]) -> NDArray[np.float64]:
             slope = dual[j - 1, first] @ slopes[first] + dual[i, second] @ slopes[second]
             found[i] += slope
             found[j] -= slope
-    return found / 2 if head.n_classes == 2 else found
+    return found / head.n_classes
 
 
 def _knn_gradient(head: Head, z: NDArray[np.float64]) -> NDArray[np.float64]:

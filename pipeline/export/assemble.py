@@ -80,7 +80,11 @@ def network_graph(model: Model) -> Parts:
     asked = replace(asked, precision="float32")
     engine = open_engine(model.card, layers, model.preprocessing, asked, _CPU, **model.source)
     path = graph_path(
-        model.card, layers, asked.pool, model.preprocessing, cache=model.source["cache"]
+        model.card,
+        layers,
+        model.card.pooling(asked.pool),
+        model.preprocessing,
+        cache=model.source["cache"],
     )
     shapes = tuple(block.shape[1:] for block in engine.run(black))
     return Parts(onnx.load(path), shapes, maps)
@@ -141,7 +145,7 @@ def assemble(
         codes = _codes(behind, blocks, parts, model.dtype)
         scores = _scores(behind, codes, model.head, model.views.count)
         scale = model.head.temperature_scale
-        shift, offsets = getattr(model.head, "shift", None), getattr(model.head, "offsets", None)
+        shift, offsets = model.head.shift, model.head.offsets
     behind.rename(_flat(behind, behind.cast(scores, FLOAT)), "logits")
     probabilities = _flat(behind, add_probabilities(behind, scores, scale, shift))
     behind.rename(behind.cast(probabilities, FLOAT), "probabilities")

@@ -103,22 +103,7 @@ def _rbf(g: Graph, z: str, kept: str, head: Head) -> str:
     if n_classes == 2:
         return g("MatMul", pairs, g.constant(np.array([[0.5, -0.5]])))
     n_pairs = pairs_of(n_classes)
-    if not pair_scores(np.zeros((1, n_pairs)), n_classes).any():  # linear in the pairs
-        return g("MatMul", pairs, g.constant(pair_scores(np.eye(n_pairs), n_classes)))
-    members = np.zeros((n_pairs, n_classes))
-    first, second = members.copy(), members.copy()
-    for row, (i, j) in enumerate(combinations(range(n_classes), 2)):
-        first[row, i], second[row, j] = 1, 1
-    confidence = g("MatMul", pairs, g.constant(first - second))
-    for_first = g.cast(g("GreaterOrEqual", pairs, g.constant(0.0)), DOUBLE)
-    for_second = g("Sub", g.constant(1.0), for_first)
-    votes = g(
-        "Add",
-        g("MatMul", for_first, g.constant(first)),
-        g("MatMul", for_second, g.constant(second)),
-    )
-    size = g("Mul", g("Add", g("Abs", confidence), g.constant(1.0)), g.constant(3.0))
-    return g("Add", votes, g("Div", confidence, size))
+    return g("MatMul", pairs, g.constant(pair_scores(np.eye(n_pairs), n_classes)))
 
 
 def pairs_of(n_classes: int) -> int:

@@ -162,7 +162,7 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
             "layers": ", ".join(model.layers),
             "pool": model.pool,
             "temperature_scale": repr(head.temperature_scale),
-            "prediction_sets": json.dumps(dict(getattr(head, "sets", None) or {}), sort_keys=True),
+            "prediction_sets": json.dumps(dict(head.sets), sort_keys=True),
             "codes_fingerprint": model.key.fingerprint,
         }
     return common | {

@@ -45,16 +45,21 @@ class Outcome:
         Why it cannot be used; empty where it can.
     nearest : tuple of Nearest
         The nearest training images, where they were asked for.
+    decided : int or None
+        Index of the predicted class by the run's decision rule; None: the most probable one.
     """
 
     name: str
     probabilities: NDArray[np.float64] | None
     error: str = ""
     nearest: tuple[Nearest, ...] = ()
+    decided: int | None = None
 
     @property
     def best(self) -> int:
-        """Index of the most probable class, the first of equals; -1 where there is none."""
+        """Index of the predicted class; -1 where there is none."""
+        if self.decided is not None:
+            return self.decided
         return -1 if self.probabilities is None else int(self.probabilities.argmax())
 
 
@@ -238,8 +243,12 @@ class Classifier:
         return np.stack(rows) if rows else found
 
     def predict(self, images: Images) -> NDArray[np.str_]:
-        """Give the most probable class of each image by name, (N,); see :meth:`predict_proba`."""
-        best = self.predict_proba(images).argmax(axis=1)
+        """Give the predicted class of each image by name, (N,); see :meth:`predict_proba`.
+
+        The most probable one, unless the head was trained with a decision rule (THRESHOLD) or
+        balanced class weights, whose offsets are then followed.
+        """
+        best = self.model.decide(self.predict_proba(images))
         called: NDArray[np.str_] = np.array(self.classes)[best]
         return called
 
@@ -305,7 +314,9 @@ class Classifier:
             for index in sorted(found):
                 one = found[index]
                 if names is not None:
-                    one = Outcome(names[index], one.probabilities, one.error, one.nearest)
+                    one = Outcome(
+                        names[index], one.probabilities, one.error, one.nearest, one.decided
+                    )
                 yield one
 
         for batch in stream.batches(enumerate(images)):
@@ -337,5 +348,6 @@ def _scored(
     missing = -len(items) % 16
     padded = [np.concatenate([one, *[one[-1:]] * missing]) for one in blocks]
     probabilities = model.probabilities(padded)[: len(items)]
-    for (index, item), row, near in zip(items, probabilities, nearest, strict=True):
-        yield index, Outcome(name_of(item, index), row, "", tuple(near))
+    decided = model.decide(probabilities).tolist()
+    for (index, item), row, near, best in zip(items, probabilities, nearest, decided, strict=True):
+        yield index, Outcome(name_of(item, index), row, "", tuple(near), best)

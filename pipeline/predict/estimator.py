@@ -207,8 +207,13 @@ class CodesClassifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         return self.head_.predict_proba(source.codes(items, self._digests(items)))
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """Give the most probable class of each image, (N,); see :meth:`predict_proba`."""
-        best = self.predict_proba(X).argmax(axis=1)
+        """Give the predicted class of each image, (N,); see :meth:`predict_proba`.
+
+        The most probable one; with ``class_weight="balanced"``, the one that balanced training
+        favours, while the probabilities stay those of the data's own class shares.
+        """
+        probabilities = self.predict_proba(X)
+        best = self.head_.decide(probabilities)
         found: NDArray[Any] = self.classes_[best]
         return found
 

@@ -93,8 +93,11 @@ class HeadModel:
     def map_layers(self) -> tuple[str, ...] | None:
         """Name the layers whose maps, pooled, are the codes; None where one has no map.
 
-        For ``final`` that is the stage whose mean over all positions goes into the last layer.
+        For ``final`` that is the stage whose mean over all positions goes into the last layer. A
+        transformer's tokens are not taken apart here.
         """
+        if self.card.tokens or not (self.pool in ("mean", "max") or self.pool.startswith("grid:")):
+            return None
         found = []
         for layer in self.layers:
             if layer == "final":
@@ -138,6 +141,10 @@ class HeadModel:
     def scores(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
         """Score every class before the temperature, (n, K)."""
         return self.head.scores(self.flat_codes(blocks))
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Give the predicted class of each row of probabilities (n, K), by the head's rule."""
+        return self.head.decide(probabilities)
 
     def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
         """Give calibrated probabilities (n, K) of codes (n, V, D), one block a layer."""
@@ -222,6 +229,11 @@ class NetworkModel:
                 todo="fetch both files of the run again",
             )
         found: NDArray[np.float64] = given.astype(np.float64).mean(axis=1)  # (n, K)
+        return found
+
+    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Give the most probable class of each row of probabilities (n, K)."""
+        found: NDArray[np.int64] = probabilities.argmax(axis=1)
         return found
 
     def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
