@@ -19,6 +19,7 @@ __all__ = [
     "DownloadError",
     "HeadError",
     "ImageError",
+    "NoMemoryError",
     "NoSpaceError",
     "PipelineError",
     "ResultError",
@@ -126,6 +127,10 @@ class CacheError(PipelineError):
 
 class CacheBusyError(CacheError):
     """Another run holds the cache."""
+
+
+class NoMemoryError(PipelineError):
+    """The machine has no memory left for an image; nothing is wrong with the image."""
 
 
 class NoSpaceError(CacheError):

@@ -291,6 +291,18 @@ class CodesSettings(_Settings):
         "from image to square: 'crop' (centre), 'stretch' or 'pad'; default: the weights' own",
         choices=("default", "crop", "stretch", "pad"),
     )
+    range: str = setting(
+        "auto",
+        "values that become black and white, of images of more than 8 bits, for the whole data set",
+        form=f"auto|full|(percentile:)?{NUMBER},{NUMBER}",
+        says="auto, full (of the type), percentile:LOW,HIGH, or MIN,MAX",
+    )
+    bands: tuple[str, ...] = setting(
+        (),
+        "bands of a TIFF of several, counted from 1: one (grey) or three (red, green, blue)",
+        form="[1-9][0-9]{0,2}",
+        says="one band or three, such as BANDS=4,3,2",
+    )
     views: str = setting(
         "center", "views of each image: 'center', 'flip' (2), 'dihedral' (8) or 'random:K'",
         form=VIEWS, says="center, flip, dihedral, or random:K with K from 1 to 64",
@@ -303,6 +315,20 @@ class CodesSettings(_Settings):
     dtype: str = setting(
         "float32", "number format of the stored codes", choices=("float32", "float16")
     )
+
+    def __post_init__(self) -> None:
+        """Refuse bands that are neither grey nor colours, and ranges from high to low."""
+        super().__post_init__()
+        if len(self.bands) not in (0, 1, 3):
+            raise SettingsError(
+                f"BANDS={','.join(self.bands)} is not allowed.",
+                expected="one band (grey) or three (red, green, blue)",
+            )
+        ends = self.range.rpartition(":")[2].split(",")
+        if len(ends) == 2 and not float(ends[0]) < float(ends[1]):
+            raise SettingsError(
+                f"RANGE={self.range} is not allowed.", expected="LOW below HIGH, MIN below MAX"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -330,6 +356,13 @@ class MachineSettings(_Settings):
     )
     workers: int = setting(
         0, "threads that read images; 0: one per core", affects="speed", high=1024
+    )
+    max_pixels: int = setting(
+        100_000_000,
+        "images of more pixels, once decoded, are refused",
+        affects="speed",
+        low=1,
+        high=4_000_000_000,
     )
 
 

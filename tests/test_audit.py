@@ -17,16 +17,18 @@ import pytest
 from cnn_codes.audit import audit, header_findings
 from cnn_codes.audit import near as near_module
 from cnn_codes.audit.classes import class_findings, copy_findings
-from cnn_codes.audit.facts import read_facts
 from cnn_codes.audit.findings import image_findings
 from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
 from cnn_codes.audit.near import find_near, near_finding
 from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import Key
 from cnn_codes.context import Context
+from cnn_codes.codes.reader import MATTERS
 from cnn_codes.datasets import Manifest, load_manifest
+from cnn_codes.datasets.facts import read_facts
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.errors import DataError
+from cnn_codes.files import digest_of
 from cnn_codes.settings import DataSettings, PlaceSettings
 from pictures import claiming_png, encoded, jpeg, photo
 from PIL import Image
@@ -297,7 +299,9 @@ def coded(cache: Path, manifest: Manifest, codes: np.ndarray, **config) -> Path:
     settings = {"layers": ["final"], "n_views": n_views, "weights": "package", "pool": "mean",
                 "views": ["center", 1, 0]} | config  # fmt: skip
     path = cache / manifest.name / f"{config.get('name', 'net')}.h5"
-    file = CacheFile(Key(path, hashlib.sha256(codes.tobytes()).hexdigest(), settings))
+    settings = dict.fromkeys(MATTERS, "") | settings
+    settings["weights_digest"] = hashlib.sha256(codes.tobytes()).hexdigest()
+    file = CacheFile(Key(path, digest_of({name: settings[name] for name in MATTERS}), settings))
     _, first = np.unique(manifest.sha256, return_index=True)
     with file.locked(None):
         names = [manifest.sha256[row].decode() for row in first]

@@ -4,6 +4,7 @@ import hashlib
 import multiprocessing
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,19 @@ import pytest
 from cnn_codes.codes import cache as cache_module
 from cnn_codes.codes.cache import CacheFile, read_part
 from cnn_codes.codes.keys import Key
-from cnn_codes.codes.reader import open_codes
+from cnn_codes.codes.reader import MATTERS, open_codes
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import CacheBusyError, CacheError
+from cnn_codes.files import digest_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 LAYERS = ("block/1", "final")
 
 
-def key(folder: Path, fingerprint: str = "f" * 64) -> Key:
-    return Key(folder / "set" / "net.h5", fingerprint, {"layers": list(LAYERS), "n_views": 1})
+def key(folder: Path, weights: str = "f" * 64) -> Key:
+    matters = dict.fromkeys(MATTERS, "") | {"layers": list(LAYERS), "weights_digest": weights}
+    return Key(folder / "set" / "net.h5", digest_of(matters), matters | {"n_views": 1})
 
 
 def digest(number: int) -> str:
@@ -127,7 +130,15 @@ def test_codes_of_another_fingerprint_are_never_served(tmp_path):
     run(CacheFile(key(tmp_path)), manifest([1, 2]), [1, 2])
     other = CacheFile(key(tmp_path, "e" * 64))
     assert other.current(manifest([1, 2])) is None
-    assert run(other, manifest([1, 2]), [1, 2])[1] == [1, 2]
+    assert not len(other.known().sha256())
+
+
+def test_a_file_never_replaces_one_of_another_fingerprint(tmp_path):
+    run(CacheFile(key(tmp_path)), manifest([1, 2]), [1, 2])
+    before = (tmp_path / "set" / "net.h5").read_bytes()
+    with pytest.raises(CacheError, match="another fingerprint"):
+        run(CacheFile(key(tmp_path, "e" * 64)), manifest([1, 2]), [1, 2])
+    assert (tmp_path / "set" / "net.h5").read_bytes() == before
 
 
 def test_parts_of_another_fingerprint_are_never_used(tmp_path):
@@ -196,9 +207,100 @@ def test_a_damaged_part_is_made_again_and_the_others_are_kept(tmp_path):
     parts[1].write_bytes(parts[1].read_bytes()[:-100])
     with pytest.raises(CacheError):
         read_part(parts[0])
+    damaged = {path.name: path.read_bytes() for path in parts[:2]}
+    with file.locked(None):
+        notes = file.known().notes
+    assert len(notes) == 2
+    assert all(name in " ".join(notes) for name in damaged)
     codes, ran = run(file, manifest([1, 2, 3]), [1, 2, 3])
     assert len(ran) == 2
     assert_holds(codes, [1, 2, 3])
+    folder = tmp_path / "set" / "net.h5.parts" / "damaged"
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == damaged
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(5, "Input/output error")])
+def test_a_part_that_cannot_be_read_just_now_is_kept(tmp_path, monkeypatch, error):
+    file = CacheFile(key(tmp_path))
+    with file.locked(None):
+        file.add_part([digest(1)], blocks([1]), {}, 1.0)
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "unpack", fails)
+        if isinstance(error, OSError):
+            patch.setattr(Path, "read_bytes", fails)
+        with pytest.raises(CacheError, match="cannot be read"), file.locked(None):
+            file.known()
+    assert run(file, manifest([1]), [1])[1] == []
+
+
+@pytest.mark.parametrize("column", ["images/label", "images/split", "images/path"])
+def test_a_changed_label_split_or_path_is_noticed(tmp_path, column):
+    numbers = [1, 2, 3, 4]
+    file = CacheFile(key(tmp_path))
+    codes, _ = run(file, manifest(numbers), numbers)
+    field = codes.contents.fields[column]
+    with file.key.path.open("r+b") as stream:
+        stream.seek(field.offset)
+        byte = stream.read(1)
+        stream.seek(field.offset)
+        stream.write(bytes([byte[0] ^ 1]))
+    changed = open_codes(file.key.path)
+    assert "labels, splits" in changed.columns_fault
+    with pytest.raises(CacheError, match="labels, splits"):
+        changed.matrix()
+    assert not open_codes(run(file, manifest(numbers), numbers)[0].path).columns_fault
+
+
+def test_appended_bytes_and_a_config_of_another_fingerprint_are_noticed(tmp_path):
+    file = CacheFile(key(tmp_path))
+    run(file, manifest([1, 2]), [1, 2])
+    whole = file.key.path.read_bytes()
+    file.key.path.write_bytes(whole + b"x")
+    with pytest.raises(CacheError, match="should have"):
+        open_codes(file.key.path)
+    file.key.path.unlink()
+    other = replace(file.key, fingerprint="e" * 64)
+    with pytest.raises(CacheError, match="config is not what its fingerprint"):
+        run(CacheFile(other), manifest([1, 2]), [1, 2])
+
+
+def test_a_file_cut_short_while_it_is_open_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    file = CacheFile(key(tmp_path))
+    codes, _ = run(file, manifest([1, 2]), [1, 2])
+    with file.key.path.open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(CacheError, match="cut short while it was open"):
+        codes["final"].sum()
+
+
+def test_refusals_by_other_decoders_are_tried_again(tmp_path, monkeypatch):
+    file, bad = CacheFile(key(tmp_path)), {digest(2): "no picture"}
+    run(file, manifest([1, 2]), [1, 2], bad)
+    assert run(file, manifest([1, 2]), [1, 2], bad)[1] == []
+    monkeypatch.setattr(cache_module, "decoder_version", lambda: "another")
+    codes, ran = run(file, manifest([1, 2]), [1, 2])
+    assert ran == [2]
+    assert not codes.rejects
+    assert_holds(codes, [1, 2])
+
+
+def test_rows_are_taken_over_from_the_predecessor_but_those_that_changed(tmp_path):
+    old = CacheFile(key(tmp_path))
+    run(old, manifest([1, 2, 3]), [1, 2, 3])
+    new = replace(key(tmp_path, "e" * 64), predecessor=old.key.fingerprint)
+    new = replace(new, path=new.path.with_name(f"net-{new.fingerprint[:8]}.h5"))
+    file = CacheFile(new)
+    with file.locked(None):
+        known = file.known(np.array([digest(2)], "S64"))
+        assert known.missing(manifest([1, 2, 3])).tolist() == [1]
+        file.add_part([digest(2)], blocks([2]), {}, 1.0)
+        codes = file.publish(manifest([1, 2, 3]), file.known(np.array([digest(2)], "S64")))
+    assert_holds(codes, [1, 2, 3])
+    assert old.key.path.exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"text\n", b"\x89HDF\r\n\x1a\nrest"])

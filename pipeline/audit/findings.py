@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Manifest
+from ..datasets.facts import Facts
 from ..datasets.listing import few, plural
-from .facts import Facts
 
 __all__ = ["LEFT_OUT", "Finding", "image_findings"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from ..context import Context
 from ..datasets import Manifest
+from ..datasets.facts import read_facts
 from ..datasets.listing import plural
 from ..files import write_atomic, write_json
 from ..progress import Progress, silent
 from .classes import class_findings, copy_findings
-from .facts import read_facts
 from .findings import LEFT_OUT, Finding, image_findings
 from .near import Near, find_near, near_finding, search_cost
 

@@ -259,11 +259,7 @@ def _path(settings: CodesSettings, cache: Path, seed: int) -> Path:
 
 
 def _from_json(value: dict[str, Any]) -> Card:
-    fields: dict[str, Any] = value["preprocessing"]
-    if "fit" in fields:  # a card of an earlier version
-        fields["resize"] = fields.pop("fit")
-    fields |= {"mean": tuple(fields["mean"]), "std": tuple(fields["std"])}
-    value["preprocessing"] = Preprocessing(**fields)
+    value["preprocessing"] = Preprocessing.from_dict(value["preprocessing"])
     value["layers"] = {name: tuple(shape) for name, shape in value["layers"].items()}
     value["stages"] = tuple(value["stages"])
     if value["tokens"] is not None:

@@ -14,34 +14,20 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from cykooz_resizer import (
-    CropBox,
-    FilterType,
-    ImageData,
-    PixelType,
-    ResizeAlg,
-    ResizeOptions,
-    Resizer,
-)
 from numpy.typing import NDArray
 
 from ..datasets.images import decode
+from ..datasets.ranges import SetReading
+from ..datasets.samples import Reading
 from ..errors import SettingsError
+from .resize import FILTERS, resizer
 
 __all__ = ["Preprocessing", "Views", "read_views", "take_views"]
 
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
 _STORED = {"resize": "fit"}  # field to its name in files and fingerprints
+_OF_THE_DATA = ("ranges", "bands", "colours")
 _MAX_SIZE = 4096  # px; of a description from elsewhere: a view of 50 MB
-
-_FILTERS = {
-    "nearest": ResizeAlg.nearest(),
-    "box": ResizeAlg.convolution(FilterType.box),
-    "bilinear": ResizeAlg.convolution(FilterType.bilinear),
-    "bicubic": ResizeAlg.convolution(FilterType.catmull_rom),
-    "lanczos": ResizeAlg.convolution(FilterType.lanczos3),
-}
-_PIXELS = {1: PixelType.U8, 3: PixelType.U8x3}
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,12 @@ class Preprocessing:
         ``bilinear``, ``bicubic``, ``lanczos``, ``box`` or ``nearest``, antialiased.
     mean, std : tuple of 3 floats
         Of the colours in [0, 1]; applied inside the network's graph.
+    ranges, bands
+        Of the data set, where its images have more than 8 bits or several bands
+        (:class:`cnn_codes.datasets.samples.Reading`).
+    colours : str
+        ``icc`` where the data set has images whose colour profile changes their colours, which
+        earlier versions did not apply; else empty.
     """
 
     size: int
@@ -69,6 +61,14 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    ranges: tuple[tuple[str, float, float], ...] = ()
+    bands: tuple[int, ...] = ()
+    colours: str = ""
+
+    @property
+    def reading(self) -> Reading:
+        """How files of more than 8 bits or several bands are read."""
+        return Reading(self.ranges, self.bands)
 
     def adapted(self, *, size: int, resize: str) -> Preprocessing:
         """Change the input size (0: keep it) and how it is reached (``default``: keep it)."""
@@ -78,13 +78,26 @@ class Preprocessing:
             resize=self.resize if resize == "default" else resize,
         )
 
+    def read_as(self, found: SetReading) -> Preprocessing:
+        """Take over how the images of a data set are read."""
+        return replace(
+            self,
+            ranges=found.reading.ranges,
+            bands=found.reading.bands,
+            colours="icc" if found.converts else "",
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, with the version of this module's arithmetic.
 
         ``resize`` is called ``fit`` in here: the name that it has in the fingerprints of all codes
         and in the descriptions of all trained networks since the first version.
         """
-        values = {_STORED.get(name, name): value for name, value in asdict(self).items()}
+        values = {
+            _STORED.get(name, name): value
+            for name, value in asdict(self).items()
+            if value or name not in _OF_THE_DATA  # most sets have none, and keep their fingerprint
+        }
         return {"version": VERSION, **values}
 
     @classmethod
@@ -100,9 +113,7 @@ class Preprocessing:
             raise ValueError("its preprocessing is of another version")
         named = {stored: name for name, stored in _STORED.items()}
         fields: dict[str, Any] = {
-            named.get(k, k): tuple(v) if isinstance(v, list) else v
-            for k, v in values.items()
-            if k != "version"
+            named.get(k, k): _as_tuple(v) for k, v in values.items() if k != "version"
         }
         try:
             found = cls(**fields)
@@ -111,16 +122,27 @@ class Preprocessing:
                 and 1 <= found.size <= _MAX_SIZE
                 and 0 < found.crop_ratio <= 1
                 and found.resize in ("crop", "stretch", "pad")
-                and found.interpolation in _FILTERS
+                and found.interpolation in FILTERS
                 and len(found.mean) == len(found.std) == 3
                 and all(-math.inf < one < math.inf for one in found.mean)
                 and all(0 < one < math.inf for one in found.std)
+                and all(
+                    isinstance(kind, str) and -math.inf < low < high < math.inf
+                    for kind, low, high in found.ranges
+                )
+                and all(type(band) is int and 1 <= band <= 1000 for band in found.bands)
+                and len(found.bands) in (0, 1, 3)
+                and found.colours in ("", "icc")
             )
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"its preprocessing cannot be read ({error})") from error
         if not sound:
             raise ValueError(f"its preprocessing is none: {fields}")
         return found
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(one) for one in value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True)
@@ -180,7 +202,8 @@ def read_views(
         As :func:`cnn_codes.datasets.images.decode`.
     """
     ratio = preprocessing.crop_ratio if preprocessing.resize == "crop" else 1.0
-    pixels = decode(data, min_side=round(preprocessing.size / ratio))
+    side = round(preprocessing.size / ratio)
+    pixels = decode(data, min_side=side, reading=preprocessing.reading)
     return take_views(pixels, preprocessing, views, digest)
 
 
@@ -251,12 +274,5 @@ def _resized(
     preprocessing: Preprocessing,
 ) -> NDArray[np.uint8]:
     """Resample `box` (left, top, width, height in pixels) to `shape` (height, width), RGB."""
-    height, width, channels = pixels.shape
-    source = ImageData(width, height, _PIXELS[channels], pixels.tobytes())
-    target = ImageData(shape[1], shape[0], _PIXELS[channels])
-    options = ResizeOptions(
-        resize_alg=_FILTERS[preprocessing.interpolation], crop_box=CropBox(*box), use_alpha=False
-    )
-    Resizer().resize(source, target, options)
-    small = np.frombuffer(target.get_buffer(), np.uint8).reshape(*shape, channels)
-    return small if channels == 3 else np.repeat(small, 3, axis=2)
+    small = resizer()(pixels, box, shape, preprocessing.interpolation)
+    return small if small.shape[2] == 3 else np.repeat(small, 3, axis=2)

@@ -22,7 +22,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +31,31 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from ..datasets import SPLITS, Manifest
+from ..datasets.images import decoder_version
 from ..errors import CacheBusyError, CacheError
-from ..files import explained, need_space, publishing, write_atomic
+from ..files import explained, need_space, publishing, sync_folder, write_atomic
 from .hdf5 import lay_out, pack, unpack
 from .keys import Key
-from .reader import FORMAT_VERSION, Codes, as_config, open_codes, row_digests, text_column
+from .reader import (
+    FORMAT_VERSION,
+    Codes,
+    as_config,
+    columns_digest,
+    fingerprint_of,
+    open_codes,
+    probe_name,
+    row_digests,
+    text_column,
+)
 from .reader import dataset_name as codes_dataset
 from .rows import match_rows, write_rows
 
-__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known", "read_part"]
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "DamagedPartError", "Known", "read_part"]
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
 _NONE = np.empty(0, "S64")
+_SEAL_BYTES = len("sha256:") + 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +66,8 @@ class _Source:
     sha256: NDArray[np.bytes_]  # (n,) S64; b"" where the row is damaged
     is_part: bool
     seconds: float  # that its rows took
+    probe: dict[str, NDArray[Any]] = field(default_factory=dict)  # layer to codes of a fixed batch
+    inherited: bool = False  # from a file under the predecessor of the fingerprint
 
 
 @dataclass(eq=False)
@@ -65,11 +79,14 @@ class Known:
     sources : list
         Parts and the published file.
     rejects : dict of str to str
-        SHA-256 of images that cannot be used, to the reason.
+        SHA-256 of images that the decoders here cannot use, to the reason.
+    notes : list of str
+        What was found wrong, and what was done about it.
     """
 
     sources: list[_Source] = field(default_factory=list)
     rejects: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def sha256(self) -> NDArray[np.bytes_]:
         """Sorted digests (n,) of all images that have a row."""
@@ -111,6 +128,7 @@ class CacheFile:
         self.key = key
         self._parts = key.path.with_name(key.path.name + ".parts")
         self._untidy = self._parts / "untidy"  # there while published rows may lie in parts too
+        self.probe: dict[str, NDArray[Any]] = {}  # codes of the fixed batch by the engine in use
 
     def fills_a_part(self, n_rows: int, n_bytes: int) -> bool:
         """Whether so much is worth a part, and so a flush to the disk."""
@@ -127,14 +145,17 @@ class CacheFile:
         codes = self._published()
         if codes is None:
             return None
+        if codes.rejects and codes.decoder != decoder_version():
+            return None  # other decoders may read what these refused
         columns = _columns(manifest, codes.rejects)
-        held = {name for name in codes.contents.fields if not name.startswith("codes/")}
+        held = {name for name in codes.contents.fields if not name.startswith(("codes/", "probe/"))}
         same = (
             codes.class_names == manifest.class_names
             and held == {*columns, "images/row_digest"}
             and all(_same(codes.contents.array(name), one) for name, one in columns.items())
         )
-        return codes if same and not len(codes.damaged_rows()) else None
+        sound = same and not codes.columns_fault and not len(codes.damaged_rows())
+        return codes if sound else None
 
     def holding(self, sha256: NDArray[np.bytes_]) -> Codes | None:
         """Open the published file if it knows all these images, sound, else None.
@@ -203,33 +224,100 @@ class CacheFile:
         except (OSError, ValueError, KeyError):
             return "another process"
 
-    def known(self) -> Known:
+    def known(self, converts: NDArray[np.bytes_] | None = None) -> Known:
         """Gather the rows of this fingerprint from the published file and the parts.
 
-        A part that is damaged, or of another fingerprint, is removed: it can only be of a
-        version of the weights or of this program that is gone. Rows of the published file that
-        do not match their digests are left out, and so are made again.
+        A part whose bytes are not those that were written is moved to the folder ``damaged`` and
+        named; one of another fingerprint is left alone. Rows of the published file that do not
+        match their digests are left out, and so are made again. Refusals by other decoders than
+        those here are left out too.
+
+        Parameters
+        ----------
+        converts : array of S64, optional
+            Images whose colour profile changes their colours: rows of all others are taken over
+            from a file under the predecessor of the fingerprint, where there is one.
+
+        Raises
+        ------
+        CacheError
+            A part cannot be read just now: for want of permission or memory, or an error of the
+            disk. It is left where it is.
         """
         known = Known()
         for path in sorted(self._parts.glob("*.part")):
             try:
                 arrays, attributes = read_part(path)
-                if attributes["fingerprint"] != self.key.fingerprint:
-                    raise CacheError("of another fingerprint")
-            except CacheError:
-                path.unlink()
+            except DamagedPartError as error:
+                known.notes.append(self._quarantined(path, error))
                 continue
-            seconds = float(attributes["seconds"])
-            known.sources.append(_Source(path, arrays["sha256"], is_part=True, seconds=seconds))
-            known.rejects |= _rejects(arrays)
+            if attributes["fingerprint"] != self.key.fingerprint:
+                continue
+            known.sources.append(
+                _Source(
+                    path,
+                    arrays["sha256"],
+                    is_part=True,
+                    seconds=float(attributes["seconds"]),
+                    probe=self._probe_of(arrays),
+                )
+            )
+            if attributes.get("decoder") == decoder_version():
+                known.rejects |= _rejects(arrays)
         codes = self._published()
         if codes is not None:
-            sha256 = codes.sha256.copy()
-            sha256[codes.damaged_rows()] = b""
-            seconds = codes.extraction_s
-            known.sources.append(_Source(codes.path, sha256, is_part=False, seconds=seconds))
-            known.rejects |= codes.rejects
+            known.sources.append(_source(codes))
+            if codes.decoder == decoder_version():
+                known.rejects |= codes.rejects
+        elif converts is not None and self.key.predecessor:
+            known.sources += self._inherited(converts)
         return known
+
+    def _probe_of(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        names = [(layer, f"probe/{i}") for i, layer in enumerate(self.layers)]
+        return {layer: arrays[name] for layer, name in names if name in arrays}
+
+    def _quarantined(self, path: Path, error: CacheError) -> str:
+        """Move a damaged part out of the way, and say so."""
+        goal = self._parts / "damaged" / path.name
+        with explained(goal):
+            goal.parent.mkdir(exist_ok=True)
+            path.replace(goal)
+        return (
+            f"{path} is damaged ({error.found}) and was moved to {goal}; its rows are made again."
+        )
+
+    def _inherited(self, converts: NDArray[np.bytes_]) -> list[_Source]:
+        """Take over rows of a file under the predecessor of the fingerprint."""
+        stem = self.key.path.stem.removesuffix(f"-{self.key.fingerprint[:8]}")
+        for name in (f"{stem}.h5", f"{stem}-{self.key.predecessor[:8]}.h5"):
+            path = self.key.path.with_name(name)
+            if path.is_file() and fingerprint_of(path) == self.key.predecessor:
+                source = _source(open_codes(path))
+                source.sha256[np.isin(source.sha256, converts)] = b""
+                return [replace(source, inherited=True)]
+        return []
+
+    def set_aside(self) -> Path | None:
+        """Keep the published file and the parts under other names, so that new ones can begin.
+
+        Returns
+        -------
+        Path or None
+            Where the file is now.
+        """
+        goal = None
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        with explained(self.key.path):
+            if self.key.path.exists():
+                goal = self.key.path.with_name(f"{self.key.path.name}.before-{stamp}")
+                self.key.path.replace(goal)
+            for path in sorted(self._parts.glob("*.part")):
+                kept = self._parts / f"before-{stamp}" / path.name
+                kept.parent.mkdir(exist_ok=True)
+                path.replace(kept)
+            sync_folder(self.key.path.parent)
+        return goal
 
     def _published(self) -> Codes | None:
         """Open the published file if there is one and it is of this fingerprint."""
@@ -263,13 +351,18 @@ class CacheFile:
         arrays["row_digest"] = row_digests(list(blocks)) if sha256 else np.empty(0, np.uint64)
         arrays["reject_sha256"] = np.array(list(rejects), "S64")
         arrays["reject_reason"] = text_column(rejects.values())
+        for i, layer in enumerate(self.layers):
+            if layer in self.probe:
+                arrays[f"probe/{i}"] = self.probe[layer]
         checksum = _checksum(arrays)
         attributes = {
             "fingerprint": self.key.fingerprint,
             "checksum": checksum,
             "seconds": float(seconds),
+            "decoder": decoder_version(),
         }
-        write_atomic(self._parts / f"{checksum[:24]}.part", pack(arrays, attributes))
+        data = pack(arrays, attributes)
+        write_atomic(self._parts / f"{checksum[:24]}.part", data + _seal(data))
 
     def publish(self, manifest: Manifest, known: Known) -> Codes:
         """Make the file of this manifest from rows that are all there, and put it in place.
@@ -284,6 +377,12 @@ class CacheFile:
         known : Known
             Holds every one of them.
         """
+        there = fingerprint_of(self.key.path) if self.key.path.exists() else ""
+        if there not in ("", self.key.fingerprint):
+            raise CacheError(
+                f"{self.key.path} holds codes of another fingerprint, which are not replaced.",
+                todo=f"mv {self.key.path} {self.key.path}.other",
+            )
         columns = _columns(manifest, known.rejects)
         sha256 = columns["images/sha256"]
         order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
@@ -300,7 +399,17 @@ class CacheFile:
         layout["images/row_digest"] = (sha256.shape, np.dtype(np.uint64))
         for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
             layout[codes_dataset(layer)] = ((len(sha256), *shape), dtype)
+        probe = self.probe or next((s.probe for s in known.sources if s.probe), {})
+        for layer, codes in probe.items():
+            layout[probe_name(layer)] = (codes.shape, codes.dtype)
+        row_digest = np.zeros(len(sha256), np.uint64)
+        for source, at, rows in matches:
+            if len(at):
+                row_digest[rows] = self._read(source)[1][at]
+        columns["images/row_digest"] = row_digest
         attributes = {
+            "columns_digest": columns_digest(columns, manifest.class_names),
+            "decoder": decoder_version(),
             "format_version": FORMAT_VERSION,
             "fingerprint": self.key.fingerprint,
             "config": as_config(self.key.config),
@@ -319,10 +428,12 @@ class CacheFile:
                 for source, at, rows in matches:
                     if not len(at):
                         continue
-                    blocks, digests = self._read(source)
+                    blocks, _ = self._read(source)
                     for layer, block in zip(self.layers, blocks, strict=True):
                         write_rows(handle, fields[codes_dataset(layer)], rows, block, at)
-                    write_rows(handle, fields["images/row_digest"], rows, digests, at)
+                for layer, codes in probe.items():
+                    where = fields[probe_name(layer)]
+                    write_rows(handle, where, np.arange(len(codes)), codes)
                 stream.flush()
                 os.fsync(handle)
             self._retire(known, sha256)
@@ -337,10 +448,18 @@ class CacheFile:
 
     def _read(self, source: _Source) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
         if source.is_part:
-            arrays, _ = unpack(source.path.read_bytes())
+            arrays, _ = read_part(source.path)
             return [arrays[f"codes/{i}"] for i in range(len(self.layers))], arrays["row_digest"]
         codes = open_codes(source.path)
         return [codes[layer] for layer in self.layers], codes.row_digest
+
+    def row(self, known: Known, digest: str) -> list[NDArray[Any]]:
+        """Give the codes (1, ...) of one image, which has a row, for each layer."""
+        for source in known.sources:
+            at = np.flatnonzero(source.sha256 == digest.encode())
+            if len(at):
+                return [block[at[:1]] for block in self._read(source)[0]]
+        raise CacheError(f"There is no row of {digest}.")
 
     def _row_shapes(self, known: Known) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and dtype of one row, a layer."""
@@ -353,7 +472,7 @@ class CacheFile:
     def _retire(self, known: Known, kept: NDArray[np.bytes_]) -> None:
         """Keep, as parts, the rows of the published file that its successor will not have."""
         for source in known.sources:
-            if source.is_part:
+            if source.is_part or source.inherited:
                 continue
             rows = np.flatnonzero(~np.isin(source.sha256, kept) & (source.sha256 != b""))
             blocks, _ = self._read(source)
@@ -380,20 +499,64 @@ class CacheFile:
                 self._tidy(self.known(), published.sha256)
 
 
+def _source(codes: Codes) -> _Source:
+    """Give the rows of a published file, without those that do not match their digests."""
+    sha256 = codes.sha256.copy()
+    sha256[codes.damaged_rows()] = b""
+    return _Source(codes.path, sha256, is_part=False, seconds=codes.extraction_s, probe=codes.probe)
+
+
+class DamagedPartError(CacheError):
+    """A part's bytes are not those that were written."""
+
+
+def _seal(data: bytes) -> bytes:
+    """Digest behind a part's bytes: what is damaged is known without reading it as HDF5."""
+    return b"sha256:" + hashlib.sha256(data).hexdigest().encode()
+
+
 def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Read a part's arrays and attributes.
 
     Raises
     ------
+    DamagedPartError
+        Its bytes are not those that were written.
     CacheError
-        It is not what was written.
+        It cannot be read just now, or is of another version; that says nothing of its bytes.
     """
-    arrays, attributes = unpack(path.read_bytes())
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"{path} cannot be read ({error.strerror}).",
+            todo="make it readable, and give the same command again; it is kept",
+        ) from error
+    body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
+    sealed = seal.startswith(b"sha256:")  # parts of earlier versions are not
+    if sealed and seal != _seal(body):
+        raise DamagedPartError("its checksum is another")
+    try:
+        arrays, attributes = unpack(body if sealed else data)
+    except MemoryError as error:
+        raise CacheError(
+            f"{path} cannot be read: there is no memory left.",
+            todo="end other programs, and give the same command again; it is kept",
+        ) from error
+    except CacheError as error:
+        if sealed:
+            raise CacheError(
+                f"{path} is as it was written, but cannot be read here ({error.found}).",
+                todo="give the same command again; it is kept",
+            ) from error
+        raise DamagedPartError(error.found) from error
     wanted = {"sha256", "row_digest", "reject_sha256", "reject_reason"}
     if not wanted <= arrays.keys() or not {"fingerprint", "seconds"} <= attributes.keys():
-        raise CacheError("not a part of a cache")
+        raise DamagedPartError("not a part of a cache")
     if attributes.get("checksum") != _checksum(arrays):
-        raise CacheError("its checksum is another")
+        raise DamagedPartError("its checksum is another")
     return arrays, attributes
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,13 @@ from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..context import Context
 from ..datasets import Manifest
+from ..datasets.images import limit_pixels, read_file
+from ..datasets.ranges import reading_of
 from ..errors import BackboneError, DataError, ImageError
 from ..files import need_space
 from ..progress import Progress
-from .cache import CacheFile
+from .agreement import TOLERANCE, disagreement, probe_codes
+from .cache import CacheFile, Known
 from .keys import codes_key
 from .reader import Codes
 from .stream import Batch, Stream
@@ -48,6 +52,8 @@ class Extraction:
         What ran; empty where nothing had to.
     start_s, run_s : float
         Seconds until the engine stood ready, and for the new images from then on.
+    notes : tuple of str
+        How images of more than 8 bits were read, and other things that a user should know.
     """
 
     codes: Codes
@@ -57,6 +63,7 @@ class Extraction:
     engine: str = ""
     start_s: float = 0.0
     run_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extraction:
@@ -85,26 +92,37 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
     pick_device(context.machine.device)
     card = load_card(codes, **context.source)
     layers = card.resolve(codes.layers)
-    preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize)
+    limit_pixels(context.machine.max_pixels)
+    found = reading_of(
+        manifest,
+        codes.range,
+        codes.bands,
+        cache=context.cache,
+        workers=context.machine.workers,
+        progress=context.progress,
+    )
+    stale, notes = manifest.sha256[list(found.converts)], list(found.notes)
+    preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize).read_as(found)
     views = Views.parse(codes.views, context.seed)
     key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=context.cache)
     file = CacheFile(key)
     if rows is not None:
         current = file.holding(manifest.sha256[rows])
         if current is not None:
-            return _outcome(context, manifest.take(rows), current)
+            return _outcome(context, manifest.take(rows), current, notes)
         manifest = manifest.take(rows)
         file = CacheFile(key.apart("trunk"))
     current = _current(file, manifest, partial=rows is not None)
     if current is not None:
         file.tidy(current)
-        return _outcome(context, manifest, current)
+        return _outcome(context, manifest, current, notes)
     with file.locked(context.messages.waiting):
         current = _current(file, manifest, partial=rows is not None)  # made meanwhile by another
         if current is not None:
-            return _outcome(context, manifest, current)
-        known = file.known()
+            return _outcome(context, manifest, current, notes)
+        known = file.known(stale)
         missing = known.missing(manifest)
+        notes += known.notes
         job = _Job(manifest, preprocessing, views, context.data.strict, codes.dtype)
         start_s = 0.0
         if len(missing):
@@ -112,22 +130,75 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
                 card, layers, preprocessing, codes, context.machine, **context.source
             )
             job.start(engine, context.machine.workers)
+            file.probe = probe_codes(engine, preprocessing.size, layers)
+            differs = _differs(known, file, job, codes.precision)
+            if differs:
+                notes.append(_begun_anew(file, differs, known))
+                known = file.known()
+                missing = known.missing(manifest)
             start_s = time.perf_counter() - began
             _run(file, job, missing, context.progress)
-            known = file.known()
+            known = file.known(None if differs else stale)
         published = file.publish(known.manifest() if rows is not None else manifest, known)
     made = job if len(missing) else None
-    return _outcome(context, manifest, published, made, start_s=start_s, n_new=len(missing))
+    return _outcome(context, manifest, published, notes, made, start_s=start_s, n_new=len(missing))
 
 
 def _current(file: CacheFile, manifest: Manifest, *, partial: bool) -> Codes | None:
     return file.holding(manifest.sha256) if partial else file.current(manifest)
 
 
+def _differs(known: Known, file: CacheFile, job: _Job, precision: str) -> float:
+    """How far the engine is from the one that made the rows that are there; 0: within tolerance.
+
+    By the fixed batch where the rows have one; else, for rows of earlier versions, by running two
+    of their images again.
+    """
+    probes = [source.probe for source in known.sources if source.probe]
+    worst = max((disagreement(file.probe, probe) for probe in probes), default=0.0)
+    if not probes and known.sources:
+        worst = _rerun(known, file, job)
+    return worst if worst > TOLERANCE[precision] else 0.0
+
+
+def _rerun(known: Known, file: CacheFile, job: _Job) -> float:
+    """Run two images again whose rows are there, and compare."""
+    at = np.flatnonzero(np.isin(job.manifest.sha256, known.sha256()))
+    worst, n_run = 0.0, 0
+    for row in at[:: max(1, len(at) // 8)].tolist():
+        try:
+            views = job.read(row)
+        except ImageError:
+            continue
+        step = job.engine.batch
+        chunks = [job.engine.run(views[i : i + step]) for i in range(0, len(views), step)]
+        blocks = [job.stored(np.concatenate(some)[None]) for some in zip(*chunks, strict=True)]
+        held = file.row(known, job.digest(row))
+        here = {str(i): block for i, block in enumerate(blocks)}
+        there = {str(i): block for i, block in enumerate(held)}
+        worst, n_run = max(worst, disagreement(here, there)), n_run + 1
+        if n_run == 2:
+            break
+    return worst if job.dtype == "float32" else max(0.0, worst - 1e-3)  # float16 rounds
+
+
+def _begun_anew(file: CacheFile, differs: float, known: Known) -> str:
+    n_rows = len(known.sha256())
+    kept = file.set_aside()
+    where = f"; the old file is kept as {kept}" if kept else ""
+    return (
+        f"The network gives other codes here than in the {n_rows} cached rows, by up to "
+        f"{differs:.1e} of the largest: a library or the hardware changed. A new file was begun "
+        f"with all images, so that no file mixes the two{where}. Results made with the old codes "
+        "are not comparable: make them again."
+    )
+
+
 def _outcome(
     context: Context,
     manifest: Manifest,
     codes: Codes,
+    notes: Sequence[str],
     job: _Job | None = None,
     *,
     start_s: float = 0.0,
@@ -148,6 +219,7 @@ def _outcome(
         engine=job.engine.name if job else "",
         start_s=start_s,
         run_s=job.run_s if job else 0.0,
+        notes=tuple(notes),
     )
 
 
@@ -197,7 +269,7 @@ class _Job:
         digest = self.digest(row)
         path = self.manifest.root / self.manifest.paths[row]
         try:
-            data = path.read_bytes()
+            data = read_file(path)
         except OSError as error:
             raise DataError(
                 f"{path} went away while it was being read ({error.strerror}).",

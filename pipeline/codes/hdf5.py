@@ -29,7 +29,7 @@ __all__ = ["Contents", "Field", "lay_out", "open_file", "pack", "unpack"]
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 10_000  # of a file that is opened; ours have a few dozen
 # What h5py raises on damaged files; AttributeError and TypeError for types it has no words for.
-_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError)
+_FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 _TEXT = "text"  # attribute: all text attributes once more, as JSON of fixed length
 _KINDS = "biufS"  # numbers and fixed-length bytes; no objects, no references
 
@@ -72,6 +72,14 @@ class Contents:
     def array(self, name: str) -> NDArray[Any]:
         """Map a dataset into memory, read-only: a slice costs a slice."""
         field = self.fields[name]
+        if self.mapping.size() < len(self.mapping):  # reading it would end the process (SIGBUS)
+            raise CacheError(
+                f"{self.path} was cut short while it was open: {self.mapping.size():,} of "
+                f"{len(self.mapping):,} bytes are left.",
+                expected="published files are replaced, never changed",
+                todo="find what changed it (a copy onto it, a full disk), remove it, and run "
+                "`make features` again",
+            )
         if field.n_bytes == 0:
             return np.empty(field.shape, field.dtype)
         count = int(np.prod(field.shape, dtype=np.int64))
@@ -240,6 +248,14 @@ def open_file(path: Path) -> Contents:
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
             with h5py.File(stream, "r") as file:
                 fields, attributes = _survey(file, len(mapping))
+            if (end := _end_of(mapping)) != len(mapping):
+                raise ValueError(f"it has {len(mapping):,} bytes, and should have {end:,}")
+    except MemoryError as error:
+        raise CacheError(
+            f"{path} cannot be read: there is no memory left.",
+            expected="a file that this pipeline wrote, and memory to open it",
+            todo="end other programs, and give the same command again",
+        ) from error
     except FileNotFoundError as error:
         raise CacheError(
             f"There is no file {path}.",
@@ -253,6 +269,12 @@ def open_file(path: Path) -> Contents:
             todo="remove it, or move it away, and run `make features` again",
         ) from error
     return Contents(path, mapping, attributes, fields)
+
+
+def _end_of(mapping: mmap.mmap) -> int:
+    """Where the file ends by its own superblock (HDF5 file format 3.0, II.A): nothing follows."""
+    at = 40 if mapping[8] < 2 else 28
+    return int.from_bytes(mapping[at : at + 8], "little")
 
 
 def _survey(file: h5py.File, size: int) -> tuple[dict[str, Field], dict[str, Any]]:

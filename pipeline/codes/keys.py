@@ -13,8 +13,10 @@ from typing import Any
 
 from ..backbones.card import Card, safe_name
 from ..backbones.preprocess import Preprocessing, Views
+from ..backbones.resize import resizer_name
 from ..files import digest_of
 from ..settings import CodesSettings, as_dict
+from .reader import fingerprint_of
 
 __all__ = ["Key", "codes_key"]
 
@@ -34,11 +36,15 @@ class Key:
         Digest of everything that changes a code.
     config : dict
         The same in words, with the library versions.
+    predecessor : str
+        Fingerprint under which earlier versions kept the same codes but those of images whose
+        colour profile changes their colours; empty where the set has no such image.
     """
 
     path: Path
     fingerprint: str
     config: dict[str, Any]
+    predecessor: str = ""
 
     def apart(self, folder: str) -> Key:
         """Give the same codes' key for a file in a folder below, of which no user knows."""
@@ -79,6 +85,8 @@ def codes_key(
     if card.refound:  # earlier versions took codes from another layer under this name
         matters["final"] = card.final
     fingerprint = digest_of(matters)
+    plain = {k: v for k, v in preprocessing.as_dict().items() if k != "colours"}
+    before = digest_of(matters | {"preprocessing": plain}) if preprocessing.colours else ""
     asked = "+".join(codes.layers)
     stem = "-".join(
         safe_name(part)
@@ -94,13 +102,12 @@ def codes_key(
         getattr(codes, name) == getattr(usual, name) for name in ("weights", "precision", "dtype")
     )
     default = default and matters["pool"] == card.pooling(usual.pool)
-    if (
-        not default
-        or preprocessing.resize != card.preprocessing.resize
-        or views.seed
-        or len(asked) > _LONGEST
-    ):
-        stem += f"-{fingerprint[:8]}"
+    default = (
+        default
+        and preprocessing.resize == card.preprocessing.resize
+        and not views.seed
+        and len(asked) <= _LONGEST
+    )
     config = {
         **matters,
         "model": card.model,
@@ -108,7 +115,21 @@ def codes_key(
         "size": preprocessing.size,
         "n_views": views.count,
         "structure_digest": card.structure_digest,
+        "resizer": resizer_name(),
         "asked": as_dict(codes),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
-    return Key(cache / data / f"{stem}.h5", fingerprint, config)
+    return Key(_path(cache / data, stem, default, fingerprint), fingerprint, config, before)
+
+
+def _path(folder: Path, stem: str, usual: bool, fingerprint: str) -> Path:
+    """Name the file: with a digest, so that no file ever replaces one of another fingerprint.
+
+    Earlier versions left the digest out of the name where all settings were the default; such a
+    file is used under its name as long as it is of this fingerprint.
+    """
+    if usual:
+        earlier = folder / f"{stem}.h5"
+        if earlier.is_file() and fingerprint_of(earlier) == fingerprint:
+            return earlier
+    return folder / f"{stem}-{fingerprint[:8]}.h5"

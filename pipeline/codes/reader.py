@@ -1,6 +1,6 @@
 """Codes on disk, read: arrays, paths, labels and splits, each slice at the price of a slice.
 
->>> codes = open_codes("cache/hotdog/efficientnet_lite0-final-center-224.h5")  # doctest: +SKIP
+>>> codes = open_codes("cache/hotdog/lite0-final-center-224-5c3f0b1e.h5")  # doctest: +SKIP
 >>> codes["final"][:32]  # doctest: +SKIP
 
 ``cache/README.md`` specifies the format. Files are immutable: one that is open stays what it
@@ -21,19 +21,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CacheError
+from ..files import digest_of
 from .hdf5 import Contents, open_file
 
 __all__ = [
     "FORMAT_VERSION",
+    "MATTERS",
     "Codes",
     "as_config",
+    "columns_digest",
     "dataset_name",
+    "fingerprint_of",
     "open_codes",
+    "probe_name",
     "row_digests",
     "text_column",
 ]
 
 FORMAT_VERSION = 1
+
+MATTERS = (  # names in the config that the fingerprint is taken of
+    "backbone", "weights_digest", "layers", "pool", "views", "preprocessing", "precision", "dtype",
+)  # fmt: skip
 
 _ATTRIBUTES: dict[str, type] = {
     "format_version": int,
@@ -92,6 +101,35 @@ class Codes:
     def extraction_s(self) -> float:
         """Seconds that stage one took for these rows, over all runs."""
         return float(self.contents.attributes["extraction_s"])
+
+    @property
+    def decoder(self) -> str:
+        """What decoded the images, and so refused some; empty in files of earlier versions."""
+        return str(self.contents.attributes.get("decoder", ""))
+
+    @property
+    def probe(self) -> dict[str, NDArray[np.floating[Any]]]:
+        """Codes (n, D) of a fixed batch by the engine that made these rows, for each layer."""
+        return {
+            layer: np.asarray(self.contents.array(name))
+            for layer in self.layers
+            if (name := probe_name(layer)) in self.contents.fields
+        }
+
+    @cached_property
+    def columns_fault(self) -> str:
+        """Say that paths, labels, splits or others are not those that were written; mostly empty.
+
+        Files of earlier versions have no digest of them.
+        """
+        stored = self.contents.attributes.get("columns_digest")
+        if stored is None or stored == columns_digest(self._columns(), self.class_names):
+            return ""
+        return "its labels, splits, paths or other columns are not those that were written"
+
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        names = [name for name in self.contents.fields if not name.startswith(("codes/", "probe/"))]
+        return {name: self.contents.array(name) for name in names}
 
     @cached_property
     def layers(self) -> tuple[str, ...]:
@@ -169,6 +207,11 @@ class Codes:
         CacheError
             Rows do not match their digests; names the first image.
         """
+        if self.columns_fault:
+            raise CacheError(
+                f"{self.path}: {self.columns_fault}.",
+                todo="remove it and run `make features` again",
+            )
         damaged = self.damaged_rows()
         if len(damaged):
             raise CacheError(
@@ -207,7 +250,7 @@ def open_codes(path: str | Path) -> Codes:
     Parameters
     ----------
     path : str or Path
-        ``cache/<data>/<model>-<layers>-<views>-<size>.h5``.
+        ``cache/<data>/<model>-<layers>-<views>-<size>-<digest>.h5``.
 
     Raises
     ------
@@ -235,6 +278,20 @@ def open_codes(path: str | Path) -> Codes:
     return codes
 
 
+def _matters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the part of a config that its fingerprint is taken of."""
+    names = [*MATTERS, *(name for name in ("final",) if name in config)]
+    return {name: config[name] for name in names}
+
+
+def fingerprint_of(path: Path) -> str:
+    """Read the fingerprint of a published file; empty where it cannot be read."""
+    try:
+        return open_codes(path).fingerprint
+    except (CacheError, OSError):
+        return ""
+
+
 def _fault(codes: Codes) -> str:
     """Say what a file lacks to be one of codes; empty where it has everything."""
     try:
@@ -244,10 +301,15 @@ def _fault(codes: Codes) -> str:
             return "its config names no layers"
         if not isinstance(n_views, int) or n_views < 1:
             return "its config names no number of views"
+        if digest_of(_matters(config)) != codes.fingerprint:
+            return "its config is not what its fingerprint was taken of"
     except (ValueError, TypeError, KeyError, RecursionError):
         return "its config cannot be read"
     fields = codes.contents.fields
     wanted = {dataset_name(layer): ("f", "images/label") for layer in layers} | _COLUMNS
+    for name, field in fields.items():
+        if name.startswith("probe/") and (field.dtype.kind != "f" or len(field.shape) < 2):
+            return f"{name} is of another kind"
     for name, (kind, like) in wanted.items():
         if name not in fields or like not in fields:
             return f"{name} is missing"
@@ -289,6 +351,21 @@ def row_digests(blocks: list[NDArray[Any]]) -> NDArray[np.uint64]:
 def dataset_name(layer: str) -> str:
     """Give the dataset's full name of a layer; HDF5 takes a slash for a group."""
     return "codes/" + layer.replace("/", "|")
+
+
+def probe_name(layer: str) -> str:
+    """Give the full name of the dataset of a layer's codes of the fixed batch."""
+    return "probe/" + layer.replace("/", "|")
+
+
+def columns_digest(columns: Mapping[str, NDArray[Any]], class_names: Iterable[str]) -> str:
+    """SHA-256 over all columns and the names of the classes, 64 hexadecimal digits."""
+    total = hashlib.sha256(json.dumps(list(class_names)).encode())
+    for name in sorted(columns):
+        array = np.ascontiguousarray(columns[name])
+        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
+        total.update(array.data if array.size else b"")
+    return total.hexdigest()
 
 
 def text_column(values: Iterable[str]) -> NDArray[np.bytes_]:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backbones.engine import Engine, n_cores
-from ..errors import ImageError
+from ..errors import ImageError, NoMemoryError
 
 __all__ = ["Batch", "Stream"]
 
@@ -55,7 +55,8 @@ class Stream(Generic[T]):
         What runs them.
     read : callable
         Gives the views (V, size, size, 3), uint8, of an item; called from several threads. An
-        ImageError makes the item a reject; any other error ends the stream.
+        ImageError makes the item a reject; any other error ends the stream, shortage of memory
+        as a NoMemoryError.
     n_views : int
         V.
     workers : int
@@ -104,6 +105,12 @@ class Stream(Generic[T]):
                 pixels.append(self._read(item))
             except ImageError as error:
                 batch.rejects.append((item, error.found))
+            except MemoryError as error:
+                raise NoMemoryError(
+                    "There was no memory left to decode an image; nothing is wrong with the image.",
+                    expected="some hundred MB for each thread that reads images",
+                    todo="WORKERS=1, or end other programs; what was finished is kept",
+                ) from error
             else:
                 batch.items.append(item)
         if pixels:

@@ -81,17 +81,24 @@ def _codes_file(path: Path, manifest: Manifest | None) -> Verdict:
     faults = [f"{codes.paths[row]}: its codes are damaged" for row in codes.damaged_rows().tolist()]
     if set(codes.sha256.tolist()) & {sha.encode() for sha in codes.rejects}:
         faults.append("an image is both among the rows and among the rejected")
+    if codes.columns_fault:
+        faults.append(codes.columns_fault)
     if manifest is None:
         return Verdict(path, len(codes), tuple(faults))
     now = dict(zip(manifest.paths, manifest.sha256.tolist(), strict=True))
     held = np.isin(codes.sha256, manifest.sha256)
-    changed = [
-        p for p, s in zip(codes.paths, codes.sha256.tolist(), strict=True) if now.get(p) != s
-    ]
+    rows = list(zip(codes.paths, codes.sha256.tolist(), strict=True))
+    changed = [path for path, sha in rows if path in now and now[path] != sha]
+    gone = [path for path, _ in rows if path not in now]
     remarks = []
     if changed:
+        faults.append(
+            f"{len(changed)} images have other bytes than when it was made (first {changed[0]}); "
+            "make features makes their rows again"
+        )
+    if gone:
         remarks.append(
-            f"{len(changed)} images changed, moved or went since it was made (first {changed[0]}); "
+            f"{len(gone)} images moved or are gone since it was made (first {gone[0]}); "
             f"{int(held.sum())} of {len(codes)} rows are of images that are still there"
         )
     new = int(np.sum(~np.isin(manifest.sha256, codes.sha256))) - len(codes.rejects)

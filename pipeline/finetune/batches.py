@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.reader import Codes
 from ..datasets import Manifest
-from ..datasets.images import decode
+from ..datasets.images import decode, read_file
+from ..datasets.samples import Reading
 from ..errors import CacheError, DataError, ImageError
 from ..progress import Progress
 from .augment import Augmentation
@@ -199,7 +200,9 @@ class _Reader(Dataset[Tensor]):
                 todo="give the same command again; it continues at the last epoch",
             ) from error
         if self._augmentation is not None and self._augmentation.whole:
-            pixels = decode(data, min_side=self._preprocessing.size)
+            pixels = decode(
+                data, min_side=self._preprocessing.size, reading=self._preprocessing.reading
+            )
             if pixels.shape[2] == 1:
                 pixels = np.repeat(pixels, 3, axis=2)
             image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
@@ -214,12 +217,14 @@ class _Reader(Dataset[Tensor]):
         return image if self._augmentation is None else self._augmentation(image, number)
 
 
-def unreadable(manifest: Manifest, workers: int, progress: Progress) -> dict[str, str]:
+def unreadable(
+    manifest: Manifest, reading: Reading, workers: int, progress: Progress
+) -> dict[str, str]:
     """Find the images that cannot be decoded: digest to reason."""
 
     def check(row: int) -> str:
         try:
-            decode((manifest.root / manifest.paths[row]).read_bytes())
+            decode(read_file(manifest.root / manifest.paths[row]), reading=reading)
         except (ImageError, OSError) as error:
             return str(error)
         return ""

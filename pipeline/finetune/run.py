@@ -20,6 +20,8 @@ from ..backbones.card import load_network
 from ..backbones.engine import n_cores, pick_device
 from ..codes.extract import Extraction
 from ..context import Context
+from ..datasets.images import limit_pixels
+from ..datasets.ranges import reading_of
 from ..errors import ImageError, SettingsError
 from ..files import digest_of
 from ..heads import Examples, fit_head
@@ -110,9 +112,14 @@ def _setup(
     """Build the network, take the probe's codes where the start needs them, divide the rows."""
     with world.in_turn():
         card, network = load_network(context.codes, **context.source)
+    limit_pixels(context.machine.max_pixels)
+    found = reading_of(
+        context.manifest, context.codes.range, context.codes.bands, cache=context.cache,
+        workers=context.machine.workers, progress=context.progress,
+    )  # fmt: skip
     bare = Setup(
         context=context, card=card, device=device, world=world,
-        preprocessing=preprocessing_of(card, context.codes, settings),
+        preprocessing=preprocessing_of(card, context.codes, settings).read_as(found),
         rows=rows_of(context, (), settings, split),
     )  # fmt: skip
     manifest, probed = context.manifest, None
@@ -128,7 +135,7 @@ def _setup(
         rejects = dict(probed.codes.rejects)
     else:
         workers = context.machine.workers or n_cores()
-        rejects = unreadable(manifest, workers, context.progress)
+        rejects = unreadable(manifest, bare.preprocessing.reading, workers, context.progress)
     if rejects and context.data.strict:
         digest, reason = next(iter(rejects.items()))
         path = manifest.paths[manifest.sha256.tolist().index(digest.encode())]

@@ -6,7 +6,6 @@ A fact belongs to bytes, so a file that is renamed, moved or labelled anew is no
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -16,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import PIL
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..datasets import Manifest
-from ..datasets.images import FORMATS, MAX_PIXELS, ImageFacts, decode, probe
 from ..errors import CacheError, DataError, ImageError
 from ..files import replacing
 from ..progress import Progress, silent
+from .images import ImageFacts, decode, decoder_version, probe, read_file
+from .manifest import Manifest
 
 __all__ = ["Facts", "read_facts"]
 
-_VERSION = f"1, Pillow {PIL.__version__}, {' '.join(FORMATS)}, {MAX_PIXELS}"
 _CHUNK = 16  # files a task
 _ROW = np.dtype(
     [
@@ -41,6 +37,8 @@ _ROW = np.dtype(
         ("n_frames", "<i4"),
         ("orientation", "u1"),
         ("transparent", "?"),
+        ("samples", "S8"),
+        ("converted", "?"),
         ("decoded", "?"),
     ]
 )
@@ -55,7 +53,9 @@ class Facts:
     rows : structured array of shape (N,)
         ``format`` (PIL's name; empty where the header cannot be read), ``mode``, ``width`` and
         ``height`` in pixels as stored, ``bits`` a channel, ``n_frames``, ``orientation`` (EXIF),
-        ``transparent``, ``decoded`` (whether it has been tried in full).
+        ``transparent``, ``samples`` (type as stored: ``uint8``, ``uint16``, ``float32``),
+        ``converted`` (a colour profile changes its colours), ``decoded`` (whether it has been
+        tried in full).
     faults : dict of row to str
         Why an image cannot be used.
     n_read : int
@@ -148,7 +148,10 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
     """Fill row `one` of the table; give the reason why the image cannot be used, or nothing."""
     path = manifest.root / manifest.paths[row]
     try:
-        data = path.read_bytes()
+        data = read_file(path)
+    except ImageError as error:
+        table[one]["decoded"] = True
+        return error.found
     except OSError as error:
         raise DataError(
             f"{path} went away while it was being read ({error.strerror}).",
@@ -166,10 +169,12 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
         return error.found
     fact["format"], fact["mode"] = seen.format.encode(), seen.mode.encode()
     fact["width"], fact["height"] = seen.width, seen.height
-    fact["bits"] = _bits(data, seen)
+    fact["bits"] = _bits(seen)
     fact["n_frames"] = seen.n_frames
     fact["orientation"] = seen.orientation
     fact["transparent"] = seen.transparent
+    fact["samples"] = seen.samples.encode()
+    fact["converted"] = seen.converted
     if full:
         fact["decoded"] = True
         try:
@@ -179,18 +184,13 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
     return ""
 
 
-def _bits(data: bytes, seen: ImageFacts) -> int:
-    """Bits a channel as stored; PIL's mode hides them where it reads colours as 8-bit."""
-    if seen.format == "PNG" and len(data) > 24:
-        return data[24]  # the bit depth in IHDR, which every PNG begins with
-    if seen.format == "TIFF":
-        try:
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-                tags = getattr(image, "tag_v2", {})
-                return int(min(255, max(tags.get(258, (1,)))))  # BitsPerSample
-        except Exception:  # damaged tags; PIL raises many kinds
-            return 8
-    return 16 if seen.mode.startswith("I") else 8
+def _bits(seen: ImageFacts) -> int:
+    """Bits a sample as stored."""
+    return int(seen.samples.lstrip("uintfloa"))
+
+
+def _version() -> str:
+    return f"2, {decoder_version()}"
 
 
 def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
@@ -198,7 +198,7 @@ def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
         with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             rows = saved["rows"]
             reasons = json.loads(saved["faults"].tobytes())
-            sound = str(saved["version"]) == _VERSION and rows.dtype == _ROW and rows.ndim == 1
+            sound = str(saved["version"]) == _version() and rows.dtype == _ROW and rows.ndim == 1
             if sound and all(isinstance(text, str) for text in reasons.values()):
                 return rows, dict(reasons)
     except Exception:  # damaged, or of another version: read anew
@@ -210,7 +210,7 @@ def _remember(memory: Path, rows: NDArray[Any], reasons: dict[str, str]) -> None
     held = set(rows["sha256"].astype(str).tolist())
     text = json.dumps({sha: reason for sha, reason in sorted(reasons.items()) if sha in held})
     arrays: dict[str, Any] = {
-        "version": np.array(_VERSION),
+        "version": np.array(_version()),
         "rows": rows,
         "faults": np.frombuffer(text.encode(), np.uint8),
     }

@@ -1,0 +1,279 @@
+"""Which values are black and white in a data set of more than 8 bits a sample.
+
+Decided once for the whole set, from a sample of its images, so that the same value is the same
+grey in every image. 8-bit images are not concerned.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import CacheError, ImageError, SettingsError
+from ..files import digest_of, write_json
+from ..progress import Progress, silent
+from .facts import read_facts
+from .images import read_file, samples_of
+from .manifest import Manifest
+from .samples import Reading
+
+__all__ = ["SetReading", "read_bands", "read_range", "reading_of"]
+
+_VERSION = 1
+_MOST_IMAGES = 500  # that are looked at for each type of samples
+_PIXELS = 4096  # of each
+_LOW, _HIGH = 0.1, 99.9  # percentiles: single hot or dead pixels decide nothing
+_STEPS = 64  # a window's ends are rounded outwards to its 64th, so that more images rarely move it
+_DARK = 8  # an image whose values reach only an eighth of the range is almost black
+_DARK_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class SetReading:
+    """How the images of a data set are read.
+
+    Attributes
+    ----------
+    reading : Reading
+        Ranges and bands.
+    converts : tuple of int
+        Rows of the manifest whose colours a profile in the file changes.
+    notes : tuple of str
+        What a user should know: which range, from what; images that do not fit it.
+    """
+
+    reading: Reading
+    converts: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def read_range(text: str) -> tuple[str, float, float]:
+    """Read the setting RANGE: its kind (``auto``, ``full``, ``percentile``, ``values``), its ends.
+
+    Raises
+    ------
+    SettingsError
+        It is none of these.
+    """
+    if text in ("auto", "full"):
+        return text, 0.0, 0.0
+    kind, colon, ends = text.rpartition(":")
+    try:
+        low, high = (float(part) for part in ends.split(","))
+        sound = -math.inf < low < high < math.inf
+        if colon:
+            sound = sound and kind == "percentile" and 0 <= low and high <= 100
+        if sound:
+            return ("percentile" if colon else "values"), low, high
+    except ValueError:
+        pass
+    raise SettingsError(
+        f"RANGE={text} is not known.",
+        expected="auto, full, percentile:LOW,HIGH (such as percentile:1,99), or MIN,MAX (such as "
+        "0,4095)",
+    )
+
+
+def read_bands(bands: Sequence[str]) -> tuple[int, ...]:
+    """Read the setting BANDS: one band or three, counted from 1.
+
+    Raises
+    ------
+    SettingsError
+        It is not that.
+    """
+    if not bands:
+        return ()
+    if len(bands) in (1, 3) and all(one.isdecimal() and 1 <= int(one) <= 1000 for one in bands):
+        return tuple(int(one) for one in bands)
+    raise SettingsError(
+        f"BANDS={','.join(bands)} is not known.",
+        expected="one band (grey) or three (red, green, blue), counted from 1: BANDS=4,3,2",
+    )
+
+
+def reading_of(
+    manifest: Manifest,
+    wanted: str,
+    bands: Sequence[str],
+    *,
+    cache: Path,
+    workers: int = 0,
+    progress: Progress = silent,
+) -> SetReading:
+    """Decide how the images of a data set are read.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The images.
+    wanted, bands : str, sequence of str
+        Settings RANGE and BANDS.
+    cache : Path
+        Headers and ranges are remembered there, by the digests of the images.
+    workers : int
+        Threads; 0: one a core.
+    progress : Progress
+        Counts headers.
+
+    Raises
+    ------
+    SettingsError
+        `wanted` or `bands` mean nothing for these images.
+    """
+    kind, low, high = read_range(wanted)
+    chosen = read_bands(bands)
+    facts = read_facts(manifest, cache, workers=workers, progress=progress)
+    converts = tuple(np.flatnonzero(facts.rows["converted"] & facts.readable).tolist())
+    types = facts.rows["samples"].astype(str)
+    deep = sorted({*types.tolist()} - {"", "uint8"})
+    ranges: list[tuple[str, float, float]] = []
+    notes: list[str] = []
+    for name in deep:
+        rows = np.flatnonzero(types == name)
+        if kind == "values":
+            ends = (low, high)
+        elif kind == "full":
+            ends = _whole(name)
+        else:
+            shas = np.unique(manifest.sha256[rows], return_index=True)[1]
+            some = rows[shas[:: max(1, -(-len(shas) // _MOST_IMAGES))]]
+            seen = _spread(manifest, some.tolist(), chosen, cache, workers)
+            if not len(seen):
+                continue
+            ends = _ends(name, seen, (low, high) if kind == "percentile" else None)
+            notes += _misfits(name, seen, ends, len(rows))
+        if (name, *ends) != ("uint16", 0.0, 65535.0):
+            ranges.append((name, *ends))
+        n = "1 image has" if len(rows) == 1 else f"{len(rows)} images have"
+        notes.insert(
+            0,
+            f"{n} {name} samples: {ends[0]:g} is black and {ends[1]:g} is white, for all of them "
+            f"(RANGE={wanted}).",
+        )
+    used = chosen if _has_bands(facts.rows["mode"], facts.rows["format"]) else ()
+    if used:
+        notes.append(f"Of images of several bands, BANDS={','.join(map(str, used))} are read.")
+    return SetReading(Reading(tuple(ranges), used), converts, tuple(notes))
+
+
+def _has_bands(modes: NDArray[np.bytes_], formats: NDArray[np.bytes_]) -> bool:
+    several = ~np.isin(modes, (b"", b"1", b"L", b"P", b"I", b"F")) & ~np.char.startswith(
+        modes, b"I;"
+    )
+    return bool(np.any((formats == b"TIFF") & several))
+
+
+def _whole(name: str) -> tuple[float, float]:
+    """Give the range of an integer type."""
+    if name.startswith("float"):
+        raise SettingsError(
+            f"RANGE=full says nothing for images of {name} samples.",
+            expected="RANGE=auto, RANGE=percentile:LOW,HIGH or RANGE=MIN,MAX",
+            todo="RANGE=auto",
+        )
+    bits = int(name.lstrip("uint"))
+    if name.startswith("u"):
+        return 0.0, float(2**bits - 1)
+    return float(-(2 ** (bits - 1))), float(2 ** (bits - 1) - 1)
+
+
+def _spread(
+    manifest: Manifest, rows: list[int], bands: tuple[int, ...], cache: Path, workers: int
+) -> NDArray[np.float64]:
+    """Measure the quantiles of some images, each by itself.
+
+    Returns
+    -------
+    array of shape (n_images, 101)
+        Quantiles of each image that can be read: percentiles 0.1, 1, 2, ..., 99, 99.9.
+    """
+    memory = cache / manifest.name / "ranges.json"
+    key = digest_of([_VERSION, bands, [manifest.sha256[row].decode() for row in rows]])
+    held = _recall(memory)
+    if key in held:
+        return np.array(held[key], float).reshape(-1, len(_LEVELS))
+    with ThreadPoolExecutor(workers or None) as pool:
+        found = [one for one in pool.map(lambda row: _levels(manifest, row, bands), rows) if one]
+    held = {**dict(list(held.items())[-20:]), key: found}
+    try:
+        write_json(memory, {"digest": digest_of(held), "levels": held})
+    except (CacheError, OSError):  # a cache that is read-only or full: measured again next time
+        pass
+    return np.array(found, float).reshape(-1, len(_LEVELS))
+
+
+_LEVELS = (_LOW, *range(1, 100), _HIGH)
+
+
+def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float]:
+    try:
+        values = samples_of(read_file(manifest.root / manifest.paths[row]), Reading(bands=bands))
+    except (ImageError, OSError):  # said where it is to be used
+        return []
+    flat = values.reshape(-1)
+    flat = flat[:: max(1, len(flat) // _PIXELS)].astype(float)
+    flat = flat[np.isfinite(flat)]
+    return [float(one) for one in np.percentile(flat, _LEVELS)] if len(flat) else []
+
+
+def _recall(memory: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(memory.read_text())
+        levels = saved["levels"]
+        return dict(levels) if saved["digest"] == digest_of(levels) else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _ends(
+    name: str, seen: NDArray[np.float64], wanted: tuple[float, float] | None
+) -> tuple[float, float]:
+    """Choose black and white for samples of type `name` from the quantiles of some images."""
+    pooled = np.sort(seen, axis=None)  # as if every image had as many pixels
+    if wanted:
+        low, high = np.percentile(pooled, wanted)
+        return _window(float(low), float(high))
+    low, high = (float(one) for one in np.percentile(pooled, (_LOW, _HIGH)))
+    if name.startswith("float"):
+        for most in (1.0, 255.0):
+            if low >= 0 and most / 10 < high <= most * (1 + 1e-6):
+                return 0.0, most
+    elif low >= 0 and low < high / 4:
+        return 0.0, float(2 ** max(1, math.ceil(math.log2(high + 1))) - 1)
+    return _window(low, high)
+
+
+def _window(low: float, high: float) -> tuple[float, float]:
+    step = (high - low) / _STEPS
+    if step <= 0:
+        return low, low + 1.0
+    step = 10.0 ** math.floor(math.log10(step))
+    return (
+        float(round(math.floor(low / step + 1e-9) * step, 12)),
+        float(round(math.ceil(high / step - 1e-9) * step, 12)),
+    )
+
+
+def _misfits(
+    name: str, seen: NDArray[np.float64], ends: tuple[float, float], n_images: int
+) -> list[str]:
+    """Say that some images use a much smaller part of the range than the rest."""
+    low, high = ends
+    dark = seen[:, -1] - low < (high - low) / _DARK
+    share = float(np.mean(dark))
+    if share <= _DARK_SHARE:
+        return []
+    return [
+        f"About {share:.0%} of the {n_images} images of {name} samples use less than 1/{_DARK} of "
+        "the range of the set and are almost black: they seem to be of another scale; convert "
+        "them to one scale, or split the set."
+    ]
