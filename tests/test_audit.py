@@ -22,8 +22,8 @@ from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
 from cnn_codes.audit.near import find_near, near_finding
 from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import Key
-from cnn_codes.context import Context
 from cnn_codes.codes.reader import MATTERS
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.facts import read_facts
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
@@ -492,7 +492,7 @@ def test_headers_of_an_unchanged_set_cost_next_to_nothing_and_import_no_torch(tm
 
 
 def test_header_findings_of_5000_known_images_take_little(cache, monkeypatch):
-    from cnn_codes.audit import facts as facts_module
+    from cnn_codes.datasets import facts as facts_module
 
     n = 5000
     manifest = made_up([i % 20 for i in range(n)], [i // 20 % 5 // 4 * TEST for i in range(n)],

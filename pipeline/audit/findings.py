@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import Manifest
+from ..datasets.emptiness import KINDS
 from ..datasets.facts import Facts
 from ..datasets.listing import few, plural
 
@@ -27,6 +28,7 @@ LEFT_OUT = ("unreadable", "damaged", "absurdly-large")
 _SUFFIXES = {
     ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG",
     ".png": "PNG", ".bmp": "BMP", ".gif": "GIF", ".webp": "WEBP",
+    ".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF", ".dcm": "DICOM",
     ".tif": "TIFF", ".tiff": "TIFF", ".pbm": "PPM", ".pgm": "PPM", ".ppm": "PPM",
 }  # fmt: skip
 
@@ -82,10 +84,14 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         look("animated", rows["n_frames"] > 1, "animated or of several pages",
              "only the first frame or page is read"),
         look("cmyk", np.isin(rows["mode"], (b"CMYK", b"LAB", b"YCbCr", b"HSV")),
-             "in print colours (CMYK or such)", "{they} {are} converted to RGB without a colour "
-             "profile, so colours may be off"),
-        look("16-bit", rows["bits"] >= 16, "of 16 bits a channel",
-             "{they} {are} scaled to 8 bits: steps finer than 1/256 of the range are lost"),
+             "in print colours (CMYK or such)", "{they} {are} converted to RGB, through the "
+             "colour profile where the file has one; without one colours may be off"),
+        look("profile", rows["converted"], "of other colours than sRGB by a profile in the file",
+             "{they} {are} converted to sRGB"),
+        look("16-bit", np.isin(rows["samples"], (b"uint8", b""), invert=True),
+             "of more than 8 bits a sample",
+             "{they} {are} scaled to 8 bits by the range of the whole set (RANGE)",
+             lambda row: str(rows["samples"][row].decode())),
         look("palette", np.isin(rows["mode"], (b"P", b"PA")), "stored with a colour palette",
              "{they} {are} converted to RGB; nothing is lost"),
         look("transparent", rows["transparent"], "transparent in parts, or may be",
@@ -97,6 +103,7 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         look("long", long > LONG * short, f"over {LONG} times as long as wide",
              "the central square that a network sees leaves most of {them} out (RESIZE=pad shows "
              "all)", shape),
+        *_empty(manifest, look, rows["empty"]),
         *_odd_formats(manifest, look, formats),
         _by_class(manifest, facts, "format", formats),
         _by_class(manifest, facts, "colour", _colour(rows["mode"])),
@@ -168,6 +175,29 @@ def _faults(manifest: Manifest, facts: Facts) -> list[Finding]:
                 "figure counts them."
             )
             findings.append(Finding(kind, True, text, tuple(paths), {"details": reasons}))
+    return findings
+
+
+def _empty(manifest: Manifest, look: _Look, empty: NDArray[np.bytes_]) -> list[Finding]:
+    """Find pictures with nothing in them; most of a set or of a class of them is a problem."""
+    blank = np.isin(empty, (b"black", b"white", b"constant"))
+    findings = []
+    for kind, words in KINDS.items():
+        mask = empty == kind.encode()
+        many = bool(mask.mean() > 0.5) if kind in ("few-levels", "blurred") else bool(mask.any())
+        finding = look(
+            f"empty-{kind}", mask, words, "there is little or nothing in {them} to learn from",
+            is_problem=many,
+        )  # fmt: skip
+        findings += [finding] if finding else []
+    if blank.any() and blank.mean() > 0.5:
+        text = (
+            f"{blank.sum()} of {len(blank)} images are blank (black, white or of one colour): no "
+            "figure on this set means anything. Were they saved with values 0 to 1 as 8 bits, or "
+            "exported without their content?"
+        )
+        paths = tuple(manifest.paths[row] for row in np.flatnonzero(blank).tolist())
+        findings.insert(0, Finding("blank-set", True, text, paths))
     return findings
 
 

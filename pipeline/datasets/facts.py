@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from ..errors import CacheError, DataError, ImageError
 from ..files import replacing
 from ..progress import Progress, silent
+from .emptiness import emptiness
 from .images import ImageFacts, decode, decoder_version, probe, read_file
 from .manifest import Manifest
+from .samples import Reading
 
 __all__ = ["Facts", "read_facts"]
 
@@ -39,6 +41,7 @@ _ROW = np.dtype(
         ("transparent", "?"),
         ("samples", "S8"),
         ("converted", "?"),
+        ("empty", "S12"),
         ("decoded", "?"),
     ]
 )
@@ -55,7 +58,8 @@ class Facts:
         ``height`` in pixels as stored, ``bits`` a channel, ``n_frames``, ``orientation`` (EXIF),
         ``transparent``, ``samples`` (type as stored: ``uint8``, ``uint16``, ``float32``),
         ``converted`` (a colour profile changes its colours), ``decoded`` (whether it has been
-        tried in full).
+        tried in full), ``empty`` (where it has: one of `cnn_codes.datasets.emptiness.KINDS`, or
+        nothing).
     faults : dict of row to str
         Why an image cannot be used.
     n_read : int
@@ -178,10 +182,15 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
     if full:
         fact["decoded"] = True
         try:
-            decode(data)
+            fact["empty"] = emptiness(decode(data, reading=_any_range(seen))).encode()
         except ImageError as error:
             return error.found
     return ""
+
+
+def _any_range(seen: ImageFacts) -> Reading:
+    """Give some range, where the type has none of its own: whether it decodes is the question."""
+    return Reading() if seen.samples in ("uint8", "uint16") else Reading((("any", 0.0, 1.0),))
 
 
 def _bits(seen: ImageFacts) -> int:
@@ -198,7 +207,13 @@ def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
         with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             rows = saved["rows"]
             reasons = json.loads(saved["faults"].tobytes())
-            sound = str(saved["version"]) == _version() and rows.dtype == _ROW and rows.ndim == 1
+            total = hashlib.sha256(rows.tobytes() + saved["faults"].tobytes()).hexdigest()
+            sound = (
+                str(saved["checksum"]) == total
+                and str(saved["version"]) == _version()
+                and rows.dtype == _ROW
+                and rows.ndim == 1
+            )
             if sound and all(isinstance(text, str) for text in reasons.values()):
                 return rows, dict(reasons)
     except Exception:  # damaged, or of another version: read anew
@@ -212,6 +227,7 @@ def _remember(memory: Path, rows: NDArray[Any], reasons: dict[str, str]) -> None
     arrays: dict[str, Any] = {
         "version": np.array(_version()),
         "rows": rows,
+        "checksum": np.array(hashlib.sha256(rows.tobytes() + text.encode()).hexdigest()),
         "faults": np.frombuffer(text.encode(), np.uint8),
     }
     try:

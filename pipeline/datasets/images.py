@@ -35,6 +35,7 @@ from ..errors import ImageError
 from .colour import changes_colours, to_srgb
 from .formats import (
     HEAD_BYTES,
+    TiffHeader,
     describe,
     jpeg_scans,
     png_without_text,
@@ -271,9 +272,9 @@ def probe(data: bytes) -> ImageFacts:
         image = _open(data)
     except ImageError:
         seen = tiff_header(data) if other == "TIFF" else None
-        if seen is None or seen.n_bands < 2:
+        if seen is None or not _needs_tifffile(seen):
             raise
-        mode = f"{seen.n_bands} bands"
+        mode = f"{seen.n_bands} bands" if seen.n_bands > 1 else "F"
         n_pages = tiff_pages(data)
         return ImageFacts("TIFF", seen.width, seen.height, mode, n_pages, 1, False, seen.kind)
     try:
@@ -329,7 +330,7 @@ def decode(
         image = _open(data)
     except ImageError:
         seen = tiff_header(data) if kind == "TIFF" else None
-        if seen is not None and seen.n_bands > 1:
+        if seen is not None and _needs_tifffile(seen):
             return to_bytes(tiff_bands(data, reading, max_pixels()), reading)
         raise
     pixels = None
@@ -459,7 +460,9 @@ def _deep(image: Image.Image, data: bytes, kind: str, reading: Reading) -> NDArr
     """Decode colours of 16 bits, and bands that were asked for; None where PIL does it."""
     if image.format == "TIFF" and reading.bands and len(image.getbands()) > 1:
         return to_bytes(tiff_bands(data, reading, max_pixels()), _with_eight(reading))
-    full = reading.limits(kind) == (0.0, 65535.0)
+    tags: Any = getattr(image, "tag_v2", {})
+    planar = image.format == "TIFF" and tags.get(284) == 2  # which PIL reads wrongly at 16 bits
+    full = reading.limits(kind) == (0.0, 65535.0) and not planar
     if kind == "uint8" or len(image.getbands()) == 1 or full or image.mode not in ("RGB", "RGBA"):
         return None
     if image.format == "TIFF":
@@ -471,6 +474,11 @@ def _deep(image: Image.Image, data: bytes, kind: str, reading: Reading) -> NDArr
             "pip install 'cnn-codes[tiff]'"
         )
     return to_bytes(found, reading)
+
+
+def _needs_tifffile(header: TiffHeader) -> bool:
+    """Whether a TIFF that PIL does not open may be one of several bands or unusual samples."""
+    return header.n_bands > 1 or header.kind in ("float16", "float64", "int8", "uint32", "int32")
 
 
 def _with_eight(reading: Reading) -> Reading:

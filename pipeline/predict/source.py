@@ -24,6 +24,7 @@ from ..backbones import load_card
 from ..backbones.card import Card
 from ..backbones.engine import Engine, n_cores, open_engine
 from ..backbones.preprocess import Preprocessing, Views
+from ..codes.agreement import probe_codes
 from ..codes.cache import CacheFile
 from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
@@ -224,6 +225,7 @@ class Source:
         )
         # One network, which may run for one caller at a time: two files may want it at once.
         with self._lock:
+            file.probe = probe_codes(self.engine(), self._preprocessing.size, self.layers)
             try:
                 for batch in stream.batches(missing):
                     if batch.items:
