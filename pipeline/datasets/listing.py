@@ -6,6 +6,7 @@ Every reader (folders, list files, tables, elpv) ends in a :class:`Listing`; wha
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -45,8 +46,10 @@ TRAIN, VAL, TEST = range(3)
 UNSPLIT = -1
 
 IMAGE_SUFFIXES = frozenset(
-    "bmp gif jfif jpe jpeg jpg pbm pgm png ppm tif tiff webp".split()
-)  # an allow-list: what is read as an image must be asked for by name
+    "avif bmp cr2 cr3 dcm dicom dng gif heic heif jfif jp2 jpe jpeg jpg jxl nef pbm pgm png ppm "
+    "tif tiff webp".split()
+)  # an allow-list: images are asked for by name; those that are not read here are named, and why
+_TAIL = re.compile(r"(avif|bmp|gif|heic|heif|jpe?g|png|tiff?|webp)([?_:~!&;@].*|[-_]?large)")
 
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 ARCHIVE_SUFFIXES = (
@@ -282,9 +285,19 @@ def split_in(name: str) -> tuple[int, str] | None:
 
 
 def is_image(name: str) -> bool:
-    """Tell whether a file's name has a suffix of the allow-list."""
+    """Tell whether a file's name has a suffix of the allow-list.
+
+    What a web page put behind it does not count: ``a.jpg?w=640``, ``a.jpg_large``, ``a.jpg:orig``.
+    """
     stem, dot, suffix = name.rpartition(".")
-    return bool(dot) and bool(stem) and suffix.lower() in IMAGE_SUFFIXES
+    if bool(dot) and bool(stem) and suffix.lower() in IMAGE_SUFFIXES:
+        return True
+    _, dot, rest = name.lstrip(".").lower().partition(".")
+    while dot:
+        if _TAIL.fullmatch(rest):
+            return True
+        _, dot, rest = rest.partition(".")
+    return False
 
 
 def is_archive(name: str) -> bool:
