@@ -362,7 +362,6 @@ class MachineSettings(_Settings):
         "images of more pixels, once decoded, are refused",
         affects="speed",
         low=1,
-        high=4_000_000_000,
     )
 
 

@@ -1,9 +1,13 @@
 """From pixels to a network's input: the geometry is torchvision's, the views are what they say."""
 
 import io
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from cnn_codes.backbones import resize as resize_module
 from cnn_codes.backbones.preprocess import Preprocessing, Views, read_views
 from cnn_codes.errors import SettingsError
 from hypothesis import given, settings
@@ -179,3 +183,36 @@ def test_size_and_resize_change_only_where_they_are_given():
         "size": 99,
         "fit": "pad",
     }
+
+
+@given(
+    st.integers(8, 400),
+    st.integers(8, 400),
+    st.sampled_from(["bilinear", "bicubic", "lanczos"]),
+    st.sampled_from(["RGB", "L"]),
+    st.integers(0, 1000),
+)
+@settings(max_examples=60, deadline=None)
+def test_pillow_resizes_as_cykooz_does_within_two_levels(width, height, how, mode, seed):
+    pytest.importorskip("cykooz_resizer")
+    pixels = np.asarray(photo(seed, (width, height), mode)).reshape(height, width, -1)
+    side = 0.875 * min(width, height)
+    box = ((width - side) / 2, (height - side) / 2, side, side)
+    ours = resize_module.resizer()(pixels, box, (56, 56), how)
+    theirs = resize_module.by_pillow(pixels, box, (56, 56), how)
+    assert ours.shape == theirs.shape
+    gap = np.abs(ours.astype(int) - theirs)
+    assert gap.max() <= 2
+    assert gap.mean() < 0.3
+
+
+def test_without_the_fast_resizer_pillow_resizes_and_is_named():
+    program = (
+        "import sys; sys.modules['cykooz_resizer'] = None\n"
+        "from cnn_codes.backbones import resize\n"
+        "print(resize.resizer_name(), resize.resizer() is resize.by_pillow)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert re.fullmatch(r"pillow [0-9.]+ True\n", done.stdout)

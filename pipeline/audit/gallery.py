@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..datasets import SPLITS, Manifest
-from ..datasets.images import decode
+from ..datasets.images import preview
 from ..datasets.listing import TRAIN, plural
 from ..errors import ImageError
 
@@ -90,7 +90,7 @@ def _sample(
 def _paste(page: Image.Image, path: Path, x: int, y: int) -> None:
     """Put an image, whole, into the middle of its cell; one that cannot be read leaves it empty."""
     try:
-        pixels = decode(path.read_bytes(), min_side=_CELL)
+        pixels = preview(path.read_bytes(), min_side=_CELL)
     except (ImageError, OSError):
         return
     picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")

@@ -64,6 +64,7 @@ __all__ = [
     "from_pil",
     "limit_pixels",
     "max_pixels",
+    "preview",
     "probe",
     "read_file",
     "samples_of",
@@ -375,6 +376,21 @@ def samples_of(data: bytes, reading: Reading) -> NDArray[Any]:
     if len(image.getbands()) > 1:  # PIL keeps the upper 8 of 16 bits of each colour
         return np.asarray(image.convert("RGB")).astype(np.uint16) * 257
     return pil_samples(image, sample_type(image, data)).values
+
+
+def preview(data: bytes, *, min_side: int) -> NDArray[np.uint8]:
+    """Decode an image for people to look at: more than 8 bits by the image's own values.
+
+    Parameters, what is returned and raised: as :func:`decode`.
+    """
+    kind = probe(data).samples
+    if kind == "uint8":
+        return decode(data, min_side=min_side)
+    values = samples_of(data, PLAIN).astype(float)
+    known = values[np.isfinite(values)]
+    low, high = np.percentile(known, (1, 99)) if len(known) else (0.0, 1.0)
+    reading = Reading((("any", float(low), float(max(high, low + 1e-6))),))
+    return decode(data, min_side=min_side, reading=reading)
 
 
 def from_pil(image: Image.Image) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..backbones.engine import Engine, open_engine
 from ..backbones.preprocess import Views
 from ..datasets.images import decode
+from ..datasets.samples import Reading
 from ..errors import ImageError
 from ..heads.model import AFFINE_METHODS
 from ..predict.classifier import Classifier
@@ -142,7 +143,7 @@ class Explainer:
                 map=found.map + (logit - found.logit) / n_regions,
                 mean=found.mean + (mean - found.mean.sum()) / n_regions,
             )
-        pixels = _pixels(loaded)
+        pixels = _pixels(loaded, model.preprocessing.reading)
         height, width = pixels.shape[:2]
         return Explanation(
             name=name or name_of(image, 0),
@@ -260,7 +261,7 @@ def _squared(strip: NDArray[np.float64]) -> NDArray[np.float64]:
     return square
 
 
-def _pixels(loaded: Loaded) -> NDArray[np.uint8]:
+def _pixels(loaded: Loaded, reading: Reading) -> NDArray[np.uint8]:
     content = loaded.content
-    pixels = decode(content) if isinstance(content, bytes) else content
+    pixels = decode(content, reading=reading) if isinstance(content, bytes) else content
     return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)

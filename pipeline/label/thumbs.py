@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from ..datasets.images import decode
+from ..datasets.images import preview
 from ..errors import ImageError
 from ..serve.decoding import shrunk
 
@@ -64,7 +64,7 @@ class Thumbs:
         found = self.known(sha, side)
         if found is None:
             try:
-                found, _ = shrunk(decode(file.read_bytes(), min_side=side), side)
+                found, _ = shrunk(preview(file.read_bytes(), min_side=side), side)
             except (ImageError, OSError):
                 return None
             self.keep(sha, side, found)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..datasets import Manifest
-from ..datasets.images import decode
+from ..datasets.images import preview
 from ..errors import CacheError, ImageError
 from ..files import replacing
 from ..progress import Progress, silent
@@ -134,7 +134,7 @@ def _make(manifest: Manifest, sha: bytes, row: int, side: int, most: int) -> Thu
     """Decode and shrink one image; lower the quality, then the size, until it fits `most` bytes."""
     try:
         data = (manifest.root / manifest.paths[row]).read_bytes()
-        pixels = decode(data, min_side=side // 2 + 8)
+        pixels = preview(data, min_side=side // 2 + 8)
     except (ImageError, OSError):
         return None
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
