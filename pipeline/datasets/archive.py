@@ -28,6 +28,7 @@ from filelock import FileLock
 from ..errors import DataError, PipelineError, first_line
 from ..files import sync_folder
 from ..progress import Meter, Progress, silent
+from .arrays import NOTE
 from .listing import archive_stem, is_archive, is_image, is_junk
 from .room import need_room, writing
 from .texts import best_encoding
@@ -42,7 +43,6 @@ _MEMBER_BYTES = 512  # what each member counts besides its content, against bomb
 _MAX_HEADER_BYTES = 1 << 16  # of a long name or extended header in a tar, read into memory
 _MAX_NESTED = 100
 _MAX_DEPTH = 60
-_NOTE = ".unpacked.json"
 _METHODS = {
     9: "Deflate64, as Windows Explorer makes of files over 2 GB", 12: "bzip2", 14: "LZMA",
     93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES encryption (WinZip, 7-Zip)",
@@ -106,7 +106,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
                 notes += _unpack_inner(folder.resolve(), progress)
                 whole = _innermost(folder)
                 if notes:
-                    (whole / _NOTE).write_text(json.dumps(notes), encoding="utf-8")
+                    (whole / NOTE).write_text(json.dumps(notes), encoding="utf-8")
                 _flush(folder)
                 whole.replace(target)
                 sync_folder(target.parent)
@@ -140,7 +140,7 @@ def archive_kind(path: Path) -> str:
 def unpacked_note(folder: Path) -> list[str]:
     """Give what there is to say about how `folder` was unpacked."""
     try:
-        notes = json.loads((folder / _NOTE).read_bytes())
+        notes = json.loads((folder / NOTE).read_bytes())
     except (OSError, ValueError):
         return []
     return [str(note) for note in notes][:20] if isinstance(notes, list) else []

@@ -1,17 +1,161 @@
-"""Images in arrays and tables: ``.npz``, ``.h5``, ``.parquet``, ``.arrow``. Not written yet."""
+"""Images in arrays and tables: ``.npz``, ``.h5``, ``.parquet``, ``.arrow``; unpacked once to files.
+
+Everything after the manifest reads files, so the images are written out, once, into the data root,
+in a folder that is named by the digest of what it came from. It is done by a child process with a
+limit on its memory: these files come from strangers, and the libraries that read them do not
+expect hostile ones. Pickles would run code, and are refused.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
-from ..errors import DataError
-from .listing import few
+from filelock import FileLock
 
-__all__ = ["ARRAY_SUFFIXES", "array_problem"]
+from ..errors import DataError
+from ..progress import Progress, silent
+from .digests import hash_files
+from .listing import few, is_image, is_junk
+from .room import writing
+
+__all__ = ["ARRAY_SUFFIXES", "array_problem", "arrays_in", "is_pickle", "unpack_arrays"]
 
 ARRAY_SUFFIXES = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
+_PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
+_MOST_FILES = 2000
+NOTE = ".unpacked.json"
+_LIMIT_S = 3600
+
+
+def arrays_in(folder: Path) -> list[Path]:
+    """Find the arrays of a folder that holds no image file; empty where there is one.
+
+    Parameters
+    ----------
+    folder : Path
+        Looked at down to three levels.
+    """
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder):
+        level = len(Path(place).relative_to(folder).parts)
+        folders[:] = [] if level >= 3 else sorted(name for name in folders if not is_junk(name))
+        for name in sorted(files):
+            if is_image(name):
+                return []
+            if name.lower().endswith(ARRAY_SUFFIXES) and not is_junk(name):
+                found.append(Path(place) / name)
+    return found[:_MOST_FILES]
+
+
+def unpack_arrays(
+    files: list[Path], name: str, data_root: Path, *, progress: Progress = silent
+) -> Path:
+    """Write the images of array files out, unless they are there; give the folder.
+
+    Raises
+    ------
+    DataError
+        The files cannot be read, hold no images or no labels, or need something not installed.
+    NoSpaceError
+        The disk has no room.
+    """
+    digest = hashlib.sha256()
+    for path in files:
+        memory = data_root / ".archives" / f"{path.name[:100]}.npz"
+        hashed = hash_files(path.parent, [path.name], memory, progress=progress)
+        if hashed.faults:
+            raise DataError(
+                f"{path} cannot be read: {hashed.faults[0]}.",
+                expected="a file of images",
+                todo="fetch it again, or correct its permissions",
+            )
+        digest.update(path.name.encode("utf-8", "surrogateescape") + hashed.hex[0])
+    target = data_root / f"{name}-{digest.hexdigest()[:12]}"
+    if target.exists():
+        return target
+    with writing(target):
+        data_root.mkdir(parents=True, exist_ok=True)
+        with FileLock(data_root / f".{target.name}.lock"):
+            if target.exists():
+                return target
+            for left in data_root.glob(f".{target.name}.unpacking-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            place = Path(tempfile.mkdtemp(prefix=f".{target.name}.unpacking-", dir=data_root))
+            try:
+                (place / "whole").mkdir()
+                _child(files, place / "whole")
+                names = few([path.name for path in files], 3)
+                note = f"The images of {names} were written out as files, in {target}."
+                (place / "whole" / NOTE).write_text(json.dumps([note]), encoding="utf-8")
+                (place / "whole").replace(target)
+            finally:
+                shutil.rmtree(place, ignore_errors=True)
+    return target
+
+
+def _child(files: list[Path], folder: Path) -> None:
+    package = __name__.rpartition(".")[0]
+    top = Path(__file__).parents[2] if package.startswith("pipeline.") else None
+    code = f"import sys; from {package}.unpacking import run; run(sys.argv[1], sys.argv[2:])"
+    environment = dict(os.environ)
+    if top is not None:
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(top), *filter(None, [environment.get("PYTHONPATH", "")])]
+        )
+    paths = [str(path.absolute()) for path in files]
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder), *paths],
+            env=environment, capture_output=True, timeout=_LIMIT_S, check=False,
+        )  # fmt: skip
+        returned, said = done.returncode, done.stderr.decode("utf-8", "replace").strip()
+    except subprocess.TimeoutExpired:
+        returned, said = 1, f"it took more than {_LIMIT_S} s"
+    problem = folder / ".problem"
+    if problem.exists():
+        found, expected, todo = problem.read_text("utf-8").split("\n")[:3]
+        raise DataError(found, expected=expected, todo=todo)
+    if returned:
+        reason = said.splitlines()[-1][:300] if said else f"the reader ended with {returned}"
+        raise DataError(
+            f"{few([path.name for path in files], 3)} cannot be read: {reason}.",
+            expected="whole files of images and labels",
+            todo="fetch them again, or write the images out as files",
+        )
+
+
+def is_pickle(path: str) -> bool:
+    """Tell whether a file begins as a pickle of protocol 2 to 5 does."""
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123
+            head = stream.read(3)
+    except OSError:
+        return False
+    return len(head) == 3 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
 def array_problem(path: Path, arrays: list[str]) -> DataError:
-    """Say what arrays there are."""
-    return DataError(f"{path} holds arrays: {few(arrays)}.", expected="images", todo="")
+    """Say what arrays there are that are not read."""
+    names = [name for name in arrays if name.lower().endswith(_PICKLES) or is_pickle(name)]
+    shown = few([Path(name).name for name in arrays], 4)
+    if names:
+        return DataError(
+            f"{path} holds no image files, but {shown}: pickles, which run code when they are "
+            "opened, and are not read.",
+            expected=f"image files, or arrays in {', '.join(ARRAY_SUFFIXES)}",
+            todo="in the program that made it: numpy.savez('set.npz', train_images=x, "
+            "train_labels=y); then DATA=set.npz",
+        )
+    return DataError(
+        f"{path} holds no image files, but {shown}.",
+        expected=f"image files, or arrays in {', '.join(ARRAY_SUFFIXES)}",
+        todo=f"make data DATA={shlex.quote(arrays[0])}",
+    )

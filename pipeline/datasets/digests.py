@@ -26,7 +26,7 @@ from ..files import replacing
 from ..progress import Progress, silent
 from .sniff import pointer
 
-__all__ = ["Digests", "hash_files"]
+__all__ = ["Digests", "hash_files", "recall"]
 
 RACY_NS = 2_000_000_000
 _VERSION = 1
@@ -95,7 +95,7 @@ def hash_files(
     raw = np.zeros((len(paths), 32), dtype=np.uint8)
     blob = "\0".join(paths).encode()
     known = np.zeros(len(paths), dtype=bool)
-    remembered = None if memory is None or rehash else _recall(memory)
+    remembered = None if memory is None or rehash else recall(memory)
     if remembered is not None:
         known = _look_up(remembered, blob, paths, stats, raw)
         if not _sample_agrees(base, paths, np.flatnonzero(known), raw):
@@ -252,7 +252,8 @@ def _hash_file(path: str) -> tuple[bytes, tuple[int, int, int, int], bool]:
 _Memory = tuple[bytes, NDArray[np.int64], NDArray[np.uint8]]
 
 
-def _recall(memory: Path) -> _Memory | None:
+def recall(memory: Path) -> _Memory | None:
+    """Give the paths, file states and digests (N, 32) that a file remembers; None for none."""
     try:
         with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             version, blob = int(saved["version"]), saved["paths"].tobytes()

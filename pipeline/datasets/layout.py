@@ -8,6 +8,7 @@ first, then folders: splits, classes, things that hold classes; see :mod:`.folde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..settings import DataSettings
-from .arrays import array_problem
+from .arrays import array_problem, is_pickle
 from .folders import EXPECTED, read_folders
 from .listing import (
     UNSPLIT,
@@ -455,6 +456,8 @@ def _nothing(path: Path, tree: Tree) -> DataError:
     """Say what was found in a folder without an image that is read."""
     nodes = list(tree.root.walk())
     arrays = [str(Path(node.path) / name) for node in nodes for name in node.arrays]
+    if not arrays and not tree.root.n_images:
+        arrays = [one for one in _loose(nodes) if is_pickle(one)]
     archives = _archives(tree.root)
     others = sum((node.others for node in nodes), start=type(tree.foreign)())
     if tree.foreign:
@@ -478,6 +481,15 @@ def _nothing(path: Path, tree: Tree) -> DataError:
         todo = f"unpack them: cd {here} && {steps}; then give the command again"
         found = f", but archives: {few(archives)}"
     return DataError(f"{path} holds no images{found}.", expected=EXPECTED, todo=todo)
+
+
+def _loose(nodes: list[Node]) -> list[str]:
+    """Paths of some files of any kind."""
+    paths: list[str] = []
+    for node in nodes[:20]:
+        with contextlib.suppress(OSError):
+            paths += sorted(str(one) for one in Path(node.path).iterdir() if one.is_file())[:50]
+    return paths
 
 
 def _archives(node: Node) -> list[str]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..progress import Progress, silent
 from ..settings import DataSettings, PlaceSettings
+from .adopt import adopt_codes
 from .corrections import corrected
 from .digests import hash_files
 from .elpv import NAMES as ELPV
@@ -264,6 +265,11 @@ def load_manifest(
             expected="with STRICT=1, only files that can be read",
             todo="mend or remove them, or give the command without STRICT=1 to leave them out",
         )
+    adopted = adopt_codes(cache, name, digests.raw)
+    if adopted:
+        listing.warnings.append(
+            f"The codes of {adopted}, which holds the same images, are used: nothing runs again."
+        )
     sha256 = digests.hex
     if digests.faults:
         _lost(data.data, listing, digests.faults)
@@ -301,7 +307,10 @@ def _read(source: Source, data: DataSettings) -> Listing:
     if source.confined:
         from .archive import unpacked_note
 
-        listing.warnings += unpacked_note(source.path)
+        notes = unpacked_note(source.path)
+        if any("were written out" in note for note in notes):  # the table is our own
+            listing.warnings = [one for one in listing.warnings if "from labels.csv" not in one]
+        listing.warnings += notes
     return listing
 
 

@@ -174,7 +174,13 @@ def locate(
             return Source(name, True, origin, data_root / name, confined=True)
     shown = Path(os.path.abspath(given))  # noqa: PTH100 (a link keeps the name the user gave it)
     if shown.is_dir():
+        if arrays := _arrays(shown):
+            path = _written_out(arrays, shown.name, data_root, progress)
+            return Source(shown.name, False, origin, path, confined=True)
         return Source(shown.name, False, origin, shown)
+    if shown.suffix.lower() in _ARRAYS:
+        path = _written_out([shown], shown.stem, data_root, progress)
+        return Source(shown.stem, False, origin, path, confined=True)
     if is_archive(shown.name) or _is_packed(shown):
         path = _unpacked(shown, data_root, progress)
         return Source(archive_stem(shown.name), False, origin, path, confined=True)
@@ -226,6 +232,22 @@ def fetch(
         raise
     archive.unlink(missing_ok=True)
     return folder
+
+
+_ARRAYS = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
+
+
+def _arrays(folder: Path) -> list[Path]:
+    """Find arrays in a folder, where there is no image directly in it or in its first folder."""
+    from .arrays import arrays_in
+
+    return arrays_in(folder)
+
+
+def _written_out(files: list[Path], name: str, data_root: Path, progress: Progress) -> Path:
+    from .arrays import unpack_arrays
+
+    return unpack_arrays(files, name, data_root, progress=progress)
 
 
 def _is_packed(path: Path) -> bool:
