@@ -105,4 +105,14 @@ def write_reference() -> None:
             path.write_text(text)
 
 
+def left_out(app, what: str, name: str, thing: object, skip: bool, options: object) -> bool:
+    """Leave out the methods that scikit-learn adds for metadata routing."""
+    return skip or name == "get_metadata_routing" or name.endswith("_request")
+
+
+def setup(app) -> None:
+    """Connect what sphinx calls."""
+    app.connect("autodoc-skip-member", left_out)
+
+
 write_reference()
