@@ -181,7 +181,7 @@
     });
     if (window.TRAINING) {
       const codes = new Int8Array((await unpacked(window.TRAINING.codes)).buffer);
-      training = { codes, ...window.TRAINING };
+      training = { ...window.TRAINING, codes };
     }
     window.MODEL = window.RUNTIME = window.TRAINING = null; // the text is not needed any more
     const blank = new ort.Tensor(
