@@ -139,7 +139,8 @@ def coded(context: Context) -> tuple[Context, Codes]:
         )
     else:
         context.say(f"All {len(done.codes)} images were there; nothing to run.")
-    warnings = [*manifest.warnings, *header_findings(manifest, cache=context.cache)]
+    seen = header_findings(manifest, cache=context.cache)
+    warnings = [*manifest.warnings, *done.notes, *seen]
     rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
     rejects += [f"{path}: {reason}" for path, reason in done.rejects.items()]
     if rejects:
