@@ -79,7 +79,11 @@ def case(
     covariance = covariance_of_means(curve)
     assert covariance is not None
     full = len(train) / len(counts)
-    (forecast,) = extrapolated(sizes, curve.accuracies().mean(axis=0), covariance, [full])
+    accuracy = curve.accuracies()
+    (forecast,) = extrapolated(
+        sizes, accuracy.mean(axis=0), covariance, [full],
+        one_draw=float(accuracy[:, -1].var(ddof=1)),
+    )  # fmt: skip
     return sizes, curve, float(all_images.mean()), forecast
 
 

@@ -70,6 +70,7 @@ def setting(
     above: float | None = None,
     form: str = "",
     says: str = "",
+    later: bool = False,
 ) -> Any:
     """Declare one field of the settings.
 
@@ -92,6 +93,9 @@ def setting(
         Regular expression that a text, or each part of a list, must match.
     says : str
         The allowed values in words, for `form`.
+    later : bool
+        It came after results had been published: at its default it is not part of fingerprints,
+        so that those results stay current.
     """
     return dataclasses.field(
         default=default,
@@ -104,6 +108,7 @@ def setting(
             "above": above,
             "form": form,
             "says": says,
+            "later": later,
         },
     )
 
@@ -201,7 +206,11 @@ def as_dict(settings: Any, *, affects: str | None = None) -> dict[str, Any]:
     values = {
         field.name: getattr(settings, field.name)
         for field in dataclasses.fields(settings)
-        if affects is None or field.metadata["affects"] == affects
+        if affects is None
+        or (
+            field.metadata["affects"] == affects
+            and not (field.metadata["later"] and getattr(settings, field.name) == field.default)
+        )
     }
     return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
@@ -449,6 +458,10 @@ class CompareSettings(FitSettings):
     rope: float = setting(
         1.0, "differences of accuracy (points) up to this count as none", high=99.99
     )
+    seeds: int = setting(
+        3, "training seeds of methods that train the network (on the data set's own split)",
+        low=1, high=100,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -598,6 +611,13 @@ class FinetuneSettings(_Settings):
         True,
         "where val is cut from train: after the epoch is selected, train again for as many epochs "
         "on all of train",
+    )
+    repeat: int = setting(
+        0,
+        "number of the repetition: the training seed is SEED + REPEAT (order, augmentation, new "
+        "layers); val and the trunk's views stay those of SEED",
+        high=100_000,
+        later=True,
     )
     tune: int = setting(
         0, "pairs of learning rate and weight decay to try on val; 0: none", high=10_000

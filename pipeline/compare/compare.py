@@ -12,7 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..context import Context
+from ..datasets import Manifest
 from ..errors import (
     BackboneError,
     HeadError,
@@ -23,10 +27,18 @@ from ..errors import (
 )
 from ..files import digest_of
 from ..results.frame import framed, read_framed, write_framed
-from ..results.runs import read_predictions, read_record
+from ..results.predictions import Predictions, read_predictions
+from ..results.runs import read_record
 from ..settings import CompareSettings, as_dict
 from .entries import entry_of
-from .judge import aligned_predictions, judge_pairs, judge_splits, mark
+from .judge import (
+    aligned_predictions,
+    judge_pairs,
+    judge_splits,
+    least_variances,
+    mark,
+    method_intervals,
+)
 from .runs import Network, is_head, run_method, training_of
 from .words import sentences
 
@@ -91,11 +103,20 @@ def compare(
         raise failures[0]
     if settings.splits == 1:
         found = [
-            read_predictions(context.folder / f"{one['run']}.predictions.csv") for one in entries
+            [
+                read_predictions(context.folder / f"{run}.predictions.csv")
+                for run in one.get("repeats") or [one["run"]]
+            ]
+            for one in entries
         ]
-        shared = aligned_predictions(found)
-        pairs = judge_pairs([[one] for one in shared], seed=context.seed)
-        n_test = len(shared[0].labels)
+        shared = _aligned(found)
+        groups = _groups_of(context.manifest, shared[0][0].paths)
+        pairs = judge_pairs(shared, groups=groups, seed=context.seed)
+        for one, ends in zip(
+            entries, method_intervals(shared, groups=groups, seed=context.seed), strict=True
+        ):
+            one |= {"ci95": ends, "accuracy_ci95": ends["accuracy"]}
+        n_test = len(shared[0][0].labels)
     else:
         first = read_record(context.folder / f"{entries[0]['run']}.json")["splits"]
         n_train = sum(sum(first[key].values()) for key in ("train", "val") if key in first)
@@ -105,6 +126,7 @@ def compare(
             n_train=n_train,
             n_test=n_test,
             rope=settings.rope / 100,
+            least=_least(context, entries, settings),
         )
     mark(entries, pairs)
     body: dict[str, Any] = {
@@ -114,7 +136,8 @@ def compare(
         "n_test": n_test,
         "n_splits": settings.splits,
         "rope": settings.rope / 100,
-        "test": "mcnemar" if settings.splits == 1 else "corrected_t",
+        "test": _test_of(pairs, settings.splits),
+        "grouping": context.manifest.grouping,
         "entries": entries,
         "pairs": pairs,
         "left_out": left_out,
@@ -127,6 +150,49 @@ def compare(
         settings=as_dict(settings) | as_dict(context.data), command=context.command,
     )  # fmt: skip
     return write_framed(path, record)
+
+
+def _test_of(pairs: Sequence[Mapping[str, Any]], splits: int) -> str:
+    """Name the test of the pairs; ``seeds`` where any pair has several training seeds."""
+    kinds = {str(pair["test"]) for pair in pairs}
+    usual = "mcnemar" if splits == 1 else "corrected_t"
+    return "seeds" if "seeds" in kinds else kinds.pop() if kinds else usual
+
+
+def _aligned(found: Sequence[Sequence[Predictions]]) -> list[list[Predictions]]:
+    """Reduce the predictions of methods (outer) and seeds (inner) to the images that all have."""
+    flat = iter(aligned_predictions([one for seeds in found for one in seeds]))
+    return [[next(flat) for _ in seeds] for seeds in found]
+
+
+def _groups_of(manifest: Manifest, paths: Sequence[str]) -> NDArray[np.int64] | None:
+    """Give the group of each test image, or None where the data set has no groups."""
+    if not manifest.grouping:
+        return None
+    group = dict(zip(manifest.paths, manifest.groups.tolist(), strict=True))
+    return np.array([group[path] for path in paths], np.int64)
+
+
+def _least(
+    context: Context, entries: Sequence[Mapping[str, Any]], settings: CompareSettings
+) -> dict[tuple[int, int], float] | None:
+    """Binomial variance of a split for each pair; None where the predictions are not there."""
+    by_method = []
+    for one in entries:
+        below = "" if is_head(one["method"]) else f"/{context.manifest.name}"
+        folders = [
+            context.folder / (f"split{r + 1}of{settings.splits}{below}" if below else "")
+            for r in range(settings.splits)
+        ]
+        paths = [
+            folder / f"{run}.predictions.csv"
+            for folder, run in zip(folders, one["runs"], strict=True)
+        ]
+        if not all(path.is_file() for path in paths):
+            return None
+        by_method.append([read_predictions(path) for path in paths])
+    splits = [aligned_predictions(one) for one in zip(*by_method, strict=True)]
+    return least_variances([list(one) for one in zip(*splits, strict=True)])
 
 
 def comparison_name(context: Context, networks: Sequence[Network], *, splits: int = 1) -> str:

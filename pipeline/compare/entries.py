@@ -36,7 +36,8 @@ def entry_of(context: Context, network: Network, method: str, done: Done) -> dic
     dict
         ``method``, ``model``, ``layers``, ``views``, ``size``, ``run``, ``runs`` (each split's),
         the test figures by their names, ``accuracy_ci95`` (one split) or ``values`` (accuracy,
-        one a split) and ``accuracy_sd``; ``times_s`` (``codes``, ``fit``, ``predict``),
+        one per split, or per training seed, whose runs
+        are ``repeats``) and ``accuracy_sd``; ``times_s`` (``codes``, ``fit``, ``predict``),
         ``images_per_s`` (file to probabilities, the network at stage one's rate),
         ``disk_bytes`` (all files that prediction reads), ``n_trained`` and ``n_network``
         parameters, ``reused``, ``fingerprint``, ``asked``.
@@ -71,6 +72,9 @@ def entry_of(context: Context, network: Network, method: str, done: Done) -> dic
         "fingerprint": record["fingerprint"],
         "asked": done.asked,
     }
+    if "repeats" in record:
+        keys = ("repeats", "fingerprints", "values", "accuracy_sd")
+        entry |= {key: record[key] for key in keys}
     if summary:
         spread = record["spread"]["test"]["accuracy"]
         entry |= {"values": spread["values"], "accuracy_sd": spread["sd"]}

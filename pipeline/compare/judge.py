@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ResultError
 from ..results.predictions import Predictions
-from .bootstrap import resampled, resamples, simultaneous
+from .bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
 from .flips import flip_interval, group_sums, sign_flip
 from .paired import (
     ALPHA,
@@ -27,7 +27,7 @@ from .paired import (
     split_variance,
 )
 from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank
-from .seeds import Seeded, rescaled_seeds, seeded_difference
+from .seeds import Seeded, rescaled_seeds, seeded_accuracy, seeded_difference
 
 __all__ = [
     "OTHER_FIGURES",
@@ -37,6 +37,7 @@ __all__ = [
     "judge_splits",
     "least_variances",
     "mark",
+    "method_intervals",
 ]
 
 ONE_POINT = 0.01
@@ -140,6 +141,51 @@ def judge_pairs(
         pair["images_for_one_point"] = _needed(limit, pair["alpha"], pair.pop("design"))
     ends = _other_figures(methods, pairs, n_units)
     return [pair | more for pair, more in zip(pairs, ends, strict=True)]
+
+
+def method_intervals(
+    found: Sequence[Sequence[Predictions]],
+    *,
+    groups: NDArray[np.generic] | None = None,
+    seed: int = 0,
+) -> list[dict[str, list[float] | None]]:
+    """95 % confidence interval of every figure of every method, over images (or groups) and seeds.
+
+    Parameters
+    ----------
+    found, groups, seed
+        As :func:`judge_pairs`.
+
+    Returns
+    -------
+    list of dict
+        One per method, by the names of :data:`~cnn_codes.compare.bootstrap.FIGURES`.
+    """
+    first = found[0][0]
+    n_units = len(first.labels) if groups is None else len(np.unique(groups))
+    counts = resamples(
+        len(first.labels), groups=groups, n_classes=len(first.class_names), seed=seed
+    )
+    out = []
+    for at, seeds in enumerate(found):
+        ends: dict[str, tuple[float, float] | None]
+        if len(seeds) == 1:
+            one = seeds[0]
+            ends = figure_intervals(one.labels, one.probabilities, groups=groups, seed=seed)
+        else:
+            weights = rescaled_seeds(len(seeds), len(counts), seed=seed + at)
+            each = [resampled(one.labels, one.probabilities, counts) for one in seeds]
+            ends = {
+                key: interval(
+                    (np.stack([one[key] for one in each], axis=1) * weights).sum(axis=1),
+                    n_units=n_units,
+                )
+                for key in each[0]
+            }
+            hits = np.stack([one.predicted == one.labels for one in seeds])
+            ends["accuracy"] = seeded_accuracy(hits, counts, groups=groups)
+        out.append({key: list(pair) if pair else None for key, pair in ends.items()})
+    return out
 
 
 def _method(seeds: Sequence[Predictions], counts: NDArray[np.int32], seed: int) -> _Method:

@@ -7,7 +7,7 @@ run on the same splits and writes the same records, so the comparison need not k
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -149,15 +149,18 @@ def run_method(
         name = record["run"] if splits == 1 else record["runs"][0]
         return Done(record, str(record["fingerprint"]), context.folder / f"{name}.json")
     training = training_of(method)
-    asked = _asked(context, network, training, splits)
+    asked = _asked(context, network, training, splits, settings.seeds)
     known = _known(context, earlier, asked)
     if splits == 1:
-        record = known or train(context, training)
+        record = known or _repeated(context, training, settings.seeds)
         return Done(record, asked, context.folder / f"{record['run']}.json")
     folders = [f"split{r + 1}of{splits}" for r in range(splits)]
     if known is None:
         drawn = zip(folders, _drawn(context, network, splits), strict=True)
-        runs = [train(context, training, split, below=folder) for folder, split in drawn]
+        runs = [
+            train(context, replace(training, repeat=r), split, below=folder)
+            for r, (folder, split) in enumerate(drawn)
+        ]
         name = f"{runs[0]['run']}-{splits}splits"
         summary = summarise(runs, run=name)
         write_framed(context.folder / f"{name}.json", summary)
@@ -191,7 +194,38 @@ def train(
     return record
 
 
-def _asked(context: Context, network: Network, training: FinetuneSettings, splits: int) -> str:
+def _repeated(context: Context, training: FinetuneSettings, seeds: int) -> dict[str, Any]:
+    """Train with several seeds; the first run's record with the means of all in its figures."""
+    runs = []
+    for r in range(seeds):
+        if seeds > 1:
+            context.say(f"training seed {r + 1} of {seeds}")
+        runs.append(train(context, replace(training, repeat=r)))
+    return _mean_of(runs)
+
+
+def _mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give the first record with the mean figures and times of all, and the names of all."""
+    if len(runs) == 1:
+        return runs[0]
+    summary = summarise(runs, run=runs[0]["run"])
+    first = runs[0]
+    test = first["metrics"]["test"] | summary["metrics"]["test"]
+    return first | {
+        "metrics": first["metrics"] | {"test": test},
+        "times_s": summary["times_s"],
+        "warnings": summary["warnings"],
+        "repeats": summary["runs"],
+        "fingerprints": summary["fingerprints"],
+        "values": summary["spread"]["test"]["accuracy"]["values"],
+        "accuracy_sd": summary["spread"]["test"]["accuracy"]["sd"],
+        "reused": all(one.get("reused") for one in runs),
+    }
+
+
+def _asked(
+    context: Context, network: Network, training: FinetuneSettings, splits: int, seeds: int
+) -> str:
     """Digest of what a training depends on, without building the network."""
     manifest = context.manifest
     config = network.codes.config
@@ -208,6 +242,7 @@ def _asked(context: Context, network: Network, training: FinetuneSettings, split
             "labels": manifest.labels.tolist(),
             "split": manifest.split.tolist(),
             "splits": splits,
+            "seeds": seeds,
         }
         | ({"groups": manifest.groups_digest} if manifest.grouping else {})
     )
@@ -219,7 +254,15 @@ def _known(
     """Give the run of an earlier comparison if it was asked the same and is still what it was."""
     if earlier is None or earlier.get("asked") != asked or "run" not in earlier:
         return None
-    return known_run(context.folder / f"{earlier['run']}.json", str(earlier.get("fingerprint")))
+    names = earlier.get("repeats") or [earlier["run"]]
+    prints = earlier.get("fingerprints") or [earlier.get("fingerprint")]
+    found = []
+    for name, fingerprint in zip(names, prints, strict=True):
+        record = known_run(context.folder / f"{name}.json", str(fingerprint))
+        if record is None:
+            return None
+        found.append(record)
+    return _mean_of(found)
 
 
 def _drawn(context: Context, network: Network, splits: int) -> Iterator[NDArray[np.int8]]:

@@ -17,7 +17,7 @@ from scipy.special import stdtr, stdtrit
 from ..errors import ResultError
 from .flips import group_sums, sign_flip
 
-__all__ = ["Seeded", "rescaled_seeds", "seeded_difference"]
+__all__ = ["Seeded", "rescaled_seeds", "seeded_accuracy", "seeded_difference"]
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,47 @@ def seeded_difference(
     return Seeded(
         difference, error, df, min(1.0, max(p, sign_flip(sums, seed=seed))), by_seed / variance
     )
+
+
+def seeded_accuracy(
+    hits: NDArray[np.bool_],
+    counts: NDArray[np.int32],
+    *,
+    groups: NDArray[np.generic] | None = None,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """Confidence interval of the mean accuracy over seeds, for other seeds and other images.
+
+    Parameters
+    ----------
+    hits : bool (S, N)
+        Which images each of at least 2 seeds classified correctly.
+    counts : int32 (B, N)
+        Resampled images or groups.
+    groups : (N,), optional
+        The group of each image, as it was resampled.
+    level : float
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    tuple of float
+        Limits in [0, 1]: Student's t with the variances of images and seeds, as in
+        :func:`seeded_difference`.
+    """
+    mean = float(hits.mean())
+    n = hits.shape[1]
+    sampled = (counts @ hits.mean(axis=0)) / counts.sum(axis=1)
+    rate = (mean * n + 2) / (n + 4)  # Agresti and Coull 1998: above 0 at an accuracy of 1
+    floor = rate * (1 - rate) / (n + 4) if groups is None else 1 / (n + 4) ** 2
+    images = max(float(sampled.var(ddof=1)), floor)
+    by_seed = float(hits.mean(axis=1).var(ddof=1)) / len(hits)
+    n_units = n if groups is None else len(np.unique(groups))
+    variance = images + by_seed
+    free = (max(n_units - 1, 1), len(hits) - 1)
+    df = variance**2 / (images**2 / free[0] + by_seed**2 / free[1])
+    half = float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    return max(0.0, mean - half), min(1.0, mean + half)
 
 
 def _binomial(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -99,7 +99,11 @@ def _first(
         )
     else:
         low, high = one["accuracy_ci95"]
-        what = f"accuracy on the {n_test}"
+        n_seeds = len(one.get("repeats") or [1])
+        mean = f"mean accuracy over {n_seeds} training seeds" if n_seeds > 1 else "accuracy"
+        groups = next((pair["n_groups"] for pair in record["pairs"] if pair.get("n_groups")), None)
+        of = f" of {groups:,} groups" if groups else ""
+        what = f"{mean} on the {n_test}{of}"
         figure = (
             f"{_percent(one['accuracy'])} (95 % confidence interval {100 * low:.1f} to "
             f"{100 * high:.1f})"

@@ -32,9 +32,10 @@ from ..results.frame import framed, known, write_framed
 from ..results.records import plain
 from ..results.runs import read_predictions
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
-from .crossing import Curve, crossing, interval_of_means
+from .crossing import Curve, covariance_of_means, crossing, interval_of_means
 from .draws import Draw, Pool, drawn, pool_of, sizes_of
 from .pieces import Piece, Pieces
+from .power_law import FEWEST_SIZES, extrapolated
 from .words import draw_picture, sentences
 
 __all__ = ["curve", "curve_name"]
@@ -170,10 +171,12 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
                 asked = (
                     as_dict(heads[method], affects="bytes")
                     if is_head(method)
-                    else as_dict(trainings[method], affects="bytes") | as_dict(network.asked)
+                    else as_dict(replace(trainings[method], repeat=draw.number), affects="bytes")
+                    | as_dict(network.asked)
                 )
-                # Heads cut their folds anew in each draw. What trains the network keeps one seed:
-                # the random views of the trunk's cache hang on it, and the trunk is to run once.
+                # The seed varies with the draw at every size, that of all images too: the folds of
+                # heads; order, augmentation and new layers of what trains the network. The views
+                # in the trunk's cache keep one seed, so that the trunk runs once.
                 seed = context.seed + (draw.number if is_head(method) else 0)
                 parts = {"method": method, "settings": asked, "train": train_rows, "seed": seed}
                 tasks.append(_Task(digest_of(shared | parts), method, draw.number, size))
@@ -276,7 +279,8 @@ def _train_networks(
         context.say(f"{task.method}: draw {task.draw + 1}, {task.size} images per class")
         below = f"curve/{task.key[:16]}"
         split = _split(context.manifest, plan, task)
-        record = train(context, plan.trainings[task.method], split, below=below)
+        training = replace(plan.trainings[task.method], repeat=task.draw)
+        record = train(context, training, split, below=below)
         place = context.folder / below
         found = read_predictions(place / context.manifest.name / f"{record['run']}.predictions.csv")
         right = dict(zip(found.paths, found.predicted == found.labels, strict=True))
@@ -310,6 +314,7 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
     curves: dict[str, Curve] = {}
     methods: dict[str, Any] = {}
     warnings = dict.fromkeys(context.warnings)
+    groups = plan.rows.groups[plan.test] if manifest.grouping else None
     for method, n_draws in plan.n_draws.items():
         found = list(_pieces_of(plan, pieces, method, n_draws))  # R lists of S
         one = Curve(np.stack([[piece.right() for piece in draw] for draw in found]))
@@ -321,7 +326,8 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
             "values": accuracy.T,
             "mean": accuracy.mean(axis=0),
             "sd": accuracy.std(axis=0, ddof=1) if n_draws > 1 else None,
-            "ci95": interval_of_means(one, seed=context.seed),
+            "ci95": interval_of_means(one, groups=groups, seed=context.seed),
+            "forecast": _forecast(one, plan),
             "fit_s": np.mean([[piece.fit_s for piece in draw] for draw in found], axis=0),
             "chosen": [[draw[at].chosen for draw in found] for at in range(len(sizes))],
         }
@@ -341,7 +347,7 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
         "draws": max(plan.n_draws.values()),
         "methods": methods,
         "crossings": [
-            crossing(curves[a], curves[b], sizes, names=(a, b), seed=context.seed)
+            crossing(curves[a], curves[b], sizes, names=(a, b), groups=groups, seed=context.seed)
             for a, b in combinations(methods, 2)
         ],
         "warnings": list(warnings),
@@ -349,6 +355,19 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
     whole: dict[str, Any] = plain(body)
     whole["sentences"] = sentences(whole | {"data": manifest.name})
     return whole
+
+
+def _forecast(one: Curve, plan: _Plan) -> list[dict[str, float]] | None:
+    """Extrapolate to twice and four times the largest size; None with few draws or sizes."""
+    covariance = covariance_of_means(one)
+    if covariance is None or len(plan.sizes) < FEWEST_SIZES:
+        return None
+    accuracy = one.accuracies()
+    found = extrapolated(
+        plan.sizes, accuracy.mean(axis=0), covariance,
+        [plan.sizes[-1] * factor for factor in (2, 4)], one_draw=float(accuracy[:, -1].var(ddof=1)),
+    )  # fmt: skip
+    return [vars(point) for point in found]
 
 
 def _pieces_of(plan: _Plan, pieces: Pieces, method: str, n_draws: int) -> Iterator[list[Piece]]:
@@ -375,7 +394,7 @@ def _remarks(manifest: Manifest, plan: _Plan) -> list[str]:
         )
     if plan.sizes[-1] >= counts.max() and max(plan.n_draws.values()) > 1:
         remarks.append(
-            f"At {plan.sizes[-1]:,} images a class all draws hold the same images: what differs "
-            "there is the seed of the folds, and the spread is that of the choice alone."
+            f"At {plan.sizes[-1]:,} images per class all draws contain the same images: the spread "
+            "there is that of the seeds (folds of heads, training of networks) alone."
         )
     return remarks

@@ -53,6 +53,7 @@ def extrapolated(
     wanted: Sequence[float],
     *,
     floor: float = 0.0,
+    one_draw: float = 0.0,
 ) -> list[Forecast]:
     """Extrapolate a learning curve.
 
@@ -68,11 +69,14 @@ def extrapolated(
         Sizes to predict at, at least the largest of `sizes`.
     floor : float
         Least error that is possible, 0 to 1.
+    one_draw : float
+        Variance of the accuracy of single draws at the largest size: the larger training set will
+        be one draw too. It is taken to fall with the error.
 
     Returns
     -------
     list of Forecast
-        One per wanted size. The band is that of the mean accuracy on the same test images.
+        One per wanted size. The band is that of the accuracy on the same test images.
 
     Raises
     ------
@@ -123,7 +127,8 @@ def extrapolated(
         reach = ratio**-EXPONENTS  # (C,)
         mean = floors[:, None] + slope * reach[None, :]  # (A, C)
         doublings = max(0.0, float(np.log2(ratio)))
-        variance = reach[None, :] ** 2 / weight[None, :] + (DRIFT * doublings * mean) ** 2 + 1e-12
+        variance = reach[None, :] ** 2 / weight[None, :] + (DRIFT * doublings * mean) ** 2
+        variance = variance + one_draw * mean / max(float(error[-1]), least) + 1e-12
         found.append(_quantiles(float(size), mean, np.sqrt(variance), chance))
     return found
 

@@ -134,7 +134,7 @@ def prepare(
         "val": val,
         "n_classes": setup.context.manifest.n_classes,
         "settings": settings,
-        "seed": setup.context.seed,
+        "seed": setup.context.seed + settings.repeat,
         "phase": phase,
         "device": setup.device,
         "mixed": setup.context.codes.precision == "mixed",

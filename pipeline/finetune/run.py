@@ -229,8 +229,9 @@ class _Run:
     def _start(self, network: nn.Module, train: NDArray[np.int64]) -> None:
         """Bring the network to its start: new last layer, fresh layers, the probe."""
         setup, seed = self.setup, self.setup.context.seed
-        new_head(network, setup.card.final, setup.context.manifest.n_classes, seed=seed)
-        renew(network, self.settings.fresh, seed=seed)
+        own = seed + self.settings.repeat
+        new_head(network, setup.card.final, setup.context.manifest.n_classes, seed=own)
+        renew(network, self.settings.fresh, seed=own)
         if self.probed is None:
             return
         codes, manifest = self.probed.codes, setup.context.manifest
