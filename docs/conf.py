@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 
 import cnn_codes
-from cnn_codes import settings
-from cnn_codes.cli import STAGES
+from cnn_codes import api, settings
+from cnn_codes.api import STAGES
 
 HERE = Path(__file__).parent
 project = "cnn-codes"
@@ -45,6 +45,10 @@ def python_page() -> str:
         kind = "autoclass" if isinstance(thing, type) else "autofunction"
         where = f"{thing.__module__}.{thing.__qualname__}"
         lines += [f"## {name}", "", "```{eval-rst}", f".. {kind}:: {where}", "```", ""]
+    lines += ["## The stages", "", "`from cnn_codes import api`: a function for each make target."]
+    for name in api.__all__:
+        if callable(getattr(api, name)):
+            lines += ["", "```{eval-rst}", f".. autofunction:: cnn_codes.api.{name}", "```"]
     return "\n".join(lines)
 
 
@@ -90,7 +94,7 @@ def commands_page() -> str:
         "",
     ]
     for name, stage in STAGES.items():
-        names = ", ".join(f"`{one.upper()}`" for one in dict.fromkeys(stage.names()))
+        names = ", ".join(f"`{one.upper()}`" for one in stage.fields)
         lines += [f"## {name}", "", f"{cell(stage.help).capitalize()}.", "", f"Takes {names}.", ""]
     return "\n".join(lines)
 
