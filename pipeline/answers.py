@@ -26,15 +26,12 @@ _USES = (("train", "images to train"), ("val", "to choose"), ("test", "to test")
 
 
 class Answer:
-    """Something that a stage found.
+    """Something that a stage found."""
 
-    Attributes
-    ----------
-    warnings : sequence of str
-        What a reader of the figures has to know.
-    """
-
-    warnings: Sequence[str] = ()
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a reader of the figures has to know."""
+        return ()
 
     def table(self) -> Table:
         """Give the figures as a table: text that knows its cells (``lines``)."""
@@ -74,7 +71,7 @@ class Images(Answer):
     manifest: Manifest
 
     @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+    def warnings(self) -> Sequence[str]:
         """What was noticed while the folder was read."""
         return self.manifest.warnings
 
@@ -204,7 +201,7 @@ class Fitted(Answer):
     folder: Path
 
     @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+    def warnings(self) -> Sequence[str]:
         """Of all records, each once."""
         return list(dict.fromkeys(w for record in self.records for w in record["warnings"]))
 
@@ -276,7 +273,7 @@ class Measured(Answer):
     legend: str = ""
 
     @property
-    def warnings(self) -> Sequence[str]:  # type: ignore[override]
+    def warnings(self) -> Sequence[str]:
         """Those of the record."""
         found: Sequence[str] = self.record["warnings"]
         return found

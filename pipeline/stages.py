@@ -242,7 +242,8 @@ def _read(setting: dataclasses.Field[Any], value: Any) -> Any:
     try:
         if isinstance(default, int) and isinstance(value, float) and value != int(value):
             raise ValueError("has decimals")
-        return type(default)(value)
+        kind: type[Any] = type(default)
+        return kind(value)
     except (ValueError, TypeError, OverflowError) as error:
         what = "a whole number" if isinstance(default, int) else "a number"
         raise SettingsError(f"{name}: {str(value)!r} is not {what}.", expected=what) from error

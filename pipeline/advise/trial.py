@@ -92,9 +92,8 @@ def tried_options(
                 why = f"not tried: it would take about {needed:.0f} s of BUDGET={settings.budget}"
                 options.append(replace(blank, gain_from=why))
             else:
-                options.append(
-                    _tried(context, network, rows, parts, right, groups, blank, training)
-                )
+                test = right, groups
+                options.append(_tried(context, network, rows, parts, test, blank, training))
             meter.advance()
     tested = [one.p for one in options if one.p is not None]
     adjusted = iter(holm(tested))

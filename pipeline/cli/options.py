@@ -40,14 +40,14 @@ def add_options(parser: argparse.ArgumentParser, stage: Stage) -> None:
                 continue
             default = stage.default(field.name)
             shown = ",".join(default) if isinstance(default, tuple) else default
-            flag = isinstance(field.default, bool)
+            flag: dict[str, Any] = {"nargs": "?", "const": "1"}
             group.add_argument(
                 "--" + field.name.replace("_", "-"),
                 dest=field.name,
                 default=argparse.SUPPRESS,
                 metavar=field.name.upper(),
                 help=_help(field, shown),
-                **({"nargs": "?", "const": "1"} if flag else {}),
+                **(flag if isinstance(field.default, bool) else {}),
             )
 
 
