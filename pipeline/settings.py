@@ -865,5 +865,8 @@ def from_mapping(cls: type[Any], values: Mapping[str, Any]) -> Any:
     Files of earlier versions have settings under their earlier names (`RENAMED`).
     """
     names = {field.name for field in dataclasses.fields(cls)}
-    named = {RENAMED.get(name, name): value for name, value in values.items()}
+    named = {
+        RENAMED.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+    }
     return cls(**{name: value for name, value in named.items() if name in names})

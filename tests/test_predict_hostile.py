@@ -15,6 +15,7 @@ import pytest
 from cnn_codes.errors import CacheError, HeadError, ImageError, PipelineError, TrainingError
 from cnn_codes.files import sha256_file
 from cnn_codes.predict import Classifier
+from cnn_codes.results.frame import sealed
 from cnn_codes.settings import MachineSettings, PlaceSettings
 from predicting import Workshop
 from safetensors.numpy import load_file, save
@@ -247,7 +248,7 @@ def test_a_data_set_s_name_leads_nowhere_else(shop: Workshop, head: Path, tmp_pa
         shutil.copy(head.with_name(head.stem + suffix), tmp_path)
     record = json.loads(head.read_text())
     for name in ("../../few", "/few", str(shop.cache / "few"), ""):
-        (tmp_path / head.name).write_text(json.dumps(record | {"data": name}))
+        (tmp_path / head.name).write_text(json.dumps(sealed(record | {"data": name})))
         classifier = Classifier.load(tmp_path / head.name, cache=shop.cache / "far", offline=True,
                                      machine=MachineSettings(engine="torch"))  # fmt: skip
         with pytest.raises(PipelineError, match="far"):  # looked for below the cache

@@ -130,6 +130,7 @@ class Source:
         self.fingerprint = self._key.fingerprint
         self._dims: list[int] = []
         self._engine: Engine | None = None
+        self._probe: dict[str, NDArray[Any]] | None = None
         self._lock = threading.RLock()
 
     def codes(self, items: list[Item], digests: list[str]) -> NDArray[np.float32]:
@@ -225,7 +226,10 @@ class Source:
         )
         # One network, which may run for one caller at a time: two files may want it at once.
         with self._lock:
-            file.probe = probe_codes(self.engine(), self._preprocessing.size, self.layers)
+            if self._probe is None:  # once: the engine stays open
+                size = self._preprocessing.size
+                self._probe = probe_codes(self.engine(), size, self.layers)
+            file.probe = self._probe
             try:
                 for batch in stream.batches(missing):
                     if batch.items:
