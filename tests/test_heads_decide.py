@@ -12,6 +12,7 @@ from cnn_codes.heads.decide import Rule, choose_offsets, conformal, decide, pred
 from cnn_codes.heads.merit import contributions
 from cnn_codes.heads.nested import nested
 from cnn_codes.results.metrics import average_precision, calibration_error, measure
+from cnn_codes.results.predictions import Predictions, read_predictions, write_predictions
 from cnn_codes.settings import METRICS, HeadSettings
 from scipy.special import softmax
 
@@ -341,3 +342,13 @@ def test_rbf_of_several_classes_has_smooth_probabilities():
         < measure(test.labels, fit("ridge", train).predict_proba(test.codes))["log_loss"] + 0.1
     )
     assert figures["ece"] < figures["ece_band95"][1] + 0.05
+
+
+def test_table_of_decided_classes_is_read_as_it_was_written(tmp_path):
+    p = np.array([[0.9, 0.1], [0.6, 0.4]])
+    for decided, column in ((np.array([0, 1]), "decided"), (None, "predicted")):
+        table = Predictions(("x", "y"), np.array([0, 1], np.int32), p, ("a", "b"), decided)
+        write_predictions(tmp_path / "x.csv", table)
+        assert (tmp_path / "x.csv").read_text().startswith(f"path,label,{column},a,b")
+        again = read_predictions(tmp_path / "x.csv")
+        assert np.array_equal(again.predicted, table.predicted)

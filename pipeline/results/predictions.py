@@ -19,6 +19,8 @@ from ..files import write_atomic
 
 __all__ = ["Predictions", "read_predictions", "write_predictions"]
 
+PREDICTED = ("predicted", "decided")  # the column's name: most probable, or by a threshold
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -69,6 +71,8 @@ class Predictions:
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``path,label,predicted,<one probability column a class>`` as CSV (RFC 4180, UTF-8).
 
+    Where a threshold made the predicted classes, their column is called ``decided``.
+
     Labels are class names; a probability has as many digits as bring back the very same number,
     so that every metric recomputed from the file equals the stored one. File names that are not
     UTF-8 keep their bytes.
@@ -76,7 +80,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     names = predictions.class_names
     stream = io.StringIO(newline="")
     writer = csv.writer(stream)
-    writer.writerow(["path", "label", "predicted", *names])
+    writer.writerow(["path", "label", PREDICTED[predictions.decided is not None], *names])
     rows = predictions.probabilities.astype(np.float64).tolist()
     called = predictions.predicted.tolist()
     for name, label, guess, row in zip(
@@ -92,14 +96,19 @@ def read_predictions(path: Path) -> Predictions:
     Raises
     ------
     ResultError
-        The file is missing or is no such table.
+        The file is missing or is no such table, or a ``predicted`` class is not that of its row's
+        largest probability.
     """
     try:
         text = path.read_bytes().decode("utf-8", "surrogateescape")
         header, *rows = csv.reader(io.StringIO(text, newline=""))
         names = tuple(header[3:])
         index = {name: k for k, name in enumerate(names)}
-        if header[:3] != ["path", "label", "predicted"] or not 2 <= len(index) == len(names):
+        if (
+            header[:2] != ["path", "label"]
+            or header[2] not in PREDICTED
+            or not 2 <= len(index) == len(names)
+        ):
             raise ValueError("the header is another")
         found = Predictions(
             tuple(row[0] for row in rows),
@@ -108,8 +117,10 @@ def read_predictions(path: Path) -> Predictions:
             names,
         )
         decided = np.array([index[row[2]] for row in rows], dtype=np.int64)
-        if not np.array_equal(decided, found.predicted):
+        if header[2] == PREDICTED[True]:
             found = replace(found, decided=decided)
+        elif not np.array_equal(decided, found.predicted):
+            raise ValueError("a predicted class is not the most probable one")
     except (OSError, ValueError, KeyError, IndexError, csv.Error, ResultError) as error:
         raise ResultError(
             f"{path} holds no predictions ({error}).",
