@@ -85,7 +85,7 @@ def test_the_result_can_be_recomputed_from_its_predictions(tuning: Tuning) -> No
     phase = record["phases"][0]
     assert phase["trunk"] == "cached"
     assert phase["boundary"] == "layer3"
-    assert len(phase["trained"]) == 17
+    assert len(phase["trained"]) == 11
     assert any("layer3" in line for line in tuning.said)
 
 
@@ -123,7 +123,7 @@ def test_batch_norm_keeps_what_the_probe_was_fitted_with(
     after = _weights(tuning, tuning(**settings))
     before = _weights(tuning, tuning(**settings | {"epochs": 0}))
     means = [name for name in after if name.startswith("layer4.") and "running_mean" in name]
-    assert len(means) == 5
+    assert len(means) == 3
     assert all(torch.equal(after[name], before[name]) is not moves for name in means)
     assert not torch.equal(after["fc.weight"], before["fc.weight"])
 
@@ -528,7 +528,7 @@ def test_refit_trains_on_train_and_val_for_the_chosen_epochs(tuning: Tuning) -> 
         splits = record["splits"]
         used = ("train", "val") if record is refit else ("train",)
         assert len(set(paths)) == sum(sum(splits[split].values()) for split in used)
-        assert codes["codes"].shape == (len(paths), 512)
+        assert codes["codes"].shape == (len(paths), 96)
         names = [("hotdog", "not-hotdog")[label] for label in codes["labels"].tolist()]
         assert names == [path.split("/")[1] for path in paths]
         images[record["run"]] = set(paths)

@@ -308,7 +308,7 @@ def parity(images: list[Path], codes: CodesSettings, cache: Path) -> dict[str, f
     for i, layer in enumerate(layers):
         got, reference = np.concatenate([output[i] for output in outputs]), plain[layer]
         if reference.ndim == 4:
-            kind, _, k = codes.pool.partition(":")
+            kind, _, k = codes.pool.replace("default", "mean").partition(":")
             pooled = {
                 "mean": lambda x, k: x.mean((2, 3)),
                 "max": lambda x, k: x.amax((2, 3)),
