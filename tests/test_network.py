@@ -498,7 +498,10 @@ def test_a_transformer_takes_another_size_with_its_positions_interpolated(tmp_pa
     n_prefix = network.num_prefix_tokens
     grid = size // smaller.patch_embed.patch_size[0]
     expected = resample_abs_pos_embed(network.pos_embed, (grid, grid), num_prefix_tokens=n_prefix)
-    assert torch.allclose(smaller.pos_embed, expected, atol=1e-6)
+    if network.dynamic_img_size:  # timm's own way of the same, at every call
+        assert torch.equal(smaller.pos_embed, network.pos_embed)
+    else:
+        assert torch.allclose(smaller.pos_embed, expected, atol=1e-6)
     with torch.inference_mode():
         assert smaller(torch.rand(1, 3, size, size)).shape[1] == network(
             torch.rand(1, 3, card.preprocessing.size, card.preprocessing.size)

@@ -160,7 +160,8 @@ def _gives(
     """Whether a linear layer's output is the network's: as it is, or averaged over positions.
 
     Where the output is the same number throughout (layers that start at zero), equality shows
-    nothing: the layer's output is then replaced by noise, which must come out.
+    nothing: the outputs of all linear layers are then replaced by noise, and this layer's must be
+    what comes out. (Of a sum of two heads that are zero, replacing one alone would show it.)
     """
     if value is None or value.shape[:2] != output.shape or value.ndim not in (2, 4):
         return False
@@ -168,12 +169,20 @@ def _gives(
         return False
     if output.shape[1] > 1 and float(output.std()) > 0:
         return True
-    other = torch.rand(value.shape, generator=torch.Generator().manual_seed(1)) + 1
-    handle = network.get_submodule(name).register_forward_hook(lambda *_: other.to(value))
+    generator = torch.Generator().manual_seed(1)
+    replaced: dict[nn.Module, Tensor] = {}
+
+    def replace(module: nn.Module, _: Any, given: Tensor) -> Tensor:
+        replaced[module] = torch.rand(given.shape, generator=generator).to(given) + 1
+        return replaced[module]
+
+    handles = [m.register_forward_hook(replace) for m in network.modules() if _is_linear(m)]
     try:
-        return _comes_out(other.to(value), network(noise))
+        output = network(noise)
+        return _comes_out(replaced[network.get_submodule(name)], output)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _comes_out(value: Tensor, output: Tensor) -> bool:
