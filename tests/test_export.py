@@ -277,4 +277,4 @@ def test_openvino_agrees(shop: Workshop, tmp_path: Path) -> None:
     pieces, _ = crops(3, seed=4, sides=(40, 300))
     for pixels, expected in zip(pieces, shop.load(run).predict_proba(pieces), strict=True):
         found = compiled({"image": pixels})["probabilities"]
-        assert np.abs(found - expected).max() < 1e-4
+        assert np.abs(found - expected).max() < 5e-4

@@ -445,11 +445,11 @@ def test_the_page_in_a_browser(browser, pets):  # noqa: F811
         time.sleep(0.05)
     press(browser, "1")
     for _ in range(100):
-        if len(read_corrections(pets.results / "pets" / "labels.jsonl")) >= 2:
+        found = read_corrections(pets.results / "pets" / "labels.jsonl")
+        if found[-1].what == "label":
             break
         time.sleep(0.05)
-    found = read_corrections(pets.results / "pets" / "labels.jsonl")
     assert {one.what for one in found} == {"skip", "label"}
-    assert found[0].path == first
+    assert first in {one.path for one in found if one.what == "skip"}  # its copy is skipped too
     assert found[-1].after.label == "cat"
     assert found[-1].source == "doubtful"

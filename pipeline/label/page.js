@@ -273,6 +273,7 @@
     } finally {
       state.busy = false;
     }
+    await poll().catch(() => {}); // the next round says it if the server does not answer
   }
 
   // The list has changed: go to what now stands where the image was, or behind it if it stayed.
@@ -283,7 +284,6 @@
     const same = now && now[state.position % PART];
     const stays = same && was && same.row === was.row && rows.includes(same.row);
     await show(stays ? state.position + 1 : state.position);
-    await poll();
   }
 
   async function undo() {
