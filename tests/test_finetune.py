@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,50 @@ def images(hotdog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return few_images(hotdog, tmp_path_factory.mktemp("images") / "few")
 
 
+@pytest.fixture(scope="module")
+def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give one cache for all of these tests: they are about what comes after the codes."""
+    return tmp_path_factory.mktemp("codes") / "cache"
+
+
 @pytest.fixture
-def tuning(images: Path, cache: Path, tmp_path: Path) -> Tuning:
+def tuning(images: Path, codes: Path, tmp_path: Path) -> Tuning:
+    return Tuning(images, PlaceSettings(cache=str(codes), results=str(tmp_path / "results")))
+
+
+@pytest.fixture
+def fresh(images: Path, cache: Path, tmp_path: Path) -> Tuning:
+    """Give stage three with a cache of the test's own."""
     return Tuning(images, PlaceSettings(cache=str(cache), results=str(tmp_path / "results")))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that several tests look at, and none changes."""
+
+    tuning: Tuning
+    record: dict[str, Any]
+
+    def file(self, suffix: str) -> Path:
+        return self.tuning.results / f"{self.record['run']}{suffix}"
+
+
+@pytest.fixture(scope="module")
+def usual(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Give the run of the usual settings, with caches of its own."""
+    folder = tmp_path_factory.mktemp("usual")
+    tuning = Tuning(
+        images, PlaceSettings(cache=str(folder / "cache"), results=str(folder / "results"))
+    )
+    return Done(tuning, tuning())
+
+
+@pytest.fixture(scope="module")
+def probe(images: Path, codes: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Give the run that trains nothing: the probe as a network."""
+    folder = tmp_path_factory.mktemp("probe")
+    tuning = Tuning(images, PlaceSettings(cache=str(codes), results=str(folder / "results")))
+    return Done(tuning, tuning(epochs=0))
 
 
 def _weights(tuning: Tuning, record: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -65,8 +108,8 @@ def _losses(record: dict[str, Any]) -> list[float]:
     return [row["train_loss"] for row in record["curve"][1:]]
 
 
-def test_the_result_can_be_recomputed_from_its_predictions(tuning: Tuning) -> None:
-    record = tuning()
+def test_the_result_can_be_recomputed_from_its_predictions(usual: Done) -> None:
+    tuning, record = usual.tuning, usual.record
     path = tuning.results / f"{record['run']}.json"
     assert read_record(path, verify=True) == record
     predictions = read_predictions(path.with_name(f"{record['run']}.predictions.csv"))
@@ -89,12 +132,11 @@ def test_the_result_can_be_recomputed_from_its_predictions(tuning: Tuning) -> No
     assert any("layer3" in line for line in tuning.said)
 
 
-def test_the_same_command_again_trains_nothing(tuning: Tuning) -> None:
-    first = tuning()
-    tuning.said.clear()
+def test_the_same_command_again_trains_nothing(usual: Done) -> None:
+    tuning = Tuning(usual.tuning.data, usual.tuning.places)
     again = tuning()
     assert again.pop("reused") is True
-    assert again == first
+    assert again == usual.record
     assert not any("epoch" in line for line in tuning.said)
     assert "reused" not in tuning(seed=1)
 
@@ -154,6 +196,7 @@ def test_the_cached_trunk_trains_as_the_trunk_in_the_loop(tuning: Tuning, views:
 def test_late_layers_are_the_only_difference_that_views_make(tuning: Tuning) -> None:
     one = tuning(trunk_views="center", epochs=1)
     other = tuning(trunk_views="random:3", epochs=1)
+    assert len(_losses(one)) == 1
     assert _losses(one) != _losses(other)
 
 
@@ -203,16 +246,16 @@ def test_epoch_0_is_the_probe(tuning: Tuning, method: str) -> None:
     np.testing.assert_allclose(odds, expected, rtol=1e-2, atol=1e-2 * np.abs(expected).max())
 
 
-def test_a_random_last_layer_is_no_probe(tuning: Tuning) -> None:
-    probe, plain = tuning(epochs=0), tuning(epochs=0, init="pretrained")
+def test_a_random_last_layer_is_no_probe(tuning: Tuning, probe: Done) -> None:
+    plain = tuning(epochs=0, init="pretrained")
     assert "probe" not in plain["chosen"]
-    assert probe["curve"][0]["val_loss"] != plain["curve"][0]["val_loss"]
+    assert probe.record["curve"][0]["val_loss"] != plain["curve"][0]["val_loss"]
 
 
-def test_the_test_split_never_enters_a_choice(tuning: Tuning) -> None:
+def test_the_test_split_never_enters_a_choice(tuning: Tuning, usual: Done) -> None:
     """Other labels in test: the very same weights, and another test figure."""
     manifest = tuning.manifest()
-    honest = tuning(manifest)
+    honest = usual.record
     labels = manifest.labels.copy()
     test = manifest.split == 2
     labels[test] = 1 - labels[test]
@@ -220,8 +263,9 @@ def test_the_test_split_never_enters_a_choice(tuning: Tuning) -> None:
         **{f: getattr(manifest, f) for f in manifest.__dataclass_fields__ if f != "labels"},
         labels=labels,
     )
-    before = _weights(tuning, honest)
+    before = _weights(usual.tuning, honest)
     other = tuning(turned)
+    assert "reused" not in other
     assert _same(before, _weights(tuning, other))
     assert other["chosen"]["epoch"] == honest["chosen"]["epoch"]
     accuracies = [r["metrics"]["test"]["accuracy"] for r in (honest, other)]
@@ -232,21 +276,34 @@ class Stopped(Exception):
     """Thrown where a process might be killed."""
 
 
-@pytest.mark.parametrize("trunk", ["cached", "loop"])
+# All that is carried from step to step: moments, means, the schedule, what is drawn at random.
+STEPWISE: dict[str, Any] = {
+    "epochs": 3, "ema": 0.9, "mixup": 0.2, "optimizer": "adamw", "schedule": "cosine",
+    "warmup": 0.5, "label_smoothing": 0.1, "choose": "last",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["cached", "loop"])
+def undisturbed(
+    request: pytest.FixtureRequest,
+    images: Path,
+    codes: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[dict[str, Any], Done]:
+    """Give the settings of a run that nothing stopped, and the run."""
+    settings = STEPWISE | {"trunk": request.param}
+    if request.param == "loop":
+        settings |= {"augment": ("resized-crop", "hflip", "color:0.2")}
+    folder = tmp_path_factory.mktemp("undisturbed")
+    tuning = Tuning(images, PlaceSettings(cache=str(codes), results=str(folder)))
+    return settings, Done(tuning, tuning(**settings))
+
+
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_stopped_and_continued_ends_bit_for_bit_as_undisturbed(
-    tuning: Tuning, trunk: str, after: int
+    tuning: Tuning, undisturbed: tuple[dict[str, Any], Done], after: int
 ) -> None:
-    settings: dict[str, Any] = {
-        "trunk": trunk, "epochs": 3, "ema": 0.9, "mixup": 0.2, "optimizer": "adamw",
-        "schedule": "cosine", "warmup": 0.5, "label_smoothing": 0.1, "choose": "last",
-    }  # fmt: skip
-    if trunk == "loop":
-        settings |= {"augment": ("resized-crop", "hflip", "color:0.2"), "epochs": 3}
-    undisturbed = tuning(**settings)
-    weights = _weights(tuning, undisturbed)
-    for path in tuning.results.glob("*"):
-        path.unlink()
+    settings, whole = undisturbed
 
     def stop(text: str) -> None:
         if text.startswith(f"epoch {after}"):
@@ -257,12 +314,13 @@ def test_stopped_and_continued_ends_bit_for_bit_as_undisturbed(
     assert list(tuning.results.glob(".*.state"))
     continued = tuning(**settings)
     assert any(line == f"continued after epoch {after}" for line in tuning.said)
-    assert _same(weights, _weights(tuning, continued))
-    assert _losses(continued) == _losses(undisturbed)
-    predictions = [
-        (tuning.results / f"{r['run']}.predictions.csv").read_bytes() for r in (continued,)
-    ]
-    assert predictions[0]
+    assert _same(_weights(whole.tuning, whole.record), _weights(tuning, continued))
+    assert _losses(continued) == _losses(whole.record)
+    ours, theirs = (
+        (folder / f"{record['run']}.predictions.csv").read_bytes()
+        for folder, record in ((tuning.results, continued), (whole.tuning.results, whole.record))
+    )
+    assert ours == theirs
 
 
 CHILD = """
@@ -272,7 +330,7 @@ from pathlib import Path
 from cnn_codes.settings import PlaceSettings
 from tuning import Tuning
 tuning = Tuning(Path({data!r}), PlaceSettings(cache={cache!r}, results={results!r}))
-tuning(epochs=6, say=lambda text: print(text, flush=True), **{settings!r})
+tuning(epochs=4, say=lambda text: print(text, flush=True), **{settings!r})
 """
 
 
@@ -304,16 +362,18 @@ def test_killed_amid_an_epoch_it_continues(tuning: Tuning) -> None:
     child.send_signal(signal.SIGKILL)
     child.communicate()
     assert not list(tuning.results.glob("*.json"))
-    killed = tuning(epochs=6)
+    killed = tuning(epochs=4)
     assert any(line.startswith("continued after epoch") for line in tuning.said)
     weights = _weights(tuning, killed)
     for path in tuning.results.glob("*"):
         path.unlink()
-    assert _same(weights, _weights(tuning, tuning(epochs=6)))
+    assert _same(weights, _weights(tuning, tuning(epochs=4)))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
-@pytest.mark.parametrize("moment", ["epoch 1", "training again"])
+@pytest.mark.parametrize(
+    "moment", ["epoch 1", pytest.param("training again", marks=pytest.mark.slow)]
+)
 def test_control_c_leaves_the_best_network_so_far(tuning: Tuning, moment: str) -> None:
     settings: dict[str, Any] = {"refit": moment == "training again", "choose": "last"}
     child = _child(tuning, **settings)
@@ -328,7 +388,7 @@ def test_control_c_leaves_the_best_network_so_far(tuning: Tuning, moment: str) -
     network, meta = load_checkpoint(path.with_name(path.name.removesuffix(".json")))
     assert meta["classes"] == ["hotdog", "not-hotdog"]
     assert not network.training
-    finished = tuning(epochs=6, **settings)
+    finished = tuning(epochs=4, **settings)
     assert any(line.startswith("continued after epoch") for line in tuning.said)
     assert finished["interrupted"] is False
     assert not list(tuning.results.glob("*.interrupted.*"))
@@ -385,10 +445,10 @@ def _edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(found | changes))
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(tuning: Tuning) -> None:
-    record = tuning(epochs=0)
-    weights = tuning.results / f"{record['run']}.safetensors"
-    description = tuning.results / f"{record['run']}.model.json"
+def test_damaged_and_foreign_checkpoints_are_refused(probe: Done, tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".model.json"):
+        shutil.copy(probe.file(suffix), tmp_path / f"damaged{suffix}")
+    weights, description = tmp_path / "damaged.safetensors", tmp_path / "damaged.model.json"
     good = description.read_text()
     for changes in (
         {"model": "resnet34"},
@@ -432,7 +492,8 @@ def test_a_damaged_state_is_named_and_not_continued_from(tuning: Tuning) -> None
     tuning()
 
 
-def test_disk_use_is_said_and_limited(tuning: Tuning) -> None:
+def test_disk_use_is_said_and_limited(fresh: Tuning) -> None:
+    tuning = fresh
     tuning(epochs=0)
     # 24 images x 3 views to train on, 36 x 1 to measure on, 256 x 4 x 4 float16.
     expected = (24 * 3 + 36) * 256 * 4 * 4 * 2 / 1e9
@@ -592,10 +653,9 @@ def test_a_scratch_run_starts_from_nothing_published(tuning: Tuning) -> None:
     assert record["provenance"]["settings"]["weights"] == "none"
 
 
-def test_predictions_have_a_row_for_every_test_image(tuning: Tuning) -> None:
-    record = tuning(epochs=0)
-    with (tuning.results / f"{record['run']}.predictions.csv").open(newline="") as stream:
+def test_predictions_have_a_row_for_every_test_image(probe: Done) -> None:
+    with probe.file(".predictions.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    manifest = tuning.manifest()
+    manifest = probe.tuning.manifest()
     expected = [p for p, s in zip(manifest.paths, manifest.split, strict=True) if s == 2]
     assert [row["path"] for row in rows] == expected
