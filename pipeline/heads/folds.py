@@ -1,4 +1,4 @@
-"""Folds of the cross-validation: stratified by class, images of equal bytes kept together."""
+"""Folds of the cross-validation: stratified by class, images of one group kept together."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import HeadError
 
 __all__ = ["Fold", "cut_folds"]
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+_FEW_COPIES = 1.25  # images per group: up to here groups are little more than equal bytes
+_MANY_GROUPS = 50_000  # scikit-learn's greedy cut takes time in proportion to groups and classes
 
 
 def cut_folds(
@@ -25,9 +28,10 @@ def cut_folds(
 ) -> tuple[list[Fold], list[str]]:
     """Cut the images into folds.
 
-    One image stands for each group (its first), the representatives are cut by scikit-learn's
-    StratifiedKFold, and each group follows its own: as StratifiedGroupKFold promises, but in
-    linear time, and with folds as even as can be where duplicates are few.
+    Where groups are little more than copies, one image stands for each, scikit-learn's
+    StratifiedKFold cuts these, and each group follows its own: linear time, and folds as even as
+    can be. Groups of several images (patients, modules) differ in size and may hold several
+    classes: scikit-learn's StratifiedGroupKFold evens out the images of each class.
 
     Parameters
     ----------
@@ -52,28 +56,78 @@ def cut_folds(
     HeadError
         A class has fewer than two groups, so that it cannot be both trained on and held out.
     """
+    n_classes = len(class_names)
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
-    stands_for = labels[first]  # (G,) class of each group
-    counts = np.bincount(stands_for, minlength=len(class_names))
+    n_groups = len(first)
+    pairs = np.unique(member.astype(np.int64) * n_classes + labels)  # a class within a group
+    counts = np.bincount(pairs % n_classes, minlength=n_classes)  # groups that hold it
     rarest = int(counts.argmin())
     least = int(counts[rarest])
     if least < 2:
         raise HeadError(
-            f"The class {class_names[rarest]} has {least or 'no'} different image"
-            f"{'' if least == 1 else 's'} to train on.",
-            expected="at least 2 a class (and better 10), to train on some and try on others",
+            f"The class {class_names[rarest]} has {least or 'no'} "
+            f"{_units(n_groups, labels, least)} to train on.",
+            expected="at least 2 per class (and better 10), to train on some and test on others",
             todo="add images of it, leave the class out, or give the data a val split",
         )
     warnings = []
     if least < folds:
         warnings.append(
             f"{least} folds instead of {folds}: the class {class_names[rarest]} has {least} "
-            "different training images."
+            f"{_units(n_groups, labels, least)} to train on."
         )
-    cutter = StratifiedKFold(min(folds, least), shuffle=True, random_state=seed)
-    fold_of = np.empty(len(first), dtype=np.int64)
-    for number, (_, held) in enumerate(cutter.split(np.zeros(len(first)), stands_for)):
-        fold_of[held] = number
+    n_folds = min(folds, least)
+    if len(labels) > _FEW_COPIES * n_groups and n_groups <= _MANY_GROUPS:
+        fold_of = _by_groups(labels, member, n_folds, seed)
+    else:
+        stands_for = _rarest_class(labels, member, n_groups, counts)
+        cutter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+        fold_of = np.empty(n_groups, dtype=np.int64)
+        for number, (_, held) in enumerate(cutter.split(np.zeros(n_groups), stands_for)):
+            fold_of[held] = number
+    _keep_trainable(fold_of, member, labels, n_folds)
     fold_of = fold_of[member]  # (N,)
-    numbers = range(fold_of.max() + 1)
+    numbers = np.unique(fold_of).tolist()
     return [(np.flatnonzero(fold_of != n), np.flatnonzero(fold_of == n)) for n in numbers], warnings
+
+
+def _units(n_groups: int, labels: NDArray[np.int32], n: int) -> str:
+    what = "group" if len(labels) > _FEW_COPIES * n_groups else "different image"
+    return what if n == 1 else f"{what}s"
+
+
+def _rarest_class(
+    labels: NDArray[np.int32], member: NDArray[np.intp], n_groups: int, counts: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """Give each group (G,) the rarest of its classes, so that no class is left without one."""
+    rarity = np.argsort(np.argsort(counts, kind="stable"), kind="stable")
+    lowest = np.full(n_groups, len(counts), np.int64)
+    np.minimum.at(lowest, member, rarity[labels])
+    return np.argsort(counts, kind="stable")[lowest].astype(np.int32)
+
+
+def _by_groups(
+    labels: NDArray[np.int32], member: NDArray[np.intp], n_folds: int, seed: int
+) -> NDArray[np.int64]:
+    """Give the fold of each group (G,)."""
+    cutter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    fold_of = np.empty(int(member.max()) + 1, np.int64)
+    for number, (_, held) in enumerate(cutter.split(np.zeros(len(labels)), labels, member)):
+        fold_of[member[held]] = number
+    return fold_of
+
+
+def _keep_trainable(
+    fold_of: NDArray[np.int64], member: NDArray[np.intp], labels: NDArray[np.int32], n_folds: int
+) -> None:
+    """Move a group (in place) wherever all groups of a class are in one fold.
+
+    Training on the other folds would then know no image of the class.
+    """
+    for k in np.unique(labels).tolist():
+        of_class = np.unique(member[labels == k])
+        if len(np.unique(fold_of[of_class])) > 1:
+            continue
+        sizes = np.bincount(member)[of_class]
+        moved = of_class[int(sizes.argmin())]
+        fold_of[moved] = (fold_of[moved] + 1) % n_folds
