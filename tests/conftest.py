@@ -7,8 +7,10 @@ Exporting a network costs seconds, so all tests of a session keep cards and grap
 each has its own cache beside it.
 """
 
+import contextlib
 import ctypes
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -22,6 +24,7 @@ import pytest
 # Tests share the cores with each other: threads that wait must not spin. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+from cnn_codes.cli import main
 from cnn_codes.codes.extract import Extraction, extract
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
@@ -121,8 +124,11 @@ def ants_bees(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder of cards and exported graphs that all tests share."""
-    return tmp_path_factory.mktemp("exports") / "backbones"
+    """Give the folder of cards and exported graphs that all tests share, in all processes."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    (base / "backbones").mkdir(exist_ok=True)
+    return base / "backbones"
 
 
 @pytest.fixture
@@ -203,6 +209,26 @@ class Command:
 def command(cache: Path) -> Command:
     """Give the command line, with a cache of the test's own."""
     return Command(cache)
+
+
+class Inside(Command):
+    """The same command in this process: what it says is kept, and libraries are loaded once."""
+
+    def __call__(
+        self, stage: str, *arguments: str, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        line = self.line(stage, *arguments, **settings)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(line[line.index(stage) :])
+        return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def inside(cache: Path) -> Inside:
+    """Give the command line as a function, with a cache of the test's own."""
+    return Inside(cache)
 
 
 def _without_override() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cnn_codes.compare.judge import best_of, judge_splits, mark
 from cnn_codes.compare.words import comparison_table, sentences
 from cnn_codes.results.runs import read_predictions, read_record
-from conftest import Command
+from conftest import Inside
 from tuning import few_images
 
 SMALL: dict[str, Any] = {
@@ -22,21 +22,21 @@ def images(hotdog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return few_images(hotdog, tmp_path_factory.mktemp("images") / "few", n_train=24, n_test=20)
 
 
-def _record(command: Command, data: Path) -> dict[str, Any]:
-    (path,) = (command.cache.parent / "results" / data.name).glob("compare-*.json")
+def _record(inside: Inside, data: Path) -> dict[str, Any]:
+    (path,) = (inside.cache.parent / "results" / data.name).glob("compare-*.json")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 
 
 def test_every_method_is_measured_on_the_same_images_and_reused(
-    images: Path, command: Command
+    images: Path, inside: Inside
 ) -> None:
     settings = {**SMALL, "methods": "centroid,svm,finetune", "data": images}
-    done = command("compare", **settings)
+    done = inside("compare", **settings)
     assert done.returncode == 0, done.stderr
-    record = _record(command, images)
+    record = _record(inside, images)
     assert [one["method"] for one in record["entries"]] == ["centroid", "svm", "finetune"]
-    folder = command.cache.parent / "results" / images.name
+    folder = inside.cache.parent / "results" / images.name
     tables = [read_predictions(folder / f"{one['run']}.predictions.csv")
               for one in record["entries"]]  # fmt: skip
     assert len({tuple(sorted(table.paths)) for table in tables}) == 1
@@ -55,39 +55,39 @@ def test_every_method_is_measured_on_the_same_images_and_reused(
     assert pair["only_b"] == int(np.sum(~first & second[order]))
     for text in record["sentences"]:
         assert text in done.stdout
-    again = command("compare", **settings)
+    again = inside("compare", **settings)
     assert again.returncode == 0, again.stderr
     assert "3 of 3 runs reused" in again.stdout
-    assert [one["run"] for one in _record(command, images)["entries"]] == [
+    assert [one["run"] for one in _record(inside, images)["entries"]] == [
         one["run"] for one in record["entries"]
     ]
 
 
-def test_a_comparison_that_was_cut_off_goes_on(images: Path, command: Command) -> None:
+def test_a_comparison_that_was_cut_off_goes_on(images: Path, inside: Inside) -> None:
     settings = {**SMALL, "data": images}
-    one = command("compare", methods="svm", **settings)
+    one = inside("compare", methods="svm", **settings)
     assert one.returncode == 0, one.stderr
-    folder = command.cache.parent / "results" / images.name
+    folder = inside.cache.parent / "results" / images.name
     (path,) = (p for p in folder.glob("svm-*.json") if not p.name.endswith(".model.json"))
     before = path.stat().st_mtime_ns
     for left in folder.glob("compare-*"):
         left.unlink()  # as if it had been killed before its own record was written
-    more = command("compare", methods="svm,softmax", **settings)
+    more = inside("compare", methods="svm,softmax", **settings)
     assert more.returncode == 0, more.stderr
     assert "1 of 2 runs reused" in more.stdout
     assert path.stat().st_mtime_ns == before
 
 
 def test_random_splits_are_judged_by_tests_that_know_of_their_overlap(
-    images: Path, command: Command
+    images: Path, inside: Inside
 ) -> None:
-    done = command("compare", methods="centroid,svm", splits=3, data=images, **SMALL)
+    done = inside("compare", methods="centroid,svm", splits=3, data=images, **SMALL)
     assert done.returncode == 0, done.stderr
-    record = _record(command, images)
+    record = _record(inside, images)
     assert record["test"] == "corrected_t"
     for one in record["entries"]:
         assert len(one["values"]) == 3
-        folder = command.cache.parent / "results" / images.name
+        folder = inside.cache.parent / "results" / images.name
         values = [read_record(folder / f"{run}.json")["metrics"]["test"]["accuracy"]
                   for run in one["runs"]]  # fmt: skip
         assert one["values"] == values
@@ -96,11 +96,11 @@ def test_random_splits_are_judged_by_tests_that_know_of_their_overlap(
     assert "random splits" in done.stdout
 
 
-def test_a_misspelt_method_is_answered_before_anything_runs(images: Path, command: Command) -> None:
-    done = command("compare", methods="svm,finetuned", data=images, **SMALL)
+def test_a_misspelt_method_is_answered_before_anything_runs(images: Path, inside: Inside) -> None:
+    done = inside("compare", methods="svm,finetuned", data=images, **SMALL)
     assert done.returncode == 2
     assert "finetuned is no method" in done.stderr
-    assert not (command.cache.parent / "results" / images.name).exists()
+    assert not (inside.cache.parent / "results" / images.name).exists()
 
 
 def _entry(method: str, accuracy: float, **values: Any) -> dict[str, Any]:
