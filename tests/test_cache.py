@@ -76,7 +76,7 @@ SETS = st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=16), min_size=
 
 
 @given(SETS)
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 def test_after_any_changes_rows_are_their_images_and_no_image_runs_twice(tmp_path_factory, sets):
     folder = tmp_path_factory.mktemp("cache")
     file, seen = CacheFile(key(folder)), set()

@@ -179,20 +179,20 @@ def test_added_images_join_train_and_their_codes_alone_are_run(pets, stage_one, 
     assert any("files are not there" in text for text in fewer.warnings)
 
 
-def test_every_stage_takes_the_layer_and_data_writes_the_clean_table(pets, command, tmp_path):
+def test_every_stage_takes_the_layer_and_data_writes_the_clean_table(pets, inside, tmp_path):
     data, manifest, log = pets
     log.append([change(manifest, 0, "dog"), change(manifest, 1, excluded=True)])
     out = tmp_path / "clean" / "new.csv"
-    done = command("data", data=data, labels=log.path, out=out)
+    done = inside("data", data=data, labels=log.path, out=out)
     assert done.returncode == 0, done.stderr
     assert "59 images of 2 classes" in done.stdout
     with out.open() as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == 59
     assert next(row["label"] for row in rows if row["path"].endswith(manifest.paths[0])) == "dog"
-    again = command("data", data=out)
+    again = inside("data", data=out)
     assert "59 images of 2 classes" in again.stdout
-    missing = command("data", data=data, labels=tmp_path / "none.jsonl")
+    missing = inside("data", data=data, labels=tmp_path / "none.jsonl")
     assert missing.returncode == 2
     assert "none.jsonl" in missing.stderr
 

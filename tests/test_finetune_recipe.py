@@ -9,7 +9,7 @@ from cnn_codes.finetune import load_recipe, recipe_names
 from cnn_codes.finetune.recipe import phases_of
 from cnn_codes.results.runs import read_record
 from cnn_codes.settings import CodesSettings, FinetuneSettings, HeadSettings, from_mapping
-from conftest import Command
+from conftest import Inside
 from tuning import few_images
 
 PUBLISHED = (
@@ -79,11 +79,9 @@ def test_unknown_recipes_and_settings_are_answered_with_the_nearest(tmp_path: Pa
         load_recipe(str(tmp_path / "odd.toml"))
 
 
-def test_what_is_given_goes_before_the_recipe(
-    hotdog: Path, command: Command, tmp_path: Path
-) -> None:
+def test_what_is_given_goes_before_the_recipe(hotdog: Path, inside: Inside, tmp_path: Path) -> None:
     data = few_images(hotdog, tmp_path / "few")
-    done = command(
+    done = inside(
         "finetune", data=data, recipe="hotdog-finetune", model="test_efficientnet", weights="none",
         size=32, epochs=1, batch_size=8, offline=1, engine="torch",
     )  # fmt: skip
@@ -100,10 +98,10 @@ def test_what_is_given_goes_before_the_recipe(
     assert "Epoch " in done.stdout
 
 
-def test_a_recipe_of_another_stage_is_answered(command: Command, tmp_path: Path) -> None:
-    done = command("svm", data=tmp_path, recipe="hotdog-scratch")
+def test_a_recipe_of_another_stage_is_answered(inside: Inside, tmp_path: Path) -> None:
+    done = inside("svm", data=tmp_path, recipe="hotdog-scratch")
     assert done.returncode == 2
     assert "make finetune RECIPE=hotdog-scratch" in done.stderr
-    done = command("finetune", data=tmp_path, recipe="codes-linear")
+    done = inside("finetune", data=tmp_path, recipe="codes-linear")
     assert done.returncode == 2
     assert "make heads RECIPE=codes-linear" in done.stderr

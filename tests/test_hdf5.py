@@ -205,7 +205,8 @@ def heap_torn(data: bytearray, random: random.Random) -> None:
 
 
 @pytest.mark.parametrize("kind", [flipped, torn, heap_torn])
-def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind):
+@pytest.mark.parametrize("times", [100, pytest.param(400, marks=pytest.mark.slow)])
+def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind, times):
     """In a child: what a damaged file does inside the library is not always an exception."""
     path = written(tmp_path / "a.h5")
     code = """
@@ -220,7 +221,7 @@ def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind
         whole, damaged = source.read_bytes(), source.with_name("b.h5")
         assert b"GCOL" in whole
         moments, refused = random.Random(0), 0
-        for _ in range(400):
+        for _ in range(int(sys.argv[3])):
             data = bytearray(whole)
             damage(data, moments)
             damaged.write_bytes(data)
@@ -232,7 +233,7 @@ def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind
         print(refused)
         """
     child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path), kind.__name__],
+        [sys.executable, "-c", textwrap.dedent(code), str(path), kind.__name__, str(times)],
         cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
@@ -240,4 +241,4 @@ def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind
         check=False,
     )
     assert (child.returncode, child.stderr) == (0, "")
-    assert int(child.stdout) > 100 or kind is heap_torn
+    assert int(child.stdout) > times // 4 or kind is heap_torn
