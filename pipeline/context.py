@@ -6,11 +6,13 @@ settings; nothing else travels beside them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .datasets import Manifest
+from .errors import command_line
 from .progress import Messages, Progress
 from .settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
@@ -64,6 +66,33 @@ class Context:
         """Counts units of work."""
         return self.messages.progress
 
+    def command_for(
+        self, stage: str, more: Mapping[str, Any] | None = None, *, codes: bool = True
+    ) -> str:
+        """Spell the command that runs a stage on these images: every setting but the defaults.
+
+        Parameters
+        ----------
+        stage : str
+            As make has it.
+        more : mapping, optional
+            Further settings by their names in lower case; they replace those of the context, and
+            None leaves one out.
+        codes : bool
+            Whether the stage takes the settings of the codes.
+        """
+        named: dict[str, Any] = {"data": self.data.data}
+        for settings in (*([self.codes] if codes else []), self.data, self.places):
+            named |= {
+                one.name: getattr(settings, one.name)
+                for one in fields(settings)
+                if one.name not in named and getattr(settings, one.name) != one.default
+            }
+        named |= more or {}
+        return command_line(
+            stage, {key.upper(): _typed(one) for key, one in named.items() if one is not None}
+        )
+
     def say(self, text: str) -> None:
         """Report one line: what is being done, what was left out."""
         self.messages.say(text)
@@ -77,3 +106,10 @@ class Context:
             "offline": self.data.offline,
             "progress": self.messages.progress,
         }
+
+
+def _typed(value: Any) -> str:
+    """Write a setting's value as the command line takes it."""
+    if isinstance(value, bool):
+        return str(int(value))
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -8,6 +8,8 @@ found, what was expected, what to do next.
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "SettingsError",
     "TrainingError",
     "as_typed",
+    "command_line",
     "first_line",
     "program",
 ]
@@ -60,6 +63,28 @@ def as_typed(text: str, *, in_checkout: bool = _IN_CHECKOUT) -> str:
         return text
     text = text.replace("make setup", "pip install cnn-codes")
     return _TARGET.sub("cnn-codes ", text)
+
+
+def command_line(
+    stage: str, settings: Mapping[str, str], *, in_checkout: bool = _IN_CHECKOUT
+) -> str:
+    """Spell a command that runs as it is when pasted into a shell, whatever the values hold.
+
+    Parameters
+    ----------
+    stage : str
+        As make and the command line have it.
+    settings : mapping of str to str
+        By their names in capitals.
+    in_checkout : bool
+        With ``make``; otherwise with ``cnn-codes``, as an installed package has no Makefile.
+    """
+
+    def quoted(value: str) -> str:
+        return shlex.quote(value.replace("$", "$$") if in_checkout else value)  # make expands $
+
+    start = "make" if in_checkout else "cnn-codes"
+    return " ".join([start, stage, *(f"{name}={quoted(one)}" for name, one in settings.items())])
 
 
 def first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ fits (curve, layers, map, labels) is written by its schema, with figures of no m
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,7 +65,16 @@ class Made:
     @property
     def context(self) -> Context:
         places = PlaceSettings(cache=str(self.cache), results=str(self.results))
-        return Context(manifest=self.manifest, places=places)
+        data = DataSettings(data=str(self.manifest.root))
+        return Context(manifest=self.manifest, data=data, places=places)
+
+    def command(self, stage: str, **more: str) -> str:
+        """Spell a command with the places of this set."""
+        named = {"DATA": self.manifest.root, "CACHE": self.cache, "RESULTS": self.results}
+        named |= {key.upper(): value for key, value in more.items()}
+        return " ".join(
+            ["make", stage, *(f"{key}={shlex.quote(str(one))}" for key, one in named.items())]
+        )
 
     @property
     def folder(self) -> Path:

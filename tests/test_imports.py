@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[1]
 
 # From left to right: a module or folder of pipeline/ imports only what stands before it here.
 ORDER = """
-    errors files progress settings datasets context backbones codes results audit answers heads
-    finetune evidence runs compare curve advise predict explain export report serve next label
-    stages api cli __main__
+    errors notation files progress settings datasets context backbones codes results audit answers
+    heads finetune evidence runs compare curve advise predict explain export report serve next
+    label stages api cli __main__
 """.split()  # fmt: skip
 COMMAND_LINE = ("cli", "__main__")
 
@@ -190,25 +190,28 @@ def test_nothing_loads_what_can_run_code():
     assert [one for one in calls if "weights_only=True" not in one[1]] == []
 
 
-def loaded(*arguments: str) -> set[str]:
-    """Give the heavy libraries that one command has loaded at its end, in a process of its own."""
+def loaded(*commands: list[str]) -> list[list[str]]:
+    """Give the heavy libraries that are loaded after each command, one after the other.
+
+    In one process of their own: what an earlier command loads is there for all later ones.
+    """
     code = (
-        "import json, sys; from cnn_codes.cli import main; "
-        "code = main(sys.argv[1:]); "
-        "print(json.dumps([code, *sys.modules]), file=sys.stderr)"
+        "import json, sys; from cnn_codes.cli import main\n"
+        "done = [[main(one), *sys.modules] for one in json.loads(sys.argv[1])]\n"
+        "print(json.dumps(done), file=sys.stderr)"
     )
     child = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code, json.dumps(commands)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=120,
         check=True,
     )
-    code_, *names = json.loads(child.stderr.splitlines()[-1])
-    assert code_ == 0, child.stderr
+    done = json.loads(child.stderr.splitlines()[-1])
+    assert [one[0] for one in done] == [0] * len(commands), child.stderr
     heavy = {"torch", "torchvision", "timm", "sklearn", "scipy", "onnx", "matplotlib", "pandas"}
-    return heavy & set(names)
+    return [sorted(heavy.intersection(names)) for _, *names in done]
 
 
 def test_quick_commands_load_nothing_heavy(cache, tmp_path, capsys):
@@ -216,22 +219,13 @@ def test_quick_commands_load_nothing_heavy(cache, tmp_path, capsys):
     settings = {**SMALL, "data": data, "cache": cache, "results": tmp_path / "results"}
     asked = [f"{name.upper()}={value}" for name, value in settings.items()]
     assert main(["svm", *asked]) == 0
-    assert loaded("features", *asked) == set()
-    assert loaded("data", *asked) == set()
-    assert loaded("verify", *asked) == set()
-    assert (
-        "(was there already)"
-        in subprocess.run(
-            [sys.executable, "-m", "pipeline", "svm", *asked],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    )
-    assert loaded("svm", *asked) == set()
+    capsys.readouterr()
+    assert main(["svm", *asked]) == 0
+    assert "(was there already)" in capsys.readouterr().out
+    quick = [[stage, *asked] for stage in ("features", "data", "verify", "svm")]
+    assert loaded(*quick) == [[]] * 4
     (data / "cat" / "new.jpg").write_bytes((data / "dog" / "0001.jpg").read_bytes() + b"\0")
-    assert loaded("features", *asked) == set()  # the exported graph is there: no torch
     run = next(path for path in (tmp_path / "results").rglob("*.json") if "model" not in path.name)
     images = [f"IMAGES={data / 'cat'}", f"RUN={run}", f"CACHE={cache}"]
-    assert loaded("predict", *images) == set()
+    # The exported graph is there: no torch.
+    assert loaded(["features", *asked], ["predict", *images]) == [[], []]

@@ -299,9 +299,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     made = make(tmp_path, evidence=False, methods=("centroid", "svm"))
     text = " ".join(Page(made.report()).text)
     for command in ("curve", "advise", "map", "labels", "layers", "audit"):
-        assert f"make {command} DATA=pets" in text
-        assert f"make {command} DATA=pets" in made.markdown
-    assert "make compare DATA=pets METHODS=centroid,svm,finetune" in text
+        assert made.command(command) in text
+        assert made.command(command) in made.markdown
+    assert made.command("compare", methods="centroid,svm,finetune") in text
 
 
 @pytest.mark.parametrize(
@@ -446,7 +446,7 @@ def test_predictions_that_were_altered_are_refused(tmp_path):
     table.write_text(table.read_text().replace("0.9", "0.8"))
     with pytest.raises(ResultError, match="not the one the run wrote") as caught:
         made.report()
-    assert "make compare DATA=pets" in caught.value.todo
+    assert caught.value.todo == made.command("compare")
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"schema": 1, "kind": "compare"}', "[1]"])
@@ -470,8 +470,8 @@ def test_records_of_another_network_or_seed_are_not_taken(tmp_path):
         path = made.folder / f"{name}-net-seed0.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
     text = " ".join(Page(made.report()).text)
-    assert "make layers DATA=pets" in text
-    assert "make map DATA=pets" in text
+    assert made.command("layers") in text
+    assert made.command("map") in text
 
 
 def test_a_report_of_the_same_records_is_the_same_file(made):

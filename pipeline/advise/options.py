@@ -5,9 +5,8 @@ Linear heads are judged by cross-validation on train; training is tried (:mod:`.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,11 +15,8 @@ from ..compare.runs import Network
 from ..context import Context
 from ..settings import (
     AdviseSettings,
-    CodesSettings,
-    DataSettings,
     FinetuneSettings,
     FitSettings,
-    PlaceSettings,
 )
 from .sample import Sample
 
@@ -198,27 +194,17 @@ def command_of(
     training: FinetuneSettings | None = None,
     fit: FitSettings | None = None,
 ) -> str:
-    """Spell the command as make has it, with every setting that is not the default."""
-    named = {"DATA": context.data.data}
-    usual = CodesSettings()
-    for name in ("model", "weights", "pool", "size", "resize", "views", "precision", "dtype"):
-        if getattr(network.asked, name) != getattr(usual, name):
-            named[name.upper()] = str(getattr(network.asked, name))
+    """Spell the command of a stage, with every setting that is not the default."""
+    more: dict[str, object] = {"layers": None}
     if layers and list(layers) == list(every) and len(every) > 1:
-        named["LAYERS"] = ",".join(network.asked.layers)
+        more["layers"] = network.asked.layers
     elif layers and list(layers) != ["final"]:
-        named["LAYERS"] = ",".join(layers)
+        more["layers"] = layers
     if training and training.recipe:
-        named["RECIPE"] = training.recipe
+        more["recipe"] = training.recipe
     elif training:
-        named["UNFREEZE"] = training.unfreeze
-    for settings, default in (
-        (context.data, DataSettings()),
-        (context.places, PlaceSettings()),
-        *([(fit, FitSettings())] if fit else []),
-    ):
-        for name, value in vars(default).items():
-            mine = getattr(settings, name)
-            if name not in ("data", "jobs", "models") and mine != value:
-                named[name.upper()] = str(int(mine) if isinstance(mine, bool) else mine)
-    return " ".join(["make", stage, *(f"{name}={shlex.quote(v)}" for name, v in named.items())])
+        more["unfreeze"] = training.unfreeze
+    for name, usual in vars(FitSettings()).items() if fit else ():
+        if name != "jobs" and getattr(fit, name) != usual:
+            more[name] = getattr(fit, name)
+    return replace(context, codes=network.asked).command_for(stage, more)

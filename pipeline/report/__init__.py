@@ -48,8 +48,7 @@ def write_report(
         A record is damaged, or the comparison's runs are no longer what it compared.
     """
     # Drawing takes most of a second to import, so a mistake is told before.
-    folder, manifest = context.folder, context.manifest
-    evidence = gather(folder, comparison, manifest, known)
+    evidence = gather(context, comparison, known)
     from .markdown import as_markdown
     from .page import as_html
     from .pictures import make_thumbnails
@@ -60,14 +59,14 @@ def write_report(
     shown = set(list(dict.fromkeys([*large, *small]))[: settings.pictures])
     large, small = ([path for path in paths if path in shown] for paths in (large, small))
     pictures = make_thumbnails(
-        manifest,
+        context.manifest,
         large,
         small,
         cache=context.cache,
         workers=context.machine.workers,
         progress=context.progress,
     )
-    stem = folder / comparison.replace("compare", "report", 1)
+    stem = context.folder / comparison.replace("compare", "report", 1)
     html, markdown = (stem.with_name(f"{stem.name}.{suffix}") for suffix in ("html", "md"))
     write_atomic(html, as_html(report, pictures, large).encode("utf-8", "replace"))
     write_atomic(markdown, as_markdown(report).encode("utf-8", "replace"))

@@ -240,10 +240,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
-    """The whole: what it is of, the verdict, key facts, the sections in order."""
+    """The whole: what it is of, the verdict, key facts, the sections in order.
+
+    Attributes
+    ----------
+    title : str
+        What the reader calls the data set: its folder's name.
+    digest : str
+        Small beside the title: tells it from other folders of that name, as the results' folder does; may be empty.
+    """
 
     title: str
     verdict: Sequence[str]
     more: Sequence[str]
     facts: Sequence[tuple[str, str]]
     sections: Sequence[Section]
+    digest: str = ""

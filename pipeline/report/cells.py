@@ -7,11 +7,10 @@ from typing import Any
 
 from ..compare.words import label
 from .blocks import Cell
-from .gather import Evidence
+from .gather import Evidence, comparison_command
 from .numbers import percent
 
 __all__ = [
-    "data_of",
     "mark_of",
     "names_of",
     "number_cell",
@@ -27,11 +26,6 @@ _DASH = "\N{EN DASH}"
 def names_of(evidence: Evidence) -> list[str]:
     """Name each entry as the comparison's sentences do."""
     return [label(run.entry, evidence.comparison) for run in evidence.runs]
-
-
-def data_of(evidence: Evidence) -> str:
-    """Name the data set."""
-    return str(evidence.comparison["data"])
 
 
 def mark_of(entry: Mapping[str, Any]) -> str:
@@ -57,5 +51,4 @@ def one_split(evidence: Evidence) -> str:
 
 def with_methods(evidence: Evidence, *more: str) -> str:
     """Give the command that adds methods to those compared."""
-    methods = dict.fromkeys([*(run.entry["method"] for run in evidence.runs), *more])
-    return f"make compare DATA={data_of(evidence)} METHODS={','.join(methods)}"
+    return comparison_command(evidence.context, evidence.comparison, more)

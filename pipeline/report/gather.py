@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..datasets import Manifest
+from ..context import Context
 from ..errors import ResultError
 from ..files import sha256_file
 from ..results.predictions import Predictions, read_predictions
 from ..results.records import SCHEMA
 from ..results.runs import read_record
+from ..settings import CompareSettings
 
 __all__ = [
     "KINDS",
     "Evidence",
     "Run",
+    "comparison_command",
     "find_audit",
     "find_record",
     "gather",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 KINDS = ("layers", "map", "mislabelled", "curve", "advise")  # of records beside the comparison
+_STAGES = {"mislabelled": "labels"}  # that write a kind of another name
 _NEEDED = {
     "compare": ("entries", "pairs", "sentences", "class_names", "n_test", "n_splits", "models"),
     "curve": ("methods", "crossings"),
@@ -73,15 +76,15 @@ class Evidence:
         From kind (`KINDS`) to record, None where there is none.
     audit : mapping or None
         What ``make audit`` wrote.
-    manifest : Manifest
-        The images, for their pictures.
+    context : Context
+        The images, for their pictures, and the settings, for the commands.
     """
 
     comparison: Mapping[str, Any]
     runs: tuple[Run, ...]
     found: Mapping[str, Mapping[str, Any] | None]
     audit: Mapping[str, Any] | None
-    manifest: Manifest
+    context: Context
 
     @property
     def best(self) -> Run:
@@ -90,21 +93,18 @@ class Evidence:
 
 
 def gather(
-    folder: Path,
+    context: Context,
     name: str,
-    manifest: Manifest,
     known: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Evidence:
     """Read what a report on a comparison needs.
 
     Parameters
     ----------
-    folder : Path
-        ``$(RESULTS)/<data>``.
+    context : Context
+        The data set; its folder of results holds the records.
     name : str
         The comparison's.
-    manifest : Manifest
-        The data set's images.
     known : mapping, optional
         Records by kind that are known to be current; of the other kinds the newest fitting one is
         taken.
@@ -114,18 +114,38 @@ def gather(
     ResultError
         The comparison is missing or damaged, or a run of it is no longer the one compared.
     """
-    comparison = read_comparison(folder / f"{name}.json")
-    runs = tuple(_run(folder, entry) for entry in comparison["entries"])
+    folder = context.folder
+    again = context.command_for("compare")
+    comparison = read_comparison(folder / f"{name}.json", again)
+    again = comparison_command(context, comparison)
+    runs = tuple(_run(folder, entry, again) for entry in comparison["entries"])
     known = known or {}
     found = {
-        kind: known[kind] if kind in known else find_record(folder, kind, comparison)
+        kind: known[kind] if kind in known else find_record(context, kind, comparison)
         for kind in KINDS
     }
-    return Evidence(comparison, runs, found, find_audit(folder), manifest)
+    return Evidence(comparison, runs, found, find_audit(folder), context)
 
 
-def read_comparison(path: Path) -> dict[str, Any]:
-    """Read a comparison's record.
+def comparison_command(
+    context: Context, comparison: Mapping[str, Any], methods: Sequence[str] = ()
+) -> str:
+    """Spell the command that makes a comparison again, with `methods` besides those it has."""
+    used = comparison.get("provenance", {}).get("settings", {})
+    more: dict[str, Any] = {}
+    for one in fields(CompareSettings):
+        value = used.get(one.name, one.default)
+        value = tuple(value) if isinstance(value, list) else value
+        if value != one.default and one.name != "jobs":
+            more[one.name] = value
+    if methods:
+        has = used.get("methods") or [entry["method"] for entry in comparison["entries"]]
+        more["methods"] = list(dict.fromkeys([*has, *methods]))
+    return context.command_for("compare", more)
+
+
+def read_comparison(path: Path, command: str) -> dict[str, Any]:
+    """Read a comparison's record; `command` makes it.
 
     Raises
     ------
@@ -138,12 +158,14 @@ def read_comparison(path: Path) -> dict[str, Any]:
         raise ResultError(
             f"{path} cannot be read as a comparison ({wrong}).",
             expected="the record that a comparison wrote",
-            todo=f"make compare DATA={path.parent.name}",
+            todo=command,
         )
     return record
 
 
-def find_record(folder: Path, kind: str, comparison: Mapping[str, Any]) -> dict[str, Any] | None:
+def find_record(
+    context: Context, kind: str, comparison: Mapping[str, Any]
+) -> dict[str, Any] | None:
     """Find the newest record of a kind that is of the comparison's data, seed and networks.
 
     Raises
@@ -152,7 +174,7 @@ def find_record(folder: Path, kind: str, comparison: Mapping[str, Any]) -> dict[
         The newest one claims to be of the kind but lacks what belongs to it.
     """
     fitting = []
-    for path in folder.glob(f"{kind}-*.json"):
+    for path in context.folder.glob(f"{kind}-*.json"):
         record = _read(path)
         if record is None or record.get("kind") != kind:
             continue
@@ -170,8 +192,8 @@ def find_record(folder: Path, kind: str, comparison: Mapping[str, Any]) -> dict[
     if wrong := _wrong(record, kind):
         raise ResultError(
             f"{path} is no record of this version ({wrong}).",
-            expected=f"what make {kind} writes",
-            todo=f"make {kind} DATA={folder.name}, or move the file away",
+            expected="a record that this version wrote",
+            todo=f"{context.command_for(_STAGES.get(kind, kind))} makes it again",
         )
     return record
 
@@ -182,12 +204,11 @@ def find_audit(folder: Path) -> dict[str, Any] | None:
     return found if found and isinstance(found.get("findings"), list) else None
 
 
-def _run(folder: Path, entry: Mapping[str, Any]) -> Run:
+def _run(folder: Path, entry: Mapping[str, Any], again: str) -> Run:
     """Read the run behind an entry, and check that its predictions are those it wrote."""
     name = str(entry["runs"][0])
     places = [folder, *sorted(folder.glob(f"split1of{len(entry['runs'])}/{folder.name}"))]
     path = next((one / f"{name}.json" for one in places if (one / f"{name}.json").is_file()), None)
-    again = f"make compare DATA={folder.name}"
     if path is None:
         raise ResultError(f"The run {name} is missing from {folder}.", todo=again)
     record = read_record(path)

@@ -22,7 +22,7 @@ from .blocks import (
     Table,
     Text,
 )
-from .cells import data_of, names_of, number_cell, share_cell, with_methods
+from .cells import names_of, number_cell, share_cell, with_methods
 from .gather import Evidence
 from .numbers import duration, percent, points, signed
 
@@ -30,6 +30,7 @@ __all__ = ["advice", "curves", "layers", "training"]
 
 
 _DASH = "\N{EN DASH}"
+_EVERY = {"layers": None}  # these stages read all layers unless told otherwise
 
 
 def curves(evidence: Evidence) -> Section:
@@ -38,7 +39,7 @@ def curves(evidence: Evidence) -> Section:
     title = "Learning curve"
     if record is None:
         text = "How accuracy grows with the number of labelled images has not been measured."
-        return Section("curves", title, [Missing(text, f"make curve DATA={data_of(evidence)}")])
+        return Section("curves", title, [Missing(text, evidence.context.command_for("curve"))])
     methods = record["methods"]
     bands = [
         charts.Band(name, one["sizes"], one["mean"], ends=[e and tuple(e) for e in _ends(one)])
@@ -90,7 +91,7 @@ def advice(evidence: Evidence) -> Section:
     title = "Advice"
     if record is None:
         text = "Which strategy suits these images, by size and likeness, has not been asked."
-        return Section("advice", title, [Missing(text, f"make advise DATA={data_of(evidence)}")])
+        return Section("advice", title, [Missing(text, evidence.context.command_for("advise", _EVERY))])
     blocks: list[Block] = [Bullets(record["sentences"])]
     if record.get("options"):
         blocks.append(_options(record))
@@ -172,7 +173,7 @@ def layers(evidence: Evidence) -> Section:
     title = "Layer by layer"
     if record is None:
         text = "How well each layer's codes separate the classes has not been measured."
-        return Section("layers", title, [Missing(text, f"make layers DATA={data_of(evidence)}")])
+        return Section("layers", title, [Missing(text, evidence.context.command_for("layers", _EVERY))])
     caption = (
         f"A linear probe on each layer's codes: accuracy on images of train held out in "
         f"{record.get('folds', 5)} folds (never on test), with its standard deviation."

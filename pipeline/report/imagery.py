@@ -43,10 +43,9 @@ def embedding(evidence: Evidence) -> Section:
     """Draw the codes in two dimensions."""
     record = evidence.found["map"]
     title = "The images as the network sees them"
-    data = evidence.comparison["data"]
     if record is None:
         text = "The codes have not been laid out in two dimensions."
-        return Section("map", title, [Missing(text, f"make map DATA={data}")])
+        return Section("map", title, [Missing(text, evidence.context.command_for("map"))])
     images = record["images"]
     labels = np.array([one["label"] for one in images], dtype=np.int64)
     drawn: list[Chart] = []
@@ -116,10 +115,9 @@ def doubtful_labels(evidence: Evidence, *, shown: int) -> Section:
     """Show the images whose label the codes speak against."""
     record = evidence.found["mislabelled"]
     title = "Labels to look at again"
-    data = evidence.comparison["data"]
     if record is None:
         text = "Which labels are likely wrong has not been looked into."
-        return Section("labels", title, [Missing(text, f"make labels DATA={data}")])
+        return Section("labels", title, [Missing(text, evidence.context.command_for("labels"))])
     images = record["images"]
     pictures = [
         Picture(
@@ -144,7 +142,7 @@ def copies(evidence: Evidence, *, shown: int) -> Section:
     audit = evidence.audit
     if audit is None:
         text = "The images have not been searched for copies, leaks and damage."
-        command = f"make audit DATA={evidence.comparison['data']}"
+        command = evidence.context.command_for("audit", codes=False)
         return Section("copies", title, [Missing(text, command)])
     blocks: list[Block] = []
     folded: list[Block] = []

@@ -101,12 +101,12 @@ def pairs(evidence: Evidence) -> Section:
     found = record["pairs"]
     if not found:
         text = "There is only one method."
-        command = f"make compare DATA={record['data']} METHODS=svm,softmax"
+        command = with_methods(evidence, "svm", "softmax")
         return Section("pairs", "Pairwise comparison", [Missing(text, command)])
     single = record["n_splits"] == 1
     if found[0]["p"] is None:
         text = f"No test is made with {record['n_splits']} splits: at least 3 are needed."
-        command = f"make compare DATA={record['data']} SPLITS=10"
+        command = evidence.context.command_for("compare", {"splits": 10})
         return Section("pairs", "Pairwise comparison", [Missing(text, command)])
     middle = [
         Column("Only first correct", "images that only the first classifies correctly"),

@@ -131,7 +131,7 @@ def _head(report: Report) -> Html:
     return tag(
         "header",
         tag("p", "Which method, and how sure", class_="eyebrow"),
-        tag("h1", report.title),
+        tag("h1", report.title, [" ", tag("small", report.digest)] if report.digest else None),
         tag("p", " ".join(report.verdict), class_="verdict"),
         tag("ul", [tag("li", one) for one in report.more], class_="plain") if report.more else None,
         _facts(report.facts),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..datasets.names import safe_name
 from ..settings import ReportSettings
 from . import classes, growth, imagery, methods
 from .blocks import Block, Folded, Gallery, Projection, Report
@@ -11,7 +14,9 @@ from .gather import Evidence
 from .origin import origin
 from .svg import theme
 
-__all__ = ["compose", "wanted_pictures"]
+__all__ = ["called", "compose", "wanted_pictures"]
+
+_DIGITS = re.compile(r"[0-9a-f]{6}")
 
 
 def compose(evidence: Evidence, settings: ReportSettings) -> Report:
@@ -58,7 +63,28 @@ def compose(evidence: Evidence, settings: ReportSettings) -> Report:
         ("date", str(record.get("provenance", {}).get("date", ""))[:10]),
     )
     sentences = [str(one) for one in record["sentences"]]
-    return Report(str(record["data"]), sentences[:2], sentences[2:], facts, sections)
+    title, digest = called(evidence.context.data.data, str(record["data"]))
+    return Report(title, sentences[:2], sentences[2:], facts, sections, digest)
+
+
+def called(given: str, name: str) -> tuple[str, str]:
+    """Give a data set's name for a reader, and the digits that tell it from its namesakes.
+
+    Parameters
+    ----------
+    given : str
+        ``DATA``: a registered name, or a path.
+    name : str
+        Of the folder of its results: ``photos``, or ``photos-40e9e4`` where the first was taken.
+    """
+    place = Path(given)
+    own = place.name if place.name not in ("", "..") else place.resolve().name
+    if safe_name(own) == name:
+        return own, ""
+    stem, _, digits = name.rpartition("-")
+    if not _DIGITS.fullmatch(digits):
+        return name, ""
+    return (own if safe_name(own) == stem else stem), digits
 
 
 def wanted_pictures(report: Report) -> tuple[list[str], list[str]]:
