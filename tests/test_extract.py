@@ -67,7 +67,8 @@ def new_cache(stage_one: StageOne, name: str) -> StageOne:
 # Ended at any moment
 
 
-def test_killed_at_twenty_moments_it_goes_on_and_ends_with_the_same_bytes(stage_one, tmp_path):
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_at_many_moments_it_goes_on_and_ends_with_the_same_bytes(stage_one, tmp_path, kills):
     data = write_set(tmp_path / "many", 300)
     (data / "cat" / "bad.jpg").write_bytes(b"no picture")
     whole = arrays(stage_one(data).codes)
@@ -82,13 +83,13 @@ def test_killed_at_twenty_moments_it_goes_on_and_ends_with_the_same_bytes(stage_
     assert arrays(open_codes(sole(first.cache))) == whole
 
     n_kills, n_rounds, kept = 0, 0, []
-    while n_kills < 20:
+    while n_kills < kills:
         n_rounds += 1
         cache, log = new_cache(stage_one, f"round{n_rounds}").cache, tmp_path / f"log{n_rounds}"
         n_here = before = 0
         while True:
             process = start(settings, cache=cache, log=log, part_rows=PART_ROWS)
-            process.join(moments.uniform(0, takes_s * 0.6) if n_kills < 20 else None)
+            process.join(moments.uniform(0, takes_s * 0.6) if n_kills < kills else None)
             if process.exitcode is not None:
                 break
             process.kill()
@@ -105,7 +106,7 @@ def test_killed_at_twenty_moments_it_goes_on_and_ends_with_the_same_bytes(stage_
         assert arrays(open_codes(sole(cache))) == whole
         assert counted(log) <= 301 + n_here * (PART_ROWS + BATCH)
         assert not [path for path in cache.rglob("*") if path.suffix in (".tmp", ".part")]
-    assert len(set(kept)) > 3  # the kills fell at different moments
+    assert len(set(kept)) > kills // 6  # the kills fell at different moments
 
 
 def test_parts_that_a_kill_right_after_publishing_left_are_removed_by_the_next_run(
@@ -132,7 +133,8 @@ def test_parts_that_a_kill_right_after_publishing_left_are_removed_by_the_next_r
 
 
 def test_ctrl_c_keeps_what_is_done_and_exits_with_130(command, stage_one, tmp_path):
-    data = write_set(tmp_path / "many", 500)
+    n = 250
+    data = write_set(tmp_path / "many", n)
     settings = SMALL | {"views": "dihedral", "size": 64}
     stage_one(write_set(tmp_path / "few", 8), views="dihedral", size=64)  # exports the graph
     process = subprocess.Popen(
@@ -146,7 +148,7 @@ def test_ctrl_c_keeps_what_is_done_and_exits_with_130(command, stage_one, tmp_pa
     while not list(holder.glob("*.parts/holder.json")):
         assert process.poll() is None
         time.sleep(0.01)
-    time.sleep(0.4)
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")
@@ -154,9 +156,9 @@ def test_ctrl_c_keeps_what_is_done_and_exits_with_130(command, stage_one, tmp_pa
     assert "Traceback" not in err
     assert not list(holder.glob("*.h5"))
     n_kept = part_rows(stage_one.cache)
-    assert 0 < n_kept < 500
+    assert 0 < n_kept < n
     done = stage_one(data, **settings)
-    assert (done.n_kept, done.n_new) == (n_kept, 500 - n_kept)
+    assert (done.n_kept, done.n_new) == (n_kept, n - n_kept)
     assert arrays(done.codes) == arrays(new_cache(stage_one, "other")(data, **settings).codes)
 
 
@@ -528,6 +530,8 @@ def test_nothing_changed_among_5000_images_takes_under_two_seconds(command, stag
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert done.returncode == 0
         assert "All 5000 images were there; nothing to run." in done.stderr
+        if times[-1] < 2:
+            break
     # Of the processor, since others may compute meanwhile: 0.5 s where it was measured.
     assert min(times) < 2, times
 
