@@ -34,7 +34,15 @@ from ..files import write_json
 from ..progress import Progress, silent
 from .findings import Finding
 
-__all__ = ["Near", "find_near", "near_finding", "search_cost"]
+__all__ = [
+    "Near",
+    "find_near",
+    "mean_code",
+    "near_finding",
+    "search_cost",
+    "telling_codes",
+    "unit_codes",
+]
 
 THRESHOLD = 0.85
 SERIES_SHARE = 0.1  # of the images searched for; above it, likeness is the set's nature
@@ -81,7 +89,7 @@ def search_cost(manifest: Manifest, cache: Path) -> float:
     """Multiplications that :func:`find_near` takes; 0 where it need not search or cannot."""
     if _recall(manifest, cache):
         return 0.0
-    codes = _codes(manifest, cache)
+    codes = telling_codes(manifest, cache)
     if codes is None:
         return 0.0
     pairs = sum(len(ours) * len(theirs) for ours, theirs in _sides(manifest))
@@ -111,7 +119,7 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
     remembered = _recall(manifest, cache)
     if remembered:
         return remembered
-    codes = _codes(manifest, cache)
+    codes = telling_codes(manifest, cache)
     if codes is None:
         return None
     order = np.argsort(codes.sha256, kind="stable")
@@ -119,7 +127,7 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
     at = order[np.minimum(at, len(order) - 1)]
     at[codes.sha256[at] != manifest.sha256] = -1  # (N,) row of the codes, or none
     train = np.unique(at[(manifest.split == TRAIN) & (at >= 0)])
-    mean = _mean(codes, train)  # (D,)
+    mean = mean_code(codes, train)  # (D,)
     sides = [(ours[at[ours] >= 0], theirs[at[theirs] >= 0]) for ours, theirs in _sides(manifest)]
     found: set[int] = set()
     n_pairs = 0
@@ -127,10 +135,10 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
     with progress("near-duplicates", sum(len(ours) for ours, _ in sides), "images") as meter:
         for ours, theirs in sides:
             for queries in _blocks(ours, _QUERIES):
-                unit = _unit(codes, at[queries], mean)  # (q, D)
+                unit = unit_codes(codes, at[queries], mean)  # (q, D)
                 step = max(256, _BLOCK_BYTES // (4 * unit.shape[1]))
                 for others in _blocks(theirs, step):
-                    likeness = unit @ _unit(codes, at[others], mean).T  # (q, r)
+                    likeness = unit @ unit_codes(codes, at[others], mean).T  # (q, r)
                     i, j = np.nonzero(likeness >= THRESHOLD)
                     hits = np.stack([queries[i], others[j], likeness[i, j]], axis=1)
                     hits = hits[manifest.copies[queries[i]] != manifest.copies[others[j]]]
@@ -163,26 +171,32 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
     return near
 
 
-def near_finding(near: Near) -> Finding | None:
-    """Say what was found; None where nothing was."""
+def near_finding(near: Near, grouping: str = "") -> Finding | None:
+    """Say what was found; None where nothing was. `grouping` is that of the manifest."""
     if not near.n_found:
         return None
     pairs = near.pairs[:5]
     shown = few([f"{a} ~ {b} ({s:.2f})" for a, b, s, _ in pairs], 3 if near.is_series else 5)
     of = f"{near.n_found:,} of {near.n_searched:,} held-out images"
     if near.is_series:
+        meaning = (
+            f"Groups ({grouping}) are kept on one side of every split; what is alike beyond them "
+            "is not."
+            if grouping
+            else "If these are images of one thing, the test figure is likely to be too high: keep "
+            "them together with GROUP (a column, a pattern on the path, or auto)."
+        )
         text = (
             f"The images are much alike: {of} have a training image whose code is nearly theirs, "
-            f"most of all {shown}; if they are parts or frames of one thing, split by thing, or "
-            "the test figure flatters."
+            f"most of all {shown}. {meaning}"
         )
     else:
         other = sum(not same for *_, same in near.pairs)
         labels = f" ({other:,} of the pairs with different labels)" if other else ""
         text = (
             f"{of} {'is' if near.n_found == 1 else 'are'} nearly the same as a training image, by "
-            f"their codes{labels}: {shown}; such pairs flatter the test figure: remove "
-            "what is a copy."
+            f"their codes{labels}: {shown}; such pairs make the test figure too high: "
+            "remove what is a copy."
         )
     details = {
         "codes": near.codes,
@@ -211,7 +225,7 @@ def _sides(manifest: Manifest) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]
     return sides
 
 
-def _codes(manifest: Manifest, cache: Path) -> Codes | None:
+def telling_codes(manifest: Manifest, cache: Path) -> Codes | None:
     """Open the most telling codes: of most images, of one upright view where there are."""
     ranked = []
     for path in sorted((cache / manifest.name).glob("*.h5")):
@@ -247,14 +261,18 @@ def _block(codes: Codes, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     return np.asarray(layer[rows, 0], np.float32)
 
 
-def _mean(codes: Codes, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def mean_code(codes: Codes, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean code (D,) of some rows."""
     total = np.zeros(codes[_LAYER].shape[-1])
     for some in _blocks(rows, max(256, _BLOCK_BYTES // (4 * len(total)))):
         total += _block(codes, some).sum(axis=0, dtype=np.float64)
     return (total / max(1, len(rows))).astype(np.float32)
 
 
-def _unit(codes: Codes, rows: NDArray[np.int64], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+def unit_codes(
+    codes: Codes, rows: NDArray[np.int64], mean: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Give the codes (n, D) of some rows less the mean, at length 1: their products are cosines."""
     centred = _block(codes, rows) - mean
     norm = np.linalg.norm(centred, axis=1, keepdims=True)
     centred /= np.maximum(norm, np.finfo(np.float32).tiny)

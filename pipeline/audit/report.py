@@ -14,6 +14,7 @@ from ..files import write_atomic, write_json
 from ..progress import Progress, silent
 from .classes import class_findings, copy_findings
 from .findings import LEFT_OUT, Finding, image_findings
+from .kin import find_kin, kin_cost, kin_finding
 from .near import Near, find_near, near_finding, search_cost
 
 __all__ = ["Report", "audit", "header_findings"]
@@ -123,8 +124,11 @@ def header_findings(
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     if search_cost(manifest, cache) <= _CHEAP:
         near = find_near(manifest, cache)
-        finding = near_finding(near) if near else None
+        finding = near_finding(near, manifest.grouping) if near else None
         findings += [finding] if finding else []
+    if kin_cost(manifest, cache) <= _CHEAP:
+        kin = find_kin(manifest, cache)
+        findings += [kin_finding(kin)] if kin else []
     said = {*LEFT_OUT, "leaks"}
     return [finding.text for finding in _problems_first(findings) if finding.kind not in said]
 
@@ -153,8 +157,10 @@ def audit(context: Context) -> Report:
     )
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     near = find_near(manifest, cache, progress=progress)
-    finding = near_finding(near) if near else None
+    finding = near_finding(near, manifest.grouping) if near else None
     findings += [finding] if finding else []
+    kin = find_kin(manifest, cache, seed=context.seed)
+    findings += [kin_finding(kin)] if kin else []
     findings += [Finding("reading", False, text) for text in manifest.warnings]
     folder = context.folder
     report = Report(

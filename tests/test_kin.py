@@ -1,0 +1,80 @@
+"""Images of one thing that no GROUP keeps together: found, measured, and named with the setting."""
+
+import numpy as np
+import pytest
+from cnn_codes.audit.kin import find_kin, kin_finding
+from cnn_codes.datasets.listing import TEST, TRAIN
+from test_audit import coded, made_up
+
+EACH = 4  # images of one thing
+
+
+def things(cache, *, worth: float, names: str = "plant_{thing}_{image}.jpg", n: int = 60, **more):
+    """Publish codes in which the thing, by `worth`, and the class a little, are seen."""
+    random = np.random.default_rng(5)
+    thing = np.repeat(np.arange(n), EACH)
+    image = np.tile(np.arange(EACH), n)
+    labels = (thing % 2).tolist()
+    split = [TRAIN if one < 0.8 * n else TEST for one in thing.tolist()]
+    paths = [
+        names.format(thing=f"{a:03}", image=b, row=f"{row:04}")
+        for row, (a, b) in enumerate(zip(thing.tolist(), image.tolist(), strict=True))
+    ]
+    manifest = made_up(labels, split, names=("a", "b"), paths=tuple(paths), **more)
+    codes = random.normal(size=(len(thing), 32))
+    codes += worth * random.normal(size=(n, 32))[thing]
+    codes[:, 0] += 0.7 * np.array(labels)
+    coded(cache, manifest, codes)
+    return manifest, thing
+
+
+@pytest.mark.parametrize(
+    "names",
+    ["plant_{thing}_{image}.jpg", "a/scan{thing}-{image}.png", "p{thing} ({image}).jpg",
+     "{thing}_jpg.rf.0a{row}.jpg", "pat{thing}slice{image}.jpg"],
+)  # fmt: skip
+def test_stems_that_share_a_thing_are_found_with_the_setting_that_groups_them(cache, names):
+    import re
+
+    manifest, thing = things(cache, worth=2.0, names=names)
+    kin = find_kin(manifest, cache)
+    assert kin is not None
+    assert (kin.n_groups, kin.n_joined, kin.n_images) == (48, 192, 192)
+    assert kin.kept > 0.9
+    assert kin.left_out < 0.7
+    texts = [re.search(kin.setting, path)[0] for path in manifest.paths]
+    assert len(set(texts)) == len(set(thing.tolist()))
+    finding = kin_finding(kin)
+    assert finding.is_problem
+    assert f"GROUP={kin.setting}" in finding.text.replace("'", "")
+    assert "48 groups" in finding.text
+
+
+def test_a_column_goes_before_a_grouping_by_codes(cache):
+    column = np.repeat([f"lot {i}" for i in range(60)], EACH)
+    manifest, _ = things(cache, worth=2.0, names="{row}.jpg", extra={"lot": column})
+    kin = find_kin(manifest, cache)
+    assert kin is not None
+    assert (kin.setting, kin.n_across) == ("lot", 0)
+
+
+def test_without_names_the_codes_themselves_show_it(cache):
+    manifest, _ = things(cache, worth=6.0, names="{row}.jpg")
+    kin = find_kin(manifest, cache)
+    assert kin is not None
+    assert kin.setting == "auto"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_stems_that_share_no_thing_are_no_finding(cache, seed):
+    manifest, _ = things(cache, worth=0.0)
+    assert find_kin(manifest, cache, seed=seed) is None
+
+
+def test_where_groups_are_given_nothing_is_searched(cache):
+    manifest, thing = things(cache, worth=2.0)
+    keys = np.array([f"{one:064}" for one in thing.tolist()], "S64")
+    from dataclasses import replace
+
+    given = replace(manifest, group_keys=keys, grouping="column plant")
+    assert find_kin(given, cache) is None
