@@ -72,6 +72,8 @@ __all__ = [
     "report", "runs", "serve", "softmax", "svm", "verify",
 ]  # fmt: skip
 
+# What a report compares where there is no comparison yet: methods that take seconds.
+COMPARED_HEADS = tuple(one for one in CompareSettings().methods if one in METHODS)
 STAGE_ONE = (DataSettings, CodesSettings, MachineSettings, PlaceSettings)
 STAGE_TWO = (DataSettings, CodesSettings, HeadSettings, MachineSettings, PlaceSettings)
 
@@ -405,7 +407,8 @@ def labels(chosen: Chosen) -> Measured:
 )  # fmt: skip
 def layers(chosen: Chosen) -> Measured:
     """Measure a linear probe of every layer."""
-    from .evidence.layers import layers_table, probe_layers
+    from .evidence.layers import probe_layers
+    from .evidence.words import layers_table
 
     context, codes = coded(context_of(chosen))
     record = probe_layers(context, codes, chosen[LayersSettings])
@@ -429,7 +432,7 @@ def map_(chosen: Chosen) -> Measured:
 
 @stage(
     DataSettings, CompareSettings, ReportSettings, CodesSettings, MachineSettings, PlaceSettings,
-    example="report DATA=hotdog",
+    example="report DATA=hotdog", methods=COMPARED_HEADS,
 )  # fmt: skip
 def report(chosen: Chosen) -> Written:
     """Write all that is known of a data set into one HTML file, and the same in Markdown."""
@@ -456,7 +459,7 @@ def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Net
 
     asked = chosen[CompareSettings]
     name = comparison_name(context, networks, splits=asked.splits)
-    if asked.methods == CompareSettings().methods:
+    if asked.methods == COMPARED_HEADS:
         try:
             text = (context.folder / f"{name}.json").read_text(encoding="utf-8")
             origin = json.loads(text)["provenance"]
@@ -464,7 +467,9 @@ def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Net
             context = replace(context, command=str(origin["command"]))  # it names the methods
         except (OSError, ValueError, KeyError, TypeError):
             context.say(
-                "There is no comparison yet: it is made first, and takes as long as its methods."
+                "There is no comparison yet: linear and other heads are compared first. "
+                f"{context.command_for('compare')} also fine-tunes the network and trains it from "
+                "scratch, which takes minutes or hours."
             )
     return str(_compared(chosen, context, networks, asked).record["name"])
 
@@ -503,7 +508,7 @@ def _makers(
         return _curve(context, network, CurveSettings()).record
 
     def advised() -> dict[str, Any]:
-        settings = chosen.settings.get(AdviseSettings, AdviseSettings())
+        settings = AdviseSettings(budget=_budget(context.folder))
         call = STAGES["advise"].run(chosen.replaced(every, settings))
         found: dict[str, Any] = call.record
         return found
@@ -512,6 +517,17 @@ def _makers(
         "audit": look, "labels": doubtful, "layers": probed, "map": placed, "curve": grown,
         "advise": advised,
     }  # fmt: skip
+
+
+def _budget(folder: Path) -> str:
+    """Give the time for trials that the latest advice had; none where there is no advice yet."""
+    for path in sorted(folder.glob("advise-*.json"), key=lambda one: -one.stat().st_mtime_ns):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            return str(record["provenance"]["settings"]["budget"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return "0"
 
 
 @stage(

@@ -15,11 +15,11 @@ __all__ = [
     "p_equals",
     "p_value",
     "percent",
-    "points",
     "scientific",
     "share",
     "signed",
     "signed_interval",
+    "signed_points",
     "size",
 ]
 
@@ -47,7 +47,7 @@ def share(value: float | None, digits: int = 1) -> str:
     return DASH if value is None else f"{percent(value, digits)} %"
 
 
-def points(value: float, digits: int = 1) -> str:
+def signed_points(value: float, digits: int = 1) -> str:
     """Write a difference of shares (0 to 1) in percentage points, signed, without the unit."""
     return signed(100 * value, digits)
 
@@ -67,7 +67,7 @@ def interval(low: float, high: float, digits: int = 1) -> str:
 
 def signed_interval(low: float, high: float, digits: int = 1) -> str:
     """Write an interval of differences of shares in percentage points, signed."""
-    return f"{points(low, digits)} to {points(high, digits)}"
+    return f"{signed_points(low, digits)} to {signed_points(high, digits)}"
 
 
 def confidence_interval(low: float, high: float) -> str:

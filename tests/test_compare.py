@@ -141,7 +141,7 @@ def test_words_say_that_a_difference_is_significant() -> None:
     record = _judged(entries, [_pair(0, 1, -0.14, 1e-6)])
     said = " ".join(sentences(record))
     assert "It is significantly better than svm" in said
-    assert "1e-06" in said
+    assert "p < 0.001" in said
     assert "Significantly worse: svm by 14.0 points (13.0 to 15.0)" in said
     assert "not significantly" not in said
     assert [one["alike"] for one in entries] == [False, False]
@@ -185,8 +185,8 @@ def test_two_splits_are_not_tested_and_the_sentence_says_so() -> None:
     assert "significant" not in said
     assert "100 %" not in said
     table = comparison_table(record)
-    assert "sd (binomial se)" in table
-    assert "0.0100 (0.0" in table
+    assert "SD (binomial SE)" in table
+    assert "1.0 (1.2)" in table
 
 
 def test_of_equally_accurate_methods_the_lower_log_loss_is_best() -> None:

@@ -264,7 +264,7 @@ def test_the_gap_to_scratch_follows_from_the_predictions(page, predicted):
     of = {m: sk.accuracy_score(y, p.argmax(1)) for m, (y, p) in predicted.items()}
     text = " ".join(page.text)
     gap = 100 * (of["finetune"] - of["scratch"])
-    assert f"a difference of {gap:.1f} points" in text
+    assert f"Difference: {gap:+.1f} points" in text
     assert f"reaches {100 * of['finetune']:.1f} %" in text
 
 
@@ -306,8 +306,9 @@ def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("softmax", "the highest of all"), ("centroid", "failed by more than a point"),
-     ("knn", "not among the methods compared")],
+    [("softmax", "the highest accuracy of the comparison"),
+     ("centroid", "the advice was wrong by more than one point"),
+     ("knn", "The advised method is not in this comparison")],
 )  # fmt: skip
 def test_advice_is_set_beside_what_was_measured(tmp_path, method, said):
     made = make(tmp_path, methods=("centroid", "svm", "softmax"))
@@ -320,7 +321,7 @@ def test_advice_is_set_beside_what_was_measured(tmp_path, method, said):
     text = " ".join(Page(made.report()).text)
     assert said in text
     if method == "centroid":
-        assert f"{100 * (accuracy['softmax'] - accuracy['centroid']):.1f} points behind" in text
+        assert f"{100 * (accuracy['softmax'] - accuracy['centroid']):.1f} points below the best" in text
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -410,7 +411,7 @@ def test_many_classes_are_summed_up(tmp_path):
     assert len(page.body("classes")) == 40
     assert "confusion-0" not in page.tables
     assert page.body("confusions")[0][2][1] >= page.body("confusions")[-1][2][1]
-    assert "the 8 hardest of 45 classes" in " ".join(page.text)
+    assert "the 8 of 45 classes with the lowest average precision" in " ".join(page.text)
 
 
 def test_three_classes_are_drawn_one_against_the_rest(tmp_path):

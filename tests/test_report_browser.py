@@ -262,7 +262,7 @@ def test_without_a_script_everything_but_sorting_and_the_map_is_there(browser, p
     for said in (
         "has the highest accuracy",
         "Comparison of methods",
-        "What was run",
+        "Commands, runs and versions",
         "They cross at 12.",
     ):
         assert said in text

@@ -9,18 +9,16 @@ import pytest
 import sklearn.metrics as sk
 from cnn_codes.cli import main
 from cnn_codes.datasets import load_manifest
+from cnn_codes.notation import duration, p_equals, p_value, signed, size
 from cnn_codes.report import charts, maps, pictures
 from cnn_codes.report.blocks import Cell, Column, Report, Section, Table, Text
 from cnn_codes.report.markdown import as_markdown
 from cnn_codes.report.markup import Html, data_block, joined, tag
 from cnn_codes.report.numbers import (
     average_precision,
-    duration,
     mistakes,
-    p_value,
     precision_recall,
     roc,
-    signed,
 )
 from cnn_codes.report.pictures import LARGE_PX, make_thumbnails
 from cnn_codes.report.svg import rewritten, theme
@@ -75,6 +73,11 @@ def test_seconds_are_said_as_one_would(value, said):
 def test_small_numbers_keep_their_meaning():
     assert p_value(0.0009) == "< 0.001"
     assert p_value(0.05) == "0.050"
+    assert p_equals(0.0009) == "p < 0.001"
+    assert p_equals(1) == "p = 1.000"
+    assert [size(n) for n in (0, 999, 1500, 14_200_000, 250e6, 2.14e9)] == [
+        "0 B", "999 B", "1.5 kB", "14.2 MB", "250 MB", "2.1 GB"
+    ]  # fmt: skip
     assert signed(-0.04) == "0.0"
     assert signed(-1.25) == "\N{MINUS SIGN}1.2"
     assert signed(3, plus=False) == "3.0"

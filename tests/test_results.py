@@ -285,9 +285,10 @@ def test_table_lines_up_and_marks_the_best_run():
     assert best in marked[0]
     assert "seed" in lines[0]  # the records differ in it
     assert "model" not in lines[0]
-    column = lines[0].index("accuracy")
+    column = lines[0].index("Accuracy, %")
     for line, one in zip(lines[1:], records, strict=True):
-        assert line[column : column + 8].strip() == f"{one['metrics']['test']['accuracy']:.4f}"
+        shown = line[column : column + len("Accuracy, %")].strip()
+        assert shown == f"{100 * one['metrics']['test']['accuracy']:.1f}"
     assert "1.0e-3" in lines[1]
     assert table([]) == ""
 

@@ -6,10 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..compare.words import listed
-from ..results.tables import Table, aligned
+from ..notation import (
+    DASH,
+    count,
+    duration,
+    number,
+    p_equals,
+    share,
+    signed,
+    signed_interval,
+)
+from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 from .cases import ALIKE, LARGE
 
-__all__ = ["network_label", "options_table", "ranking_table", "sentences"]
+__all__ = [
+    "network_label",
+    "options_figures",
+    "options_table",
+    "ranking_figures",
+    "ranking_table",
+    "sentences",
+]
 
 RULES = {
     1: "the codes of the last layer with a linear head",
@@ -53,16 +70,20 @@ def _what(record: Mapping[str, Any]) -> str:
 
 def _gain(record: Mapping[str, Any]) -> str:
     one, base = record["strategy"], record["options"][0]
-    cost = f"Cost: about {_duration(one['cost_s'])} with nothing cached ({one['cost_from']})"
+    cost = f"Cost: about {duration(one['cost_s'])} with nothing cached ({one['cost_from']})"
     if one["command"] == base["command"]:
-        accuracy = 100 * one["accuracy"]
-        return f"Expected accuracy: {accuracy:.1f} % (cross-validated on train). {cost}."
-    low, high = one["interval"]
-    gain = f"{one['gain_points']:+.1f} points over {base['method']} on the last layer"
-    test = f", p = {one['p']:.2g}" if one["p"] is not None else ""
+        return f"Expected accuracy: {share(one['accuracy'])} (cross-validated on train). {cost}."
+    gain = f"{signed(one['gain_points'])} points over {base['method']} on the last layer"
+    test = f", {p_equals(one['p'])}" if one["p"] is not None else ""
     return (
-        f"Gain: {gain} (95 % interval {low:+.1f} to {high:+.1f}{test}; {one['gain_from']}). {cost}."
+        f"Gain: {gain} (95 % confidence interval {_ends(one)}{test}; {one['gain_from']}). {cost}."
     )
+
+
+def _ends(one: Mapping[str, Any]) -> str:
+    """Write the interval of a gain."""
+    low, high = one["interval"]
+    return signed_interval(low / 100, high / 100)
 
 
 def _size(record: Mapping[str, Any]) -> str:
@@ -70,8 +91,8 @@ def _size(record: Mapping[str, Any]) -> str:
     size = evidence["images_a_class"]
     large = record["case"] in (2, 4)
     return (
-        f"Size: {size:,.0f} training images per class on average, {'large' if large else 'small'} "
-        f"(large from {LARGE:,})."
+        f"Size: {count(size)} training images per class on average, "
+        f"{'large' if large else 'small'} (large from {LARGE:,})."
     )
 
 
@@ -83,8 +104,8 @@ def _likeness(record: Mapping[str, Any]) -> str:
     if evidence["likeness_by"] == "confidence":
         than = "at least" if alike else "below"
         text += (
-            f"the mean confidence of its own classifier is {evidence['confidence']:.2f}, {than} "
-            f"{ALIKE:g}"
+            f"the mean confidence of its own classifier is {number(evidence['confidence'], 2)}, "
+            f"{than} {ALIKE:g}"
         )
     else:
         text += (
@@ -94,7 +115,7 @@ def _likeness(record: Mapping[str, Any]) -> str:
     over = evidence["last_over_middle"]
     if over is not None:
         text += (
-            f"; a linear probe of the last layer is {abs(over):.1f} points "
+            f"; a linear probe of the last layer is {number(abs(over), 1)} points "
             f"{'above' if over >= 0 else 'below'} one of the middle layer"
         )
     return f"{text}."
@@ -120,7 +141,7 @@ def _linear(record: Mapping[str, Any]) -> list[str]:
     sure = low > 0 or high < 0
     return [
         f"Of the wider linear options the best is {best['method']} on {best['strategy']}: "
-        f"{best['gain_points']:+.1f} points ({low:+.1f} to {high:+.1f}) against "
+        f"{signed(best['gain_points'])} points ({_ends(best)}) against "
         f"{base['method']} on the last layer, {'significant' if sure else 'not significant'}."
     ]
 
@@ -135,12 +156,11 @@ def _training(record: Mapping[str, Any]) -> list[str]:
         if one["gain_points"] is None:
             said.append(f"{name}: {one['gain_from']}. To measure it: {one['command']}")
             continue
-        low, high = one["interval"]
         verdict = "significantly" if one["p"] <= 0.05 else "not significantly"
         word = "better" if one["gain_points"] >= 0 else "worse"
         said.append(
-            f"{name}: {one['gain_points']:+.1f} points against {base} ({low:+.1f} to {high:+.1f}; "
-            f"{one['gain_from']}), {verdict} {word} (p = {one['p']:.2g})."
+            f"{name}: {signed(one['gain_points'])} points against {base} ({_ends(one)}; "
+            f"{one['gain_from']}), {verdict} {word} ({p_equals(one['p'])})."
         )
     return said
 
@@ -157,7 +177,7 @@ def _networks(record: Mapping[str, Any]) -> list[str]:
         if one["weighted"] is not None:
             said.append(
                 f"Against the measured test accuracy ({one['method']}, {one['n_networks']} "
-                f"networks) that order has a weighted Kendall tau of {one['weighted']:.2f}."
+                f"networks) that order has a weighted Kendall tau of {number(one['weighted'], 2)}."
             )
     if not found:
         said.append(
@@ -169,50 +189,67 @@ def _networks(record: Mapping[str, Any]) -> list[str]:
 
 def options_table(record: Mapping[str, Any]) -> Table:
     """Lay the options out as an aligned plain-text table, ``*`` at the one advised."""
-    lines = [["", "strategy", "method", "held out", "gain", "interval", "cost s"]]
-    for one in record["options"]:
-        base = one is record["options"][0]
-        tried = one["gain_points"] is not None and not base
+    return options_figures(record).plain()
+
+
+def options_figures(record: Mapping[str, Any]) -> Figures:
+    """Give the strategies that were weighed, what each is expected to gain and what it costs."""
+    rows = []
+    for at, one in enumerate(record["options"]):
+        advised = one["command"] == record["strategy"]["command"]
+        tried = at > 0 and one["gain_points"] is not None
         low, high = one["interval"] or (0.0, 0.0)
-        lines.append(
+        rows.append(
             [
-                "*" if one["command"] == record["strategy"]["command"] else "",
-                one["strategy"],
-                one["method"],
-                f"{one['accuracy']:.4f}" if one["accuracy"] is not None else "-",
-                f"{one['gain_points']:+.1f}" if tried else "-",
-                f"{low:+.1f} to {high:+.1f}" if tried else "-",
-                f"{one['cost_s']:.0f}",
+                Cell(str(one["strategy"]), mark="advised" if advised else ""),
+                Cell(str(one["method"])),
+                percent_cell(one["accuracy"]),
+                Cell(signed(one["gain_points"]), one["gain_points"]) if tried else Cell(DASH),
+                Cell(signed_interval(low / 100, high / 100), low) if tried else Cell(DASH),
+                Cell(duration(one["cost_s"]), one["cost_s"]),
             ]
         )
-    return aligned(lines, text_columns=3)
+    columns = [
+        Column("Strategy", numeric=False),
+        Column("Method", numeric=False),
+        Column("Held out, %", "cross-validated accuracy on train"),
+        Column("Gain", "expected difference from the first row, in points"),
+        Column("95 % CI", "confidence interval of the gain"),
+        Column("Cost", "estimated time with nothing cached, extraction of the codes included"),
+    ]
+    return Figures(columns, rows)
 
 
 def ranking_table(record: Mapping[str, Any]) -> Table:
     """Lay the networks out as an aligned plain-text table, best score first."""
+    return ranking_figures(record).plain()
+
+
+def ranking_figures(record: Mapping[str, Any]) -> Figures:
+    """Give the networks with their scores, and the accuracy on test where it was measured."""
     ranking = record["ranking"]
-    methods = sorted({method for one in ranking for method in one["measured"]})
-    lines = [["network", "LogME", "probe", "confidence", "images/s", *methods]]
+    methods = sorted({method for one in ranking for method in one.get("measured", {})})
+    rows = []
     for one in ranking:
-        rate = one["seconds_per_image"]
-        lines.append(
+        seconds = one.get("seconds_per_image")
+        rate = 1 / seconds if seconds else None
+        measured = one.get("measured", {})
+        rows.append(
             [
-                network_label(one),
-                f"{one['log_me']:.4f}",
-                f"{one['probe']:.4f}",
-                _number(one["confidence"], 2),
-                f"{1 / rate:.0f}" if rate else "-",
-                *(_number(one["measured"].get(method), 4) for method in methods),
+                Cell(network_label(one)),
+                number_cell(one.get("log_me")),
+                percent_cell(one.get("probe")),
+                number_cell(one.get("confidence"), 2),
+                number_cell(rate, 0),
+                *(percent_cell(measured.get(method)) for method in methods),
             ]
         )
-    return aligned(lines, text_columns=1)
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    columns = [
+        Column("Network", numeric=False),
+        Column("LogME", "log maximum evidence per image; higher is better"),
+        Column("Probe, %", "cross-validated accuracy of a linear probe on train"),
+        Column("Confidence", "mean confidence of the network's own classifier"),
+        Column("Images/s", "rate of extraction"),
+        *(Column(f"{method}, %", "accuracy on test") for method in methods),
+    ]
+    return Figures(columns, rows)

@@ -8,11 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..results.tables import Table, aligned
+from ..notation import (
+    DASH,
+    chance,
+    compact,
+    confidence_interval,
+    count,
+    duration,
+    interval,
+    megabytes,
+    p_equals,
+    percent,
+    share,
+)
+from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
 __all__ = [
     "LEGEND",
     "binomial_error",
+    "comparison_figures",
     "comparison_table",
     "label",
     "listed",
@@ -77,8 +91,8 @@ def tests_made(pairs: Sequence[Mapping[str, Any]]) -> str:
     kinds = dict.fromkeys(pair.get("test", "mcnemar") for pair in pairs)
     found = [TESTS[kind] for kind in TESTS if kind in kinds]
     groups = {pair.get("n_groups") for pair in pairs} - {None}
-    text = "; ".join(found)
-    return f"{text}; {groups.pop():,} groups" if groups else text
+    text = " and ".join(found)
+    return f"{text}, {count(groups.pop())} groups" if groups else text
 
 
 def _ends(pair: Mapping[str, Any]) -> tuple[int, int]:
@@ -93,21 +107,17 @@ def _first(
     if n_splits > 1:
         what = f"mean accuracy over {n_splits} random splits"
         figure = (
-            f"{_percent(one['accuracy'])} (standard deviation {100 * one['accuracy_sd']:.1f} "
+            f"{share(one['accuracy'])} (standard deviation {percent(one['accuracy_sd'])} "
             f"points; {n_test} per split, whose binomial standard error is "
-            f"{100 * binomial_error(one['accuracy'], one['n_test']):.1f} points)"
+            f"{percent(binomial_error(one['accuracy'], one['n_test']))} points)"
         )
     else:
-        low, high = one["accuracy_ci95"]
         n_seeds = len(one.get("repeats") or [1])
         mean = f"mean accuracy over {n_seeds} training seeds" if n_seeds > 1 else "accuracy"
         groups = next((pair["n_groups"] for pair in record["pairs"] if pair.get("n_groups")), None)
         of = f" of {groups:,} groups" if groups else ""
         what = f"{mean} on the {n_test}{of}"
-        figure = (
-            f"{_percent(one['accuracy'])} (95 % confidence interval {100 * low:.1f} to "
-            f"{100 * high:.1f})"
-        )
+        figure = f"{share(one['accuracy'])} ({confidence_interval(*one['accuracy_ci95'])})"
     if len(entries) == 1:
         return f"{names[best]} has a {what} of {figure}.".replace("a accuracy", "an accuracy")
     return f"Of {len(entries)} methods, {names[best]} has the highest {what}: {figure}."
@@ -141,15 +151,14 @@ def _verdict(
     test = f"{adjusted}{tests_made(list(of_best.values()))}, \u03b1 = {ALPHA:g}"
     if not alike:
         others = "every other method" if len(behind) > 1 else names[behind[0]]
-        worst = max(of_best[at]["p_holm"] for at in behind)
-        return f"It is significantly better than {others} ({test}; p at most {_p(worst)})."
+        worst = p_equals(max(of_best[at]["p_holm"] for at in behind))
+        largest = f"largest {worst}" if len(behind) > 1 else worst
+        return f"It is significantly better than {others} ({test}; {largest})."
     against = listed([names[at] for at in alike])
     differ = "is" if len(alike) == 1 else "are"
-    least = min(of_best[at]["p_holm"] for at in alike)
-    return (
-        f"{against} {differ} not significantly different from the best ({test}; smallest p "
-        f"{_p(least)})."
-    )
+    least = p_equals(min(of_best[at]["p_holm"] for at in alike))
+    smallest = f"smallest {least}" if len(alike) > 1 else least
+    return f"{against} {differ} not significantly different from the best ({test}; {smallest})."
 
 
 def _bounds(
@@ -160,7 +169,7 @@ def _bounds(
     for at in alike:
         pair = of_best[at]
         worst = pair["at_most"]["b" if pair["a"] == best else "a"]
-        parts.append(f"{names[at]} at most {100 * worst:.1f} points worse")
+        parts.append(f"{names[at]} at most {percent(worst)} points worse")
     several = f", adjusted for {len(of_best)} comparisons" if len(of_best) > 1 else ""
     return f"Compared with the best: {listed(parts)} (95 % confidence{several})."
 
@@ -190,9 +199,7 @@ def _margins(
     parts = []
     for at in sorted(behind, key=lambda at: abs(of_best[at]["difference"])):
         mean, low, high = _signed(of_best[at], best)
-        parts.append(
-            f"{names[at]} by {100 * mean:.1f} points ({100 * low:.1f} to {100 * high:.1f})"
-        )
+        parts.append(f"{names[at]} by {percent(mean)} points ({interval(low, high)})")
     return f"Significantly worse: {listed(parts)}; 95 % confidence intervals, unadjusted."
 
 
@@ -213,7 +220,7 @@ def _seeds(of_best: Mapping[int, Mapping[str, Any]], names: list[str]) -> list[s
     ]
     if not found:
         return []
-    parts = listed([f"{100 * share:.0f} % ({name})" for name, share in found])
+    parts = listed([f"{share(part, 0)} ({name})" for name, part in found])
     return [
         "Share of the variance of the difference from the best that is due to the training seeds: "
         f"{parts}."
@@ -232,18 +239,11 @@ def _posteriors(
     for at, pair in of_best.items():
         equal = pair["posterior"]["equal"]
         better = pair["posterior"]["better" if pair["a"] == best else "worse"]
-        parts.append(
-            f"{names[at]} {_chance(equal)} (the best is better by more: {_chance(better)})"
-        )
+        parts.append(f"{names[at]} {chance(equal)} (the best is better by more: {chance(better)})")
     return [
         f"Probability that the difference from {names[best]} is within {rope:g} points (Bayesian "
         f"correlated t-test): {listed(parts)}."
     ]
-
-
-def _chance(value: float) -> str:
-    """Write a probability; none is exactly 0 or 1."""
-    return "< 1 %" if value < 0.005 else "> 99 %" if value > 0.995 else f"{100 * value:.0f} %"
 
 
 def _cost(
@@ -259,13 +259,12 @@ def _cost(
     cost = [_seconds(one) for one in entries]
     cheapest = min([best, *alike], key=lambda at: cost[at])
     if cheapest == best:
-        return [f"{names[best]} is also the cheapest of these: {_duration(cost[best])} in total."]
+        return [f"{names[best]} is also the cheapest of these: {duration(cost[best])} in total."]
     mean, low, high = _signed(of_best[cheapest], best)
     return [
-        f"The cheapest of these is {names[cheapest]}: {_duration(cost[cheapest])} for codes and "
-        f"fit, against {_duration(cost[best])} for {names[best]}, whose accuracy is "
-        f"{100 * mean:.1f} points higher (95 % confidence interval {100 * low:.1f} to "
-        f"{100 * high:.1f})."
+        f"The cheapest of these is {names[cheapest]}: {duration(cost[cheapest])} for codes and "
+        f"fit, against {duration(cost[best])} for {names[best]}, whose accuracy is "
+        f"{percent(mean)} points higher ({confidence_interval(low, high)})."
     ]
 
 
@@ -297,69 +296,67 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
 
 def comparison_table(record: Mapping[str, Any]) -> Table:
     """Format the comparison as an aligned text table, one line per method and network."""
+    return comparison_figures(record).plain()
+
+
+def comparison_figures(record: Mapping[str, Any]) -> Figures:
+    """Give the figures of a comparison, one row per method and network."""
     entries = record["entries"]
     several = len({one["model"] for one in entries}) > 1
     single = record["n_splits"] == 1
-    spread = "95% interval" if single else "sd (binomial se)"
-    header = ["", "method", *(["model"] if several else []), "accuracy", spread]
-    header += ["macro-F1", "AUROC", "log-loss", "ECE", "codes s", "fit s", "predict s"]
-    header += ["images/s", "MB", "trained"]
-    lines = [header]
+    columns = [
+        Column("Method", numeric=False),
+        *([Column("Network", numeric=False)] if several else []),
+        Column("Accuracy, %"),
+        Column("95 % CI", "confidence interval of the accuracy, in percent")
+        if single
+        else Column(
+            "SD (binomial SE)",
+            "standard deviation over the splits, and the standard error on the test images of one "
+            "split; in points",
+        ),
+        Column("Macro-F1", "mean of the classes' F1"),
+        Column("AUROC", "area under the ROC curve; 0.5 is chance"),
+        Column("Log-loss", "of the calibrated probabilities, in nats; lower is better"),
+        Column("ECE", "expected calibration error, 15 bins of equal mass; lower is better"),
+        Column("Codes", "time to extract the codes"),
+        Column("Fit", "time to select hyper-parameters and fit"),
+        Column("Predict", "time for all test images, from codes"),
+        Column("Images/s", "prediction rate, from file to probabilities"),
+        Column("MB", "size of all files needed for prediction"),
+        Column("Trained", "number of trained parameters"),
+    ]
+    rows = []
     for one in entries:
         times = one["times_s"]
-        lines.append(
+        mark = "best" if one["best"] else "alike" if one["alike"] else ""
+        rows.append(
             [
-                "*" if one["best"] else "~" if one["alike"] else "",
-                one["method"],
-                *([one["model"]] if several else []),
-                f"{one['accuracy']:.4f}",
-                _interval(one),
-                *(_number(one[key], 4) for key in ("macro_f1", "auroc")),
-                *(_number(one[key], 3) for key in ("log_loss", "ece")),
-                *(_number(times[key], 1) for key in ("codes", "fit")),
-                _number(times["predict"], 2),
-                _number(one["images_per_s"], 0),
-                f"{one['disk_bytes'] / 1e6:.1f}",
-                _count(one["n_trained"]),
+                Cell(one["method"], mark=mark),
+                *([Cell(one["model"])] if several else []),
+                percent_cell(one["accuracy"], mark),
+                _spread(one, single),
+                *(number_cell(one[key]) for key in ("macro_f1", "auroc", "log_loss", "ece")),
+                *(Cell(duration(times[key]), times[key]) for key in ("codes", "fit", "predict")),
+                number_cell(one["images_per_s"], 0),
+                Cell(megabytes(one["disk_bytes"]), one["disk_bytes"]),
+                Cell(compact(one["n_trained"]), one["n_trained"]),
             ]
         )
-    return aligned(lines, text_columns=3 if several else 2)
+    return Figures(columns, rows)
 
 
-def _interval(one: Mapping[str, Any]) -> str:
-    if one["accuracy_ci95"]:
-        low, high = one["accuracy_ci95"]
-        return f"{low:.3f} to {high:.3f}"
-    if one.get("accuracy_sd") is None:
-        return "-"
-    error = binomial_error(one["accuracy"], one["n_test"])
-    return f"{one['accuracy_sd']:.4f} ({error:.4f})"
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _count(value: int) -> str:
-    for size, unit in ((10**6, "M"), (10**3, "k")):
-        if value >= size:
-            return f"{value / size:.1f}{unit}"
-    return str(value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _p(value: float) -> str:
-    return f"{value:.1g}" if value < 0.001 else f"{value:.3f}"
+def _spread(entry: Mapping[str, Any], single: bool) -> Cell:
+    """Write the interval of an accuracy, or over several splits its standard deviation."""
+    if single and entry.get("accuracy_ci95"):
+        low, high = entry["accuracy_ci95"]
+        return Cell(interval(low, high), low)
+    sd = entry.get("accuracy_sd")
+    if sd is None:
+        return Cell(DASH)
+    error = binomial_error(entry["accuracy"], entry["n_test"])
+    return Cell(f"{percent(sd)} ({percent(error)})", sd)
 
 
 def _seconds(one: Mapping[str, Any]) -> float:
     return float(one["times_s"]["codes"] + one["times_s"]["fit"])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -43,6 +43,7 @@ __all__ = ["curve", "curve_name"]
 SCHEMA = 1
 VERSION = 1  # of what a fit makes of a draw; part of every piece's key
 TRAIN, VAL, TEST = range(len(SPLITS))
+_SMALL = 4_000_000  # numbers that all fits read: below, processes take longer to start than to fit
 
 
 def curve(context: Context, network: Network, settings: CurveSettings) -> dict[str, Any]:
@@ -208,7 +209,8 @@ def _fit_heads(
     from joblib import Parallel, cpu_count, delayed
 
     matrix = network.codes.matrix()  # (N, V, D)
-    jobs = min(jobs or cpu_count(), len(tasks))
+    n_numbers = sum(task.size for task in tasks) * context.manifest.n_classes * matrix[0].size
+    jobs = 1 if n_numbers < _SMALL else min(jobs or cpu_count(), len(tasks))
     # The largest first: a long fit begun last would leave the other cores idle.
     order = sorted(tasks, key=lambda task: -task.size)
     calls = (

@@ -11,9 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
-from ..results.tables import Table, aligned
+from ..notation import (
+    DASH,
+    confidence_interval,
+    duration,
+    interval,
+    number,
+    percent,
+    share,
+    signed_interval,
+    signed_points,
+)
+from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
-__all__ = ["curve_table", "draw_picture", "sentences"]
+__all__ = ["curve_figures", "curve_table", "draw_picture", "sentences"]
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
@@ -41,7 +52,7 @@ def _pair(one: Mapping[str, Any]) -> str:
             f"images per class{_ends(one)}, {later} with more."
         )
         if one["share"] < 0.995:
-            text += f" {100 * one['share']:.0f} % of the resamples cross in this direction."
+            text += f" {share(one['share'], 0)} of the resamples cross in this direction."
         return text
     if not ahead_a and not ahead_b:
         widest = max(found, key=lambda point: abs(point["mean"]))
@@ -51,8 +62,8 @@ def _pair(one: Mapping[str, Any]) -> str:
         name = a if widest["mean"] > 0 else b
         bound = max(abs(end) for point in found for end in point["ci95"])
         return (
-            f"{text}; the largest is {100 * abs(widest['mean']):.1f} points in favour of {name}, "
-            f"at {widest['size']:,}. At every size the difference is at most {100 * bound:.1f} "
+            f"{text}; the largest is {percent(abs(widest['mean']))} points in favour of {name}, "
+            f"at {widest['size']:,}. At every size the difference is at most {percent(bound)} "
             "points (95 % confidence)."
         )
     parts = [
@@ -68,12 +79,8 @@ def _pair(one: Mapping[str, Any]) -> str:
 def _untested(one: Mapping[str, Any], range_: str, over: str) -> str:
     """Describe a difference by its range over the draws; claim nothing."""
     points = [
-        f"{100 * point['mean']:+.1f} at {point['size']:,}"
-        + (
-            f" (range {100 * point['range'][0]:+.1f} to {100 * point['range'][1]:+.1f})"
-            if one["n_draws"] > 1
-            else ""
-        )
+        f"{signed_points(point['mean'])} at {point['size']:,}"
+        + (f" (range {signed_interval(*point['range'])})" if one["n_draws"] > 1 else "")
         for point in one["differences"]
     ]
     return (
@@ -93,7 +100,7 @@ def _at(points: Sequence[Mapping[str, Any]]) -> str:
     sizes = [f"{point['size']:,}" for point in points]
     where = sizes[0] if len(sizes) == 1 else f"{', '.join(sizes[:-1])} and {sizes[-1]}"
     points_ = sorted(100 * abs(point["mean"]) for point in points)
-    low, high = f"{points_[0]:.1f}", f"{points_[-1]:.1f}"
+    low, high = number(points_[0], 1), number(points_[-1], 1)
     by = f"{high} points" if low == high else f"{low} to {high} points"
     return f"with {where} images per class (by {by})"
 
@@ -115,24 +122,24 @@ def _rounded(size: float) -> str:
 
 def _growth(name: str, one: Mapping[str, Any]) -> str:
     sizes, mean = one["sizes"], one["mean"]
-    text = f"{name}: {100 * mean[0]:.1f} % with {sizes[0]:,} images per class"
+    text = f"{name}: {share(mean[0])} with {sizes[0]:,} images per class"
     if len(sizes) == 1:
         return f"{text}{_spread(one, 0)}."
-    text += f", {100 * mean[-1]:.1f} % with {sizes[-1]:,}{_spread(one, -1)}"
+    text += f", {share(mean[-1])} with {sizes[-1]:,}{_spread(one, -1)}"
     step = 100 * (mean[-1] - mean[-2])
+    by = number(abs(step), 1)
     change = "an increase" if step >= 0 else "a decrease"
-    return f"{text}; from {sizes[-2]:,} to {sizes[-1]:,}, {change} of {abs(step):.1f} points."
+    return f"{text}; from {sizes[-2]:,} to {sizes[-1]:,}, {change} of {by} points."
 
 
 def _spread(one: Mapping[str, Any], at: int) -> str:
     """Give the confidence interval at a size, or else the range over the draws."""
     if one["ci95"]:
-        low, high = one["ci95"][at]
-        return f" (95 % confidence interval {100 * low:.1f} to {100 * high:.1f})"
+        return f" ({confidence_interval(*one['ci95'][at])})"
     values = one["values"][at]
     if len(values) == 1:
         return ""
-    return f" (range over {len(values)} draws {100 * min(values):.1f} to {100 * max(values):.1f})"
+    return f" (range over {len(values)} draws {interval(min(values), max(values))})"
 
 
 def _forecast(name: str, one: Mapping[str, Any]) -> list[str]:
@@ -141,38 +148,46 @@ def _forecast(name: str, one: Mapping[str, Any]) -> list[str]:
     if not found:
         return []
     parts = [
-        f"{100 * point['mean']:.1f} % with {_rounded(point['size'])} images per class (90 % band "
-        f"{100 * point['low']:.1f} to {100 * point['high']:.1f})"
+        f"{share(point['mean'])} with {_rounded(point['size'])} images per class (90 % "
+        f"band {interval(point['low'], point['high'])})"
         for point in found
     ]
     return [f"{name}, extrapolated by a power law: {', '.join(parts)}."]
 
 
 def curve_table(record: Mapping[str, Any]) -> Table:
-    """Format the curve as an aligned text table, one line per size.
+    """Format the curve as an aligned text table, one line per method and size."""
+    return curve_figures(record).plain()
 
-    Methods with fewer than 5 draws have the range over the draws in place of an interval.
-    """
-    methods = record["methods"]
-    header = ["images per class", "in total"]
-    for name, one in methods.items():
-        n_draws = len(one["values"][0])
-        header += [name, "sd" if n_draws > 1 else ""]
-        header += ["95% interval" if one["ci95"] else f"range ({n_draws} draws)", "fit s"]
-    lines = [header]
-    for at, (size, total) in enumerate(zip(record["sizes"], record["n_train_total"], strict=True)):
-        line = [f"{size:,}", f"{total:,}"]
-        for one in methods.values():
-            sd, values = one["sd"], one["values"][at]
-            low, high = one["ci95"][at] if one["ci95"] else (min(values), max(values))
-            line += [
-                f"{one['mean'][at]:.4f}",
-                f"{sd[at]:.4f}" if sd else "",
-                f"{low:.3f} to {high:.3f}" if len(values) > 1 else "-",
-                f"{one['fit_s'][at]:.2f}",
-            ]
-        lines.append(line)
-    return aligned(lines, text_columns=0)
+
+def curve_figures(record: Mapping[str, Any]) -> Figures:
+    """Give accuracy by method and number of labelled images per class."""
+    rows = [
+        [
+            Cell(name),
+            number_cell(size, 0),
+            number_cell(len(values), 0),
+            percent_cell(mean),
+            percent_cell(sd),
+            Cell(interval(min(values), max(values)), min(values)) if values[1:] else Cell(DASH),
+            Cell(interval(*ends), ends[0]) if ends else Cell(DASH),
+            Cell(duration(seconds), seconds),
+        ]
+        for name, one in record["methods"].items()
+        for size, values, mean, sd, ends, seconds in zip(
+            one["sizes"], one["values"], one["mean"], one["sd"] or [None] * len(one["sizes"]),
+            one["ci95"] or [None] * len(one["sizes"]), one["fit_s"], strict=True,
+        )
+    ]  # fmt: skip
+    columns = [
+        Column("Method", numeric=False), Column("Images per class"), Column("Draws"),
+        Column("Accuracy, %", "mean over the draws"),
+        Column("SD", "standard deviation over the draws, in points"),
+        Column("Range", "over the draws"),
+        Column("95 % CI", "confidence interval of the mean, with 5 draws or more"),
+        Column("Fit", "mean time to select hyper-parameters and fit"),
+    ]  # fmt: skip
+    return Figures(columns, rows)
 
 
 def draw_picture(path: Path, record: Mapping[str, Any]) -> None:

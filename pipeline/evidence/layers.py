@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
+from ..notation import number, share
 from ..progress import Progress
-from ..results.tables import Table, aligned
 from ..settings import LayersSettings
 from .record import Request
 
-__all__ = ["layers_table", "probe_layers"]
+__all__ = ["probe_layers"]
 
 VERSION = 1
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -140,35 +140,17 @@ def _sentences(body: dict[str, Any]) -> list[str]:
     how = f"{body['folds']}-fold cross-validation on {body['n_train']:,} training images"
     said = [
         f"Of {len(layers)} layers, a linear probe ({body['method']}) of {best['layer']} is the "
-        f"most accurate: {100 * best['accuracy']:.1f} % ({how})."
+        f"most accurate: {share(best['accuracy'])} ({how})."
         if len(layers) > 1
         else f"A linear probe ({body['method']}) of {best['layer']} reaches "
-        f"{100 * best['accuracy']:.1f} % ({how})."
+        f"{share(best['accuracy'])} ({how})."
     ]
     if len(layers) > 1:
         first, last = layers[0], layers[-1]
         gain = 100 * (last["accuracy"] - first["accuracy"])
         said.append(
-            f"From the first layer ({first['layer']}, {100 * first['accuracy']:.1f} %) to the last "
-            f"({last['layer']}, {100 * last['accuracy']:.1f} %) it "
-            f"{'gains' if gain >= 0 else 'loses'} {abs(gain):.1f} points."
+            f"From the first layer ({first['layer']}, {share(first['accuracy'])}) to the last "
+            f"({last['layer']}, {share(last['accuracy'])}) it "
+            f"{'gains' if gain >= 0 else 'loses'} {number(abs(gain), 1)} points."
         )
     return said
-
-
-def layers_table(record: dict[str, Any]) -> Table:
-    """Lay out the layers, first to last; ``*`` marks the best."""
-    lines = [["", "layer", "numbers", "accuracy", "sd of folds", "log-loss", "C"]]
-    for one in record["layers"]:
-        lines.append(
-            [
-                "*" if one["layer"] == record["best"] else "",
-                one["layer"],
-                f"{one['code_dim']:,}",
-                f"{one['accuracy']:.4f}",
-                f"{one['sd']:.4f}",
-                f"{one['log_loss']:.3f}",
-                f"{one['C']:.1e}",
-            ]
-        )
-    return aligned(lines, text_columns=2)

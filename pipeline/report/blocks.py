@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..results.tables import Cell, Column
+
 __all__ = [
     "Bullets",
     "Cell",
@@ -65,39 +67,6 @@ class Commands:
     """Lines for a shell, to be read or copied."""
 
     lines: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column's title, what the title means where that is not plain, and how it is set."""
-
-    title: str
-    hint: str = ""
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell: its text, the number it is sorted by, and how it stands out.
-
-    Attributes
-    ----------
-    text : str
-    value : float, optional
-        What sorting compares; without it, the text.
-    mark : str
-        ``best``, ``alike`` or nothing.
-    heat : float, optional
-        Shade of the ground, 0 to 1.
-    code : bool
-        Set as a name of the machine's: fingerprints, paths.
-    """
-
-    text: str
-    value: float | None = None
-    mark: str = ""
-    heat: float | None = None
-    code: bool = False
 
 
 @dataclass(frozen=True)
@@ -247,7 +216,7 @@ class Report:
     title : str
         What the reader calls the data set: its folder's name.
     digest : str
-        Small beside the title: tells it from other folders of that name, as the results' folder does; may be empty.
+        Tells it from other folders of that name; set small after the title; may be empty.
     """
 
     title: str

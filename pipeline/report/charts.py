@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
+from ..notation import duration, number, share
 from .blocks import Chart
 from .svg import ACCENT, GRID, INK, MUTED, PAPER, SERIES, new_figure, rewritten
 
@@ -41,7 +42,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.6)), (0, (7, 2, 1.5, 2))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _TIMES = (
     (0.01, "10 ms"), (0.1, "0.1 s"), (0.3, "0.3 s"), (1, "1 s"), (3, "3 s"), (10, "10 s"),
-    (30, "30 s"), (60, "1 min"), (180, "3 min"), (600, "10 min"), (1800, "30 min"),
+    (20, "20 s"), (30, "30 s"), (60, "1 min"), (180, "3 min"), (600, "10 min"), (1800, "30 min"),
     (3600, "1 h"), (10800, "3 h"), (36000, "10 h"), (86400, "1 d"), (864000, "10 d"),
 )  # fmt: skip
 
@@ -116,14 +117,13 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
             arrowprops={"arrowstyle": "-", "color": GRID, "lw": 0.8, "shrinkA": 1, "shrinkB": 5},
             zorder=1,
         )  # fmt: skip
-    said = "; ".join(
-        f"{one.name} {100 * one.accuracy:.1f} % in {one.cost_s:.3g} s" for one in spots
-    )
+    said = "; ".join(f"{one.name} {share(one.accuracy)} in {duration(one.cost_s)}" for one in spots)
     alt = f"Accuracy against the time for codes and fit: {said}."
     svg = rewritten(figure, key=key, alt=alt)
     caption = (
-        f"Test accuracy with its {interval} against the seconds for codes and fit. Filled: the "
-        "best (accent) and what cannot be told from it; hollow: surely behind."
+        f"Test accuracy against the time for extraction of the codes and fit. Bars: {interval}. "
+        "Coloured: the best; filled: not significantly different from it; hollow: significantly "
+        "worse."
     )
     return Chart(key, svg, alt, "", caption)
 
@@ -137,16 +137,16 @@ def learning_curves(
     figure = new_figure(WIDTH, 310, left=44, right=right)
     ax = figure.add_subplot()
     ax.set_xscale("log")
-    for number, one in enumerate(bands):
-        colour = SERIES[number % len(SERIES)]
+    for at, one in enumerate(bands):
+        colour = SERIES[at % len(SERIES)]
         y = [100 * value for value in one.y]
         known = [(x, 100 * e[0], 100 * e[1]) for x, e in zip(one.x, one.ends, strict=False) if e]
         if known:
             x_, low, high = zip(*known, strict=True)
             ax.fill_between(x_, low, high, color=colour, alpha=0.16, lw=0)
         ax.plot(
-            one.x, y, color=colour, ls=_DASHES[number % len(_DASHES)],
-            marker=MARKERS[number % len(MARKERS)], ms=4.5,
+            one.x, y, color=colour, ls=_DASHES[at % len(_DASHES)],
+            marker=MARKERS[at % len(MARKERS)], ms=4.5,
         )  # fmt: skip
     for found in crossings:
         if found.get("ci95"):
@@ -161,8 +161,8 @@ def learning_curves(
     ax.set_ylabel("accuracy, %")
     _end_labels(ax, [100 * one.y[-1] for one in bands], names, height_px=256)
     alt = "Learning curves: " + "; ".join(
-        f"{one.name} from {100 * one.y[0]:.1f} % with {one.x[0]:g} images per class to "
-        f"{100 * one.y[-1]:.1f} % with {one.x[-1]:g}"
+        f"{one.name} from {share(one.y[0])} with {one.x[0]:g} images per class to "
+        f"{share(one.y[-1])} with {one.x[-1]:g}"
         for one in bands
     )
     alt += "."
@@ -186,11 +186,12 @@ def reliability(
     ax.set_xlabel("confidence", fontsize=11)
     ax.set_ylabel("accuracy", fontsize=12, labelpad=2)
     alt = (
-        f"Reliability of {name}: from accuracy {bins[0, 1]:.2f} at confidence {bins[0, 0]:.2f} to "
-        f"{bins[-1, 1]:.2f} at {bins[-1, 0]:.2f}; expected calibration error {ece:.3f}."
+        f"Reliability diagram of {name}: from accuracy {number(bins[0, 1], 2)} at confidence "
+        f"{number(bins[0, 0], 2)} to {number(bins[-1, 1], 2)} at {number(bins[-1, 0], 2)}; "
+        f"expected calibration error {number(ece)}."
     )
     svg = rewritten(figure, key=key, alt=alt)
-    return Chart(key, svg, alt, name, f"calibration error {ece:.3f}")
+    return Chart(key, svg, alt, name, f"ECE {number(ece)}")
 
 
 def operating_curves(
@@ -242,7 +243,7 @@ def accuracy_by_layer(
         ax.plot([middle - sd, middle + sd], [y, y], color=colour, lw=1.4)
         ax.plot(middle, y, "o", ms=7, color=colour)
         ax.annotate(
-            f"{middle:.1f}", (1.02, y), xycoords=("axes fraction", "data"), va="center",
+            number(middle, 1), (1.02, y), xycoords=("axes fraction", "data"), va="center",
             fontsize=12.5, color=colour, annotation_clip=False,
             weight="bold" if one["layer"] == best else "normal",
         )  # fmt: skip
@@ -250,9 +251,9 @@ def accuracy_by_layer(
     ax.set_yticks(range(len(layers)), names)
     ax.tick_params(axis="y", length=0)
     ax.grid(True)
-    ax.set_xlabel("held-out accuracy on train, %")
+    ax.set_xlabel("cross-validated accuracy on train, %")
     alt = "Accuracy of a linear probe by layer: " + "; ".join(
-        f"{one['layer']} {100 * one['accuracy']:.1f} %" for one in layers
+        f"{one['layer']} {share(one['accuracy'])}" for one in layers
     )
     alt += "."
     return Chart(key, rewritten(figure, key=key, alt=alt), alt, "", caption)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from ..compare.words import label
+from ..notation import number
 from ..results.metrics import calibration_bins
+from ..results.tables import number_cell, percent_cell
 from . import charts
 from .blocks import Block, Cell, Chart, Charts, Column, Folded, Section, Table, Text
-from .cells import mark_of, names_of, number_cell, one_split
+from .cells import mark_of, names_of, one_split
 from .gather import Evidence, Run
 from .maps import confusion_map
-from .numbers import average_precision, percent, precision_recall, roc, top_confusions
+from .numbers import average_precision, precision_recall, roc, top_confusions
 
 __all__ = ["calibration", "confusion", "operating"]
 
@@ -21,12 +23,12 @@ MOST_CURVES = 8  # classes drawn one by one
 
 
 def confusion(evidence: Evidence) -> Section:
-    """Count which classes are taken for which, by every method."""
+    """Count the predicted classes of each true class, for every method."""
     blocks: list[Block] = []
     n_classes = len(evidence.comparison["class_names"])
     note = one_split(evidence)
     if n_classes <= MATRIX_CLASSES:
-        blocks.append(Text(f"Rows are true classes, columns predicted ones.{note}"))
+        blocks.append(Text(f"Rows: true class; columns: predicted class.{note}"))
         matrices = [
             _matrix(run, name, f"confusion-{number}")
             for number, (run, name) in enumerate(
@@ -38,9 +40,13 @@ def confusion(evidence: Evidence) -> Section:
         name = label(evidence.best.entry, evidence.comparison)
         matrix = np.array(evidence.best.record["metrics"]["test"]["confusion"], dtype=np.float64)
         chart = confusion_map(matrix, key="confusion", name=name)
-        blocks += [Text(f"Of the best method, {name}.{note}"), chart, _confusions(evidence.best)]
+        blocks += [
+            Text(f"Confusion matrix of the best method, {name}.{note}"),
+            chart,
+            _confusions(evidence.best),
+        ]
     blocks.append(_by_class(evidence))
-    return Section("confusion", "Which classes are confused", blocks)
+    return Section("confusion", "Confusion matrices", blocks)
 
 
 def _matrix(run: Run, name: str, key: str) -> Table:
@@ -70,38 +76,38 @@ def _by_class(evidence: Evidence) -> Table:
     listed = list(
         zip(best.record["class_names"], best.record["metrics"]["test"]["per_class"], strict=True)
     )
-    caption = f"By class, {name}"
+    caption = f"Precision, recall and F1 by class, {name}"
     if len(listed) > MOST_CLASSES:
         listed = sorted(listed, key=lambda one: one[1]["recall"])[:MOST_CLASSES]
         caption += f": the {MOST_CLASSES} classes of lowest recall"
     rows = [
         [
             Cell(one),
-            *(Cell(percent(figures[key]), figures[key]) for key in ("precision", "recall", "f1")),
-            Cell(f"{figures['support']:,}", figures["support"]),
+            *(percent_cell(figures[key]) for key in ("precision", "recall", "f1")),
+            number_cell(figures["support"], 0),
         ]
         for one, figures in listed
     ]
     columns = [
         Column("Class", numeric=False),
-        Column("Precision, %", "of the images called so, those that are"),
-        Column("Recall, %", "of the images that are so, those found"),
-        Column("F1, %"), Column("Test images"),
+        Column("Precision, %", "share of the images predicted as the class that belong to it"),
+        Column("Recall, %", "share of the images of the class that are predicted as it"),
+        Column("F1, %", "harmonic mean of precision and recall"), Column("Test images"),
     ]  # fmt: skip
     return Table(caption, columns, rows, "classes", sortable=True)
 
 
 def calibration(evidence: Evidence) -> Section:
-    """Draw accuracy against confidence of every method."""
+    """Draw the reliability diagram of every method."""
     panels: list[Chart | Table] = []
     rows = []
-    for number, (run, name) in enumerate(zip(evidence.runs, names_of(evidence), strict=True)):
+    for at, (run, name) in enumerate(zip(evidence.runs, names_of(evidence), strict=True)):
         found = run.predictions
         bins = calibration_bins(found.labels, found.probabilities)
         ece = float((bins[:, 2] * np.abs(bins[:, 0] - bins[:, 1])).sum())
         panels.append(
             charts.reliability(
-                bins, key=f"reliability-{number}", name=name, ece=ece, accent=run.entry["best"]
+                bins, key=f"reliability-{at}", name=name, ece=ece, accent=run.entry["best"]
             )
         )
         for confidence, accuracy, share in bins.tolist():
@@ -112,13 +118,13 @@ def calibration(evidence: Evidence) -> Section:
     ]  # fmt: skip
     table = Table("Bins of equal mass", columns, rows, "bins", sortable=True)
     text = (
-        "An image called with confidence 0.9 should be rightly called nine times in ten: on the "
-        f"line, confidence can be taken at its word; below it, it promises too much."
+        "Accuracy against the mean confidence of the predicted class, in 15 bins of equal mass. "
+        "On the diagonal the probabilities are calibrated; below it, they are overconfident."
         f"{one_split(evidence)}"
     )
-    figures = Folded("The figures of the bins", [table])
+    figures = Folded("Values of the bins", [table])
     blocks = (Text(text), Charts(panels, small=True), figures)
-    return Section("calibration", "Whether confidence can be believed", blocks)
+    return Section("calibration", "Calibration", blocks)
 
 
 def operating(evidence: Evidence) -> Section:
@@ -139,24 +145,34 @@ def _two_classes(evidence: Evidence, positive: str) -> Section:
         x, y = roc(is_so, score)
         area, precision = float(np.trapezoid(y, x)), average_precision(is_so, score)
         lines.append(
-            charts.Line(f"{name} {area:.3f}", x.tolist(), y.tolist(), accent=run.entry["best"])
+            charts.Line(f"{name} {number(area)}", x.tolist(), y.tolist(), accent=run.entry["best"])
         )
         rows.append(
             [Cell(name, mark=mark_of(run.entry)), number_cell(area, 3), number_cell(precision, 3)]
         )
-    title = "The choice of a threshold"
+    title = "ROC curves"
     if not lines:
-        text = Text("Test holds one class alone, so there is no operating curve.")
+        text = Text("The test images are of one class only: there is no ROC curve.")
         return Section("operating", title, [text])
     caption = (
-        f"Receiver's operating curves for “{positive}”; behind each name the area under its "
-        f"curve.{one_split(evidence)}"
+        f"ROC curves, positive class “{positive}”; the legend gives the area under each curve."
+        f"{one_split(evidence)}"
     )
     chart = charts.operating_curves(
-        lines, key="roc", kind="roc", title="True against false positives", caption=caption
+        lines,
+        key="roc",
+        kind="roc",
+        title="True positive rate against false positive rate",
+        caption=caption,
     )
     columns = [Column("Method", numeric=False), Column("AUROC"), Column("Average precision")]
-    table = Table(f"Areas, for “{positive}”", columns, rows, "areas", sortable=True)
+    table = Table(
+        f"Areas under the curves, positive class “{positive}”",
+        columns,
+        rows,
+        "areas",
+        sortable=True,
+    )
     return Section("operating", title, [chart, table])
 
 
@@ -173,20 +189,23 @@ def _one_against_rest(evidence: Evidence) -> Section:
         rows.append((precision, [Cell(one), number_cell(area, 3), number_cell(precision, 3)]))
         recall, precise = precision_recall(is_so, score)
         curves_.append(
-            (precision, charts.Line(f"{one} {precision:.3f}", recall.tolist(), precise.tolist()))
+            (
+                precision,
+                charts.Line(f"{one} {number(precision)}", recall.tolist(), precise.tolist()),
+            )
         )
     drawn = [line for _, line in sorted(curves_, key=lambda one: one[0])[:MOST_CURVES]]
     listed = [cells for _, cells in sorted(rows, key=lambda one: one[0])[:MOST_CLASSES]]
-    of = f"the {len(drawn)} hardest of {len(curves_)} classes" if len(drawn) < len(curves_) else (
-        "each class"
-    )  # fmt: skip
+    of = "each class"
+    if len(drawn) < len(curves_):
+        of = f"the {len(drawn)} of {len(curves_)} classes with the lowest average precision"
     caption = (
-        f"{name}, {of} against the rest; behind each name its average precision."
+        f"{name}, {of}, one against the rest; the legend gives the average precision."
         f"{one_split(evidence)}"
     )
     chart = charts.operating_curves(
         drawn, key="pr", kind="pr", title="Precision against recall", caption=caption
     )
     columns = [Column("Class", numeric=False), Column("AUROC"), Column("Average precision")]
-    table = Table("One class against the rest", columns, listed, "areas", sortable=True)
-    return Section("operating", "The choice of a threshold", [chart, table])
+    table = Table("Each class against the rest", columns, listed, "areas", sortable=True)
+    return Section("operating", "Precision-recall curves", [chart, table])

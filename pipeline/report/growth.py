@@ -7,6 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..advise.words import options_figures, ranking_figures
+from ..curve.words import curve_figures
+from ..evidence.words import layers_figures
+from ..notation import percent, share
+from ..results.tables import number_cell, percent_cell
 from . import charts
 from .blocks import (
     Block,
@@ -22,32 +27,32 @@ from .blocks import (
     Table,
     Text,
 )
-from .cells import names_of, number_cell, share_cell, with_methods
+from .cells import figures_table, names_of, relocated, updated, with_methods
 from .gather import Evidence
-from .numbers import duration, percent, points, signed
 
 __all__ = ["advice", "curves", "layers", "training"]
 
 
-_DASH = "\N{EN DASH}"
 _EVERY = {"layers": None}  # these stages read all layers unless told otherwise
 
 
 def curves(evidence: Evidence) -> Section:
     """Show the learning curves and where they cross."""
     record = evidence.found["curve"]
-    title = "Learning curve"
+    title = "Learning curves"
     if record is None:
-        text = "How accuracy grows with the number of labelled images has not been measured."
+        text = "Not measured: accuracy as a function of the number of labelled images."
         return Section("curves", title, [Missing(text, evidence.context.command_for("curve"))])
     methods = record["methods"]
     bands = [
-        charts.Band(name, one["sizes"], one["mean"], ends=[e and tuple(e) for e in _ends(one)])
+        charts.Band(
+            name, one["sizes"], one["mean"], ends=[e and tuple(e) for e in one["ci95"] or ()]
+        )
         for name, one in methods.items()
     ]
     caption = (
-        "Mean test accuracy over the draws. Bands: 95 % confidence interval of the mean, with 5 "
-        "draws or more."
+        "Mean test accuracy over random draws of the training images. Bands: 95 % confidence "
+        "interval of the mean (5 draws or more)."
     )
     crossings = [
         one
@@ -55,34 +60,11 @@ def curves(evidence: Evidence) -> Section:
         if one.get("size") and one.get("clear") and one.get("ci95")
     ]
     if crossings:
-        caption += " Dotted: where two curves cross significantly; shaded: its interval."
+        caption += " Dotted line: significant crossing of two curves; shaded: 95 % interval."
     chart = charts.learning_curves(bands, crossings, key="learning", caption=caption)
-    rows = [
-        [
-            Cell(name), Cell(f"{size:g}", size), Cell(str(len(values)), len(values)),
-            Cell(percent(mean), mean), Cell(_DASH if sd is None else f"{100 * sd:.1f}", sd),
-            Cell(points(min(values), max(values)) if len(values) > 1 else _DASH, min(values)),
-            Cell(points(*ends) if ends else _DASH, ends[0] if ends else None),
-        ]
-        for name, one in methods.items()
-        for size, values, mean, sd, ends in zip(
-            one["sizes"], one["values"], one["mean"], one["sd"] or [None] * len(one["sizes"]),
-            _ends(one), strict=True
-        )
-    ]  # fmt: skip
-    columns = [
-        Column("Method", numeric=False), Column("Images per class"), Column("Draws"),
-        Column("Accuracy, %"), Column("SD", "standard deviation over the draws"),
-        Column("Range", "over the draws"), Column("95 % CI", "of the mean, with 5 draws or more"),
-    ]  # fmt: skip
-    table = Table("Accuracy by labelled images", columns, rows, "curve-figures", sortable=True)
+    table = figures_table(curve_figures(record), "Accuracy by labelled images", "curve-figures")
     blocks: list[Block] = [Bullets(record.get("sentences", ())), chart]
-    return Section("curves", title, [*blocks, Folded("The figures of the curves", [table])])
-
-
-def _ends(curve: Mapping[str, Any]) -> list[Any]:
-    """Intervals of a learning curve; none with few draws."""
-    return list(curve["ci95"] or [None] * len(curve["sizes"]))
+    return Section("curves", title, [*blocks, Folded("Values of the learning curves", [table])])
 
 
 def advice(evidence: Evidence) -> Section:
@@ -90,125 +72,77 @@ def advice(evidence: Evidence) -> Section:
     record = evidence.found["advise"]
     title = "Advice"
     if record is None:
-        text = "Which strategy suits these images, by size and likeness, has not been asked."
-        return Section("advice", title, [Missing(text, evidence.context.command_for("advise", _EVERY))])
-    blocks: list[Block] = [Bullets(record["sentences"])]
+        text = "Not measured: which strategy, layers and network suit these images."
+        return Section(
+            "advice", title, [Missing(text, evidence.context.command_for("advise", _EVERY))]
+        )
+    commands = [
+        one["command"]
+        for one in (*record.get("options", ()), record.get("strategy", {}))
+        if one.get("command")
+    ]
+    said = updated(record["sentences"], commands, evidence.context)
+    blocks: list[Block] = [Bullets(said)]
     if record.get("options"):
-        blocks.append(_options(record))
+        blocks.append(figures_table(options_figures(record), "Strategies", "options"))
     if len(record.get("ranking", ())) > 1:
-        blocks.append(_ranking(record))
+        blocks.append(figures_table(ranking_figures(record), "Networks by LogME", "ranking"))
     strategy = record.get("strategy", {})
     command = strategy.get("command")
     if command:
         blocks.append(Text(_outcome(evidence, strategy)))
-        blocks.append(Commands([str(command)]))
+        blocks.append(Commands([relocated(str(command), evidence.context)]))
     return Section("advice", title, blocks)
 
 
 def _outcome(evidence: Evidence, strategy: Mapping[str, Any]) -> str:
-    """Set what was advised beside what was measured on test: where the advice failed, say so."""
+    """Compare the advised method with what was measured on test."""
     layers = [strategy["unfreeze"]] if strategy.get("unfreeze") else strategy.get("layers", ())
     advised = [strategy.get("method"), strategy.get("model"), list(layers)]
     asked = [[run.record[key] for key in ("method", "model", "layers")] for run in evidence.runs]
     if advised not in asked:
-        return "What is advised is not among the methods compared here; this measures it:"
+        return "The advised method is not in this comparison. This command measures it on test:"
     names, accuracy = names_of(evidence), [run.entry["accuracy"] for run in evidence.runs]
     at, best = asked.index(advised), int(np.argmax(accuracy))
-    gap = 100 * (accuracy[best] - accuracy[at])
-    text = f"Measured on test, what is advised ({names[at]}) reached {percent(accuracy[at])} %"
+    gap = accuracy[best] - accuracy[at]
+    text = f"On test, the advised method ({names[at]}) reached {share(accuracy[at])}"
     if gap <= 0:
-        return f"{text}, the highest of all compared here."
-    end = "within a point" if gap <= 1 else "here the advice failed by more than a point"
-    return f"{text}, {signed(gap, plus=False)} points behind the best ({names[best]}): {end}."
-
-
-def _options(record: Mapping[str, Any]) -> Table:
-    """List the strategies that were weighed, with what each is expected to gain and cost."""
-    rows = []
-    for one in record["options"]:
-        best = one == record["strategy"]
-        low, high = one["interval"]
-        rows.append(
-            [
-                Cell(str(one["strategy"]), mark="best" if best else ""),
-                Cell(str(one["method"])),
-                share_cell(one["accuracy"]),
-                Cell(signed(one["gain_points"]), one["gain_points"]),
-                Cell(points(low / 100, high / 100), low),
-                Cell(duration(one["cost_s"]), one["cost_s"]),
-            ]
-        )
-    columns = [
-        Column("Strategy", numeric=False),
-        Column("Method", numeric=False),
-        Column("Held out, %", "accuracy, cross-validated on train"),
-        Column("Gain", "points expected against the first line"),
-        Column("95 % interval"),
-        Column("Cost", "from nothing, codes and all"),
-    ]
-    return Table("Strategies", columns, rows, "options", sortable=True)
-
-
-def _ranking(record: Mapping[str, Any]) -> Table:
-    """Rank networks by scores that take no training, beside what was measured where it was."""
-    names = ("log_me", "probe")
-    methods = sorted({name for one in record["ranking"] for name in one.get("measured", {})})
-    rows = [
-        [
-            Cell(str(one["model"])),
-            *(number_cell(one.get(name), 3) for name in names),
-            *(share_cell(one.get("measured", {}).get(method)) for method in methods),
-        ]
-        for one in record["ranking"]
-    ]
-    columns = [Column("Network", numeric=False)]
-    columns += [Column(title) for title in ("LogME", "Probe")]
-    columns += [Column(f"{method}, %", "measured on test") for method in methods]
-    return Table("Networks, the most suitable first", columns, rows, "ranking", sortable=True)
+        return f"{text}, the highest accuracy of the comparison."
+    end = "" if gap <= 0.01 else " Here the advice was wrong by more than one point."
+    return f"{text}, {percent(gap)} points below the best ({names[best]}).{end}"
 
 
 def layers(evidence: Evidence) -> Section:
     """Draw the accuracy of a probe on each layer."""
     record = evidence.found["layers"]
-    title = "Layer by layer"
+    title = "Linear probes by layer"
     if record is None:
-        text = "How well each layer's codes separate the classes has not been measured."
-        return Section("layers", title, [Missing(text, evidence.context.command_for("layers", _EVERY))])
+        text = "Not measured: how well the codes of each layer separate the classes."
+        return Section(
+            "layers", title, [Missing(text, evidence.context.command_for("layers", _EVERY))]
+        )
     caption = (
-        f"A linear probe on each layer's codes: accuracy on images of train held out in "
-        f"{record.get('folds', 5)} folds (never on test), with its standard deviation."
+        f"Accuracy of a linear probe on the codes of each layer, by {record.get('folds', 5)}-fold "
+        "cross-validation on train (test is not used). Bars: standard deviation over the folds."
     )
     chart = charts.accuracy_by_layer(
         record["layers"], best=record["best"], key="by-layer", caption=caption
     )
-    rows = [
-        [
-            Cell(str(one["layer"]), mark="best" if one["layer"] == record["best"] else ""),
-            number_cell(one.get("code_dim"), 0), Cell(percent(one["accuracy"]), one["accuracy"]),
-            Cell(_DASH if one.get("sd") is None else f"{100 * one['sd']:.1f}", one.get("sd")),
-            Cell(_DASH if one.get("C") is None else f"{one['C']:.1e}", one.get("C")),
-        ]
-        for one in record["layers"]
-    ]  # fmt: skip
-    columns = [
-        Column("Layer", numeric=False), Column("Code length"), Column("Accuracy, %"),
-        Column("Standard deviation"), Column("C"),
-    ]  # fmt: skip
-    table = Table("Probes by layer", columns, rows, "layer-figures", sortable=True)
+    table = figures_table(layers_figures(record), "Probes by layer", "layer-figures")
     blocks: list[Block] = [Bullets(record.get("sentences", ())), chart]
-    return Section("layers", title, [*blocks, Folded("The figures of the layers", [table])])
+    return Section("layers", title, [*blocks, Folded("Values of the probes", [table])])
 
 
 def training(evidence: Evidence) -> Section:
     """Draw loss and accuracy by epoch of every run that trained the network."""
-    title = "Training by epoch"
+    title = "Training curves"
     trained = [
         (run, name)
         for run, name in zip(evidence.runs, names_of(evidence), strict=True)
         if run.record.get("curve")
     ]
     if not trained:
-        text = "No method here trains the network itself."
+        text = "Not included: no compared method trains the network."
         command = with_methods(evidence, "finetune")
         return Section("training", title, [Missing(text, command)])
     panels: list[Chart | Table] = []
@@ -223,7 +157,7 @@ def training(evidence: Evidence) -> Section:
             [
                 Cell(name), number_cell(row.get("epoch"), 0),
                 *(number_cell(row.get(f"{split}_loss"), 4) for split in ("train", "val")),
-                *(share_cell(row.get(f"{split}_accuracy")) for split in ("train", "val")),
+                *(percent_cell(row.get(f"{split}_accuracy")) for split in ("train", "val")),
             ]
             for row in curve
         ]  # fmt: skip
@@ -231,12 +165,12 @@ def training(evidence: Evidence) -> Section:
         Column("Method", numeric=False), Column("Epoch"), Column("Train loss"), Column("Val loss"),
         Column("Train accuracy, %"), Column("Val accuracy, %"),
     ]  # fmt: skip
-    table = Table("Every epoch", columns, rows, "epoch-figures", sortable=True)
-    text = "Dotted: the epoch whose weights were kept, chosen on val."
+    table = Table("Loss and accuracy by epoch", columns, rows, "epoch-figures", sortable=True)
+    text = "Dotted line: the epoch whose weights were kept, selected on val. Epoch 0 is the start."
     return Section(
         "training",
         title,
-        [Text(text), Charts(panels), Folded("The figures of the epochs", [table])],
+        [Text(text), Charts(panels), Folded("Values by epoch", [table])],
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..compare.words import label
+from ..notation import count, number, share
 from .blocks import (
     Block,
     Bullets,
@@ -22,29 +23,29 @@ from .blocks import (
 )
 from .gather import Evidence
 from .maps import projection
-from .numbers import mistakes, percent
+from .numbers import mistakes
 
 __all__ = ["copies", "doubtful_labels", "embedding", "worst_mistakes"]
 
 _PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 _COPIES = ("leaks", "val-leaks", "contradictions", "near-duplicates")
 _TITLES = {
-    "leaks": "Test images that train has too",
-    "val-leaks": "Val images that train has too",
-    "contradictions": "The same image in several classes",
-    "near-duplicates": "Nearly the same image on both sides",
-    "copies-in-train": "Copies within train",
-    "copies-in-val": "Copies within val",
-    "copies-in-test": "Copies within test",
+    "leaks": "Test images that are also in train",
+    "val-leaks": "Val images that are also in train",
+    "contradictions": "Identical images with different labels",
+    "near-duplicates": "Near-duplicates across splits",
+    "copies-in-train": "Duplicates within train",
+    "copies-in-val": "Duplicates within val",
+    "copies-in-test": "Duplicates within test",
 }
 
 
 def embedding(evidence: Evidence) -> Section:
     """Draw the codes in two dimensions."""
     record = evidence.found["map"]
-    title = "The images as the network sees them"
+    title = "Map of the codes"
     if record is None:
-        text = "The codes have not been laid out in two dimensions."
+        text = "Not computed: a two-dimensional map of the codes."
         return Section("map", title, [Missing(text, evidence.context.command_for("map"))])
     images = record["images"]
     labels = np.array([one["label"] for one in images], dtype=np.int64)
@@ -52,9 +53,7 @@ def embedding(evidence: Evidence) -> Section:
     for kind, one in record["projections"].items():
         caption = ""
         if one.get("explained"):
-            caption = (
-                f"The two axes hold {percent(sum(one['explained'][:2]), 0)} % of the variance."
-            )
+            caption = f"The two axes explain {share(sum(one['explained'][:2]), 0)} of the variance."
         drawn.append(
             projection(
                 np.array(one["xy"], dtype=np.float64), labels, record["class_names"],
@@ -62,11 +61,11 @@ def embedding(evidence: Evidence) -> Section:
             )
         )  # fmt: skip
     n_shown, n_images = len(images), record.get("n_images", len(images))
-    of = f"{n_shown:,} of {n_images:,} images" if n_shown < n_images else f"{n_shown:,} images"
+    of = f"{count(n_shown)} of {count(n_images)}" if n_shown < n_images else count(n_shown)
     text = (
-        f"The codes of layer {record.get('layer', 'final')} of {of} in two dimensions: images "
-        "near each other look alike to the network. Point at one, or move among them with the "
-        "arrow keys, to see it."
+        f"Two-dimensional projections of the codes of layer {record.get('layer', 'final')}, {of} "
+        "images. Nearby points are images with similar codes. Point at one, or move with the "
+        "arrow keys, to see the image."
     )
     block = Projection(
         drawn,
@@ -79,30 +78,31 @@ def embedding(evidence: Evidence) -> Section:
 
 
 def worst_mistakes(evidence: Evidence, *, shown: int) -> Section:
-    """Show the images that the best method was surest about and wrong."""
+    """Show the wrong predictions of the best method, highest confidence first."""
     best = evidence.best
     found, name = best.predictions, label(best.entry, evidence.comparison)
     wrong = mistakes(found)
-    title = "The most confident mistakes"
+    title = "Most confident errors"
     if not len(wrong):
-        text = f"{name} calls every one of the {len(found.labels):,} test images rightly."
+        text = f"{name} predicts all {count(len(found.labels))} test images correctly."
         return Section("mistakes", title, [Text(text)])
     others = [_called_right(run.predictions.paths, run.predictions) for run in evidence.runs]
     pictures = []
     for row in wrong[:shown].tolist():
         path = found.paths[row]
         n_wrong = sum(not right.get(path, True) for right in others)
-        lines = [f"labelled {found.class_names[found.labels[row]]}"]
+        lines = [f"label: {found.class_names[found.labels[row]]}"]
         if len(others) > 1:
             lines.append(f"wrong by {n_wrong} of {len(others)} methods")
         called = found.class_names[found.predicted[row]]
-        title_ = f"{called} {100 * found.probabilities[row].max():.1f} %"
+        title_ = f"{called} {share(float(found.probabilities[row].max()))}"
         pictures.append(Picture([path], title_, [*lines, path]))
     n = len(wrong)
     text = (
-        f"{name} is wrong on {n:,} of {len(found.labels):,} test images"
-        f"{f'; the {shown} it was surest about' if n > shown else ', surest first'}. Where every "
-        "method errs, look at the label first."
+        f"{name} is wrong on {count(n)} of {count(len(found.labels))} test images. "
+        f"{f'The {shown} with' if n > shown else 'With'} the highest confidence first. Each "
+        "picture: the predicted class and its probability, the label, and how many methods are "
+        "wrong. Where all methods are wrong, check the label first."
     )
     return Section("mistakes", title, [Text(text), Gallery(pictures)])
 
@@ -112,19 +112,19 @@ def _called_right(paths: tuple[str, ...], found: Any) -> dict[str, bool]:
 
 
 def doubtful_labels(evidence: Evidence, *, shown: int) -> Section:
-    """Show the images whose label the codes speak against."""
+    """Show the images whose label is likely to be wrong."""
     record = evidence.found["mislabelled"]
-    title = "Labels to look at again"
+    title = "Likely label errors"
     if record is None:
-        text = "Which labels are likely wrong has not been looked into."
+        text = "Not computed: which labels are likely to be wrong."
         return Section("labels", title, [Missing(text, evidence.context.command_for("labels"))])
     images = record["images"]
     pictures = [
         Picture(
             [one["path"]],
-            f"{one['suggested']} rather than {one['label']}?",
+            f"label: {one['label']}; suggested: {one['suggested']}",
             [
-                f"{100 * one['p_suggested']:.1f} % against {100 * one['p_label']:.1f} %",
+                f"{share(one['p_label'])} against {share(one['p_suggested'])}",
                 f"{one['split']}: {one['path']}",
             ],
         )
@@ -132,16 +132,16 @@ def doubtful_labels(evidence: Evidence, *, shown: int) -> Section:
     ]
     blocks: list[Block] = [Bullets(record.get("sentences", ()))]
     if len(images) > shown:
-        blocks.append(Text(f"The {shown} most suspicious of {len(images):,} listed.", "note"))
+        blocks.append(Text(f"The {shown} most suspicious of {count(len(images))} listed.", "note"))
     return Section("labels", title, [*blocks, Gallery(pictures)])
 
 
 def copies(evidence: Evidence, *, shown: int) -> Section:
     """Show leaks and near-duplicates, and pass on what else the audit found."""
-    title = "Copies, leaks and other findings"
+    title = "Duplicates, leaks and data quality"
     audit = evidence.audit
     if audit is None:
-        text = "The images have not been searched for copies, leaks and damage."
+        text = "Not checked: duplicates, leaks between splits, damaged images."
         command = evidence.context.command_for("audit", codes=False)
         return Section("copies", title, [Missing(text, command)])
     blocks: list[Block] = []
@@ -153,7 +153,7 @@ def copies(evidence: Evidence, *, shown: int) -> Section:
         if (kind not in _COPIES and not kind.startswith("copies-in-")) or not pairs:
             rest.append(str(finding.get("text", "")))
             continue
-        many = f"{len(pairs):,} {'pair' if len(pairs) == 1 else 'pairs'}"
+        many = f"{count(len(pairs))} {'pair' if len(pairs) == 1 else 'pairs'}"
         if len(pairs) > shown:
             many += f", {shown} shown"
         note = Text(f"{many}. {finding.get('text', '')}", "note")
@@ -161,15 +161,15 @@ def copies(evidence: Evidence, *, shown: int) -> Section:
         found = [_pair(one) for one in pairs[:shown]]
         if kind in _COPIES:
             blocks += [Gallery(found, title_), note]
-        else:  # harmless to the test figure, so not spread out
+        else:  # does not change the test figures
             folded.append(Folded(f"{title_}: {many}", [note, Gallery(found)]))
     if audit.get("near_duplicates") is None:
-        blocks.append(Text("Near-duplicates were not searched for: there were no codes.", "note"))
+        blocks.append(Text("Not checked: near-duplicates, because there were no codes.", "note"))
     said = any(one.get("kind") == "leaks" for one in audit["findings"])
     rest = [text for text in rest if not (said and text.endswith("(leaks)."))]
     blocks += [*([Bullets(rest)] if rest else []), *folded]
     if not blocks:
-        blocks.append(Text("The audit found nothing amiss."))
+        blocks.append(Text("The audit found no problems."))
     return Section("copies", title, blocks)
 
 
@@ -178,6 +178,6 @@ def _pair(one: Any) -> Picture:
     if isinstance(one, Mapping):
         same = "same label" if one.get("same_label") else "different labels"
         paths = [str(one["path"]), str(one["like"])]
-        return Picture(paths, f"likeness {one['similarity']:.2f}, {same}", paths)
+        return Picture(paths, f"cosine {number(one['similarity'], 2)}, {same}", paths)
     paths = [str(path) for path in one][:2]
     return Picture(paths, "byte-identical", [str(path) for path in one])

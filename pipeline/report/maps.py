@@ -11,6 +11,7 @@ from matplotlib.path import Path
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 
+from .. import notation
 from .blocks import Chart
 from .charts import MARKERS, WIDTH
 from .svg import SERIES, new_figure, rewritten
@@ -70,9 +71,16 @@ def confusion_map(confusion: NDArray[np.float64], *, key: str, name: str) -> Cha
     ax.set_yticks([])
     ax.set_xlabel("predicted class")
     ax.set_ylabel("true class")
-    alt = f"Confusion matrix of {name}: {np.trace(share) / len(share):.0%} mean recall."
+    recall = notation.share(float(np.trace(share) / len(share)), 0)
+    alt = f"Confusion matrix of {name}: mean recall {recall}."
     svg = rewritten(figure, key=key, alt=alt)
-    return Chart(key, svg, alt, name, "Rows: true class; shade: root of the share of the row.")
+    return Chart(
+        key,
+        svg,
+        alt,
+        name,
+        "Rows: true class; columns: predicted class; shade: square root of the share of the row.",
+    )
 
 
 def legend_mark(label: int) -> str:

@@ -29,12 +29,13 @@ __all__ = ["as_markdown"]
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
 _LEADING = re.compile(r"^(\s*\d*)([-+=#.)])")
-_MARKS = {"best": " (best)", "alike": " (not significantly different from the best)"}
+_MARKS = {"best": " (best)", "alike": " (not significantly different from the best)",
+          "advised": " (advised)"}  # fmt: skip
 
 
 def as_markdown(report: Report) -> str:
     """Write a report as Markdown."""
-    parts = [f"# {_plain(report.title)}: which method, and how sure"]
+    parts = [f"# {_plain(report.title)}: comparison of image classifiers"]
     parts.append(f"**{_plain(' '.join(report.verdict))}**")
     if report.more:
         parts.append("\n".join(f"- {_plain(one)}" for one in report.more))
@@ -52,7 +53,7 @@ def _block(block: Block) -> str:
         case Bullets(items):
             return "\n".join(f"- {_plain(one)}" for one in items)
         case Missing(text, command):
-            return f"{_plain(text)} This makes it: {_code(command)}"
+            return f"{_plain(text)} Command: {_code(command)}"
         case Facts(pairs, title):
             lines = [f"- {_plain(name)}: {_plain(value)}" for name, value in pairs]
             return "\n".join([f"### {_plain(title)}\n", *lines] if title else lines)

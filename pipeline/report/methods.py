@@ -5,74 +5,40 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compare.words import binomial_error, tests_made
+from ..compare.words import comparison_figures, tests_made
+from ..notation import (
+    confidence_interval,
+    count,
+    p_equals,
+    p_value,
+    share,
+    signed_interval,
+    signed_points,
+)
+from ..results.tables import number_cell
 from . import charts
 from .blocks import Block, Cell, Column, Missing, Section, Table, Text
-from .cells import mark_of, names_of, number_cell, with_methods
+from .cells import figures_table, mark_of, names_of, with_methods
 from .gather import Evidence
-from .numbers import duration, p_value, percent, points, signed
 
 __all__ = ["comparison", "cost", "pairs", "scratch_gap"]
 
-
-_DASH = "\N{EN DASH}"
 ALPHA = 0.05
 
 
 def comparison(evidence: Evidence) -> Section:
     """Show all methods in one table, one line per method."""
     record = evidence.comparison
-    single = record["n_splits"] == 1
-    several = len(record["models"]) > 1
-    columns = [
-        Column("Method", numeric=False),
-        *([Column("Network", numeric=False)] if several else []),
-        Column("Accuracy, %"),
-        Column("95 % CI")
-        if single
-        else Column(
-            "SD (binomial SE)",
-            "standard deviation over the splits, and the standard error on the test images of one "
-            "split; in points",
-        ),
-        Column("Macro-F1", "mean of the classes' F1"),
-        Column("AUROC", "area under the ROC curve; 0.5 is chance"),
-        Column("Log-loss", "of the calibrated probabilities, in nats; lower is better"),
-        Column("ECE", "expected calibration error, 15 bins of equal mass; lower is better"),
-        Column("Codes", "time to extract the codes"),
-        Column("Fit", "time to select hyper-parameters and fit"),
-        Column("Predict", "time for all test images, from codes"),
-        Column("Images/s", "prediction rate, from file to probabilities"),
-        Column("MB", "size of all files needed for prediction"),
-        Column("Trained", "number of trained parameters"),
-    ]
-    rows = []
-    for run in evidence.runs:
-        one = run.entry
-        times = one["times_s"]
-        rows.append(
-            [
-                Cell(one["method"], mark=mark_of(one)),
-                *([Cell(one["model"])] if several else []),
-                Cell(percent(one["accuracy"]), one["accuracy"], mark_of(one)),
-                _interval(one, single),
-                *(number_cell(one[key], 3) for key in ("macro_f1", "auroc", "log_loss", "ece")),
-                *(Cell(duration(times[key]), times[key]) for key in ("codes", "fit", "predict")),
-                number_cell(one["images_per_s"], 0),
-                Cell(f"{one['disk_bytes'] / 1e6:.1f}", one["disk_bytes"]),
-                Cell(_count(one["n_trained"]), one["n_trained"]),
-            ]
-        )
     note = (
-        "Best: highest accuracy. Not significantly different: from the best, with Holm-adjusted "
-        f"p > {ALPHA:g}."
+        "Best: highest accuracy; of equals, lowest log-loss. Not significantly different: from "
+        f"the best, Holm-adjusted p > {ALPHA:g}. Unmarked: significantly worse."
     )
-    if not single:
-        note += f" Figures are means over {record['n_splits']} random splits."
-    caption = f"Methods on the same {record['n_test']:,} test images"
-    blocks: list[Block] = [Table(caption, columns, rows, "methods", sortable=True, note=note)]
+    if record["n_splits"] > 1:
+        note += f" Means over {record['n_splits']} random splits."
+    caption = f"Methods on the same {count(record['n_test'])} test images"
+    blocks: list[Block] = [figures_table(comparison_figures(record), caption, "methods", note)]
     blocks += [
-        Text(f"Left out: {one['method']} on {one['model']}: {one['why']}", "note")
+        Text(f"Not included: {one['method']} on {one['model']}: {one['why']}", "note")
         for one in record.get("left_out", ())
     ]
     return Section("comparison", "Comparison of methods", blocks)
@@ -92,7 +58,7 @@ def cost(evidence: Evidence) -> Section:
         spots.append(charts.Spot(name, seconds, one["accuracy"], low, high, mark_of(one)))
     interval = "95 % confidence interval" if single else "standard deviation over the splits"
     chart = charts.accuracy_by_cost(spots, key="cost", interval=interval)
-    return Section("cost", "Accuracy against cost", [chart])
+    return Section("cost", "Accuracy and training time", [chart])
 
 
 def pairs(evidence: Evidence) -> Section:
@@ -100,14 +66,14 @@ def pairs(evidence: Evidence) -> Section:
     record, names = evidence.comparison, names_of(evidence)
     found = record["pairs"]
     if not found:
-        text = "There is only one method."
+        text = "The comparison has one method only."
         command = with_methods(evidence, "svm", "softmax")
-        return Section("pairs", "Pairwise comparison", [Missing(text, command)])
+        return Section("pairs", "Pairwise tests", [Missing(text, command)])
     single = record["n_splits"] == 1
     if found[0]["p"] is None:
         text = f"No test is made with {record['n_splits']} splits: at least 3 are needed."
         command = evidence.context.command_for("compare", {"splits": 10})
-        return Section("pairs", "Pairwise comparison", [Missing(text, command)])
+        return Section("pairs", "Pairwise tests", [Missing(text, command)])
     middle = [
         Column("Only first correct", "images that only the first classifies correctly"),
         Column("Only second correct", "images that only the second classifies correctly"),
@@ -123,8 +89,9 @@ def pairs(evidence: Evidence) -> Section:
         middle, last = [], [Column("P(worse)"), Column("P(equal)"), Column("P(better)")]
     columns = [
         Column("First", numeric=False), Column("Second", numeric=False), *middle,
-        Column("Difference", "points of accuracy, first minus second"), Column("95 % CI"),
-        Column("p"), Column("p (Holm)", "adjusted for the number of pairs"),
+        Column("Difference", "accuracy of the first minus that of the second, in points"),
+        Column("95 % CI", "confidence interval of the difference, not adjusted"),
+        Column("p", "two-sided"), Column("p (Holm)", "adjusted for the number of pairs"),
         Column("Result", numeric=False), *last,
     ]  # fmt: skip
     rows = []
@@ -137,16 +104,16 @@ def pairs(evidence: Evidence) -> Section:
             [
                 Cell(a), Cell(b),
                 *([number_cell(pair[key], 0) for key in ("only_a", "only_b")] if single else []),
-                Cell(signed(100 * pair["difference"]), pair["difference"]),
-                Cell(points(low, high), low),
+                Cell(signed_points(pair["difference"]), pair["difference"]),
+                Cell(signed_interval(low, high), low),
                 Cell(p_value(pair["p"]), pair["p"]), Cell(p_value(pair["p_holm"]), pair["p_holm"]),
                 Cell(f"{better} significantly better" if shown else "not significant",
                      mark="best" if shown else ""),
                 *_last_cells(pair, single),
             ]
         )  # fmt: skip
-    table = Table("Every pair of methods", columns, rows, "pairs", sortable=True)
-    return Section("pairs", "Pairwise comparison", [Text(_tests_text(record)), table])
+    table = Table("All pairs of methods", columns, rows, "pairs", sortable=True)
+    return Section("pairs", "Pairwise tests", [Text(_tests_text(record)), table])
 
 
 def _tests_text(record: Mapping[str, Any]) -> str:
@@ -155,7 +122,7 @@ def _tests_text(record: Mapping[str, Any]) -> str:
     made = tests_made(found)
     text = f"{made[0].upper()}{made[1:]}"
     if record["n_splits"] == 1:
-        text += f" on the {record['n_test']:,} shared test images"
+        text += f" on the {count(record['n_test'])} test images"
     else:
         text += f" over {record['n_splits']} random splits (Nadeau and Bengio)"
     if len(found) > 1:
@@ -171,7 +138,7 @@ def _tests_text(record: Mapping[str, Any]) -> str:
 def _last_cells(pair: Mapping[str, Any], single: bool) -> list[Cell]:
     if single:
         needed = pair["images_for_one_point"]
-        return [Cell(f"{needed:,}", needed)]
+        return [number_cell(needed, 0)]
     return [number_cell(pair["posterior"][key], 2) for key in ("worse", "equal", "better")]
 
 
@@ -185,7 +152,10 @@ def scratch_gap(evidence: Evidence) -> Section:
     }
     if not of["finetune"] or not of["scratch"]:
         lacking = " and no ".join(kind for kind, found in of.items() if not found)
-        text = f"The comparison has no {lacking}, so the benefit of pretraining is unknown."
+        text = (
+            f"Not measured: the comparison has no {lacking}. The benefit of pretraining is the "
+            "accuracy of fine-tuning minus that of training from random weights."
+        )
         command = with_methods(evidence, *(kind for kind, found in of.items() if not found))
         return Section("scratch", title, [Missing(text, command)])
     said = []
@@ -196,33 +166,15 @@ def scratch_gap(evidence: Evidence) -> Section:
                 continue
             pair = next(p for p in evidence.comparison["pairs"] if {p["a"], p["b"]} == {a, b})
             sign = 1 if pair["a"] == a else -1
-            gap = signed(100 * sign * pair["difference"], plus=False)
+            gap = signed_points(sign * pair["difference"])
             tested = ""
             if pair["ci95"]:
                 low, high = sorted(sign * end for end in pair["ci95"])
-                p = p_value(pair["p_holm"])
-                tested = f" (95 % confidence interval {points(low, high)}; Holm-adjusted p {p})"
+                p = p_equals(pair["p_holm"])
+                tested = f" ({confidence_interval(low, high)}; Holm-adjusted {p})"
             said.append(
                 f"{names[a]}, which starts from the pretrained weights, reaches "
-                f"{percent(one['accuracy'])} %; {names[b]}, which starts from random weights, "
-                f"{percent(other['accuracy'])} %: a difference of {gap} points{tested}."
+                f"{share(one['accuracy'])}; {names[b]}, which starts from random weights, reaches "
+                f"{share(other['accuracy'])}. Difference: {gap} points{tested}."
             )
     return Section("scratch", title, [Text(one) for one in said])
-
-
-def _interval(entry: Mapping[str, Any], single: bool) -> Cell:
-    if single and entry.get("accuracy_ci95"):
-        low, high = entry["accuracy_ci95"]
-        return Cell(points(low, high), low)
-    sd = entry.get("accuracy_sd")
-    if sd is None:
-        return Cell(_DASH, None)
-    error = binomial_error(entry["accuracy"], entry["n_test"])
-    return Cell(f"{100 * sd:.1f} ({100 * error:.1f})", sd)
-
-
-def _count(value: int) -> str:
-    for size, unit in ((10**6, "M"), (10**3, "k")):
-        if value >= size:
-            return f"{value / size:.1f} {unit}"
-    return str(value)

@@ -1,4 +1,4 @@
-"""Numbers of a report that no record holds, from predictions alone, and how numbers are written."""
+"""Numbers of a report that no record holds, from predictions alone."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from ..results.predictions import Predictions
 
 __all__ = [
     "average_precision",
-    "duration",
     "mistakes",
-    "p_value",
-    "percent",
-    "points",
     "precision_recall",
     "roc",
-    "signed",
     "top_confusions",
 ]
-
-_DASH = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
 
 
 def roc(
@@ -96,41 +88,3 @@ def top_confusions(found: Predictions, most: int) -> list[tuple[int, int, int]]:
     cells = np.bincount(found.labels[wrong] * np.int64(k) + found.predicted[wrong], minlength=k * k)
     order = np.argsort(-cells, kind="stable")[:most].tolist()
     return [(at // k, at % k, int(cells[at])) for at in order if cells[at]]
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """Write a share as a percentage without the sign."""
-    return _DASH if value is None else f"{100 * value:.{digits}f}"
-
-
-def points(low: float, high: float) -> str:
-    """Write an interval of shares in percent or points."""
-    return f"{signed(100 * low, plus=False)} to {signed(100 * high, plus=False)}"
-
-
-def signed(value: float, *, plus: bool = True) -> str:
-    """Write a number to one digit with a true minus sign, and a plus where wanted."""
-    text = f"{abs(value):.1f}"
-    if float(text) == 0:
-        return text
-    return (_MINUS if value < 0 else "+" if plus else "") + text
-
-
-def p_value(value: float) -> str:
-    """Write p: three digits, or a bound that is still true."""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def duration(seconds: float | None) -> str:
-    """Write seconds as one would say them."""
-    if seconds is None:
-        return _DASH
-    if seconds == 0:
-        return "0 s"
-    if seconds < 0.0005:
-        return "< 1 ms"
-    if seconds < 0.1:
-        return f"{1000 * seconds:.0f} ms"
-    if seconds < 120:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..compare.words import label
+from ..notation import DASH, scientific
 from .blocks import Block, Bullets, Cell, Column, Commands, Facts, Folded, Section, Table
 from .gather import KINDS, Evidence
 
@@ -25,7 +26,7 @@ def origin(evidence: Evidence) -> Section:
     if warnings:
         count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''} of the runs"
         blocks.append(Folded(count, [Bullets(warnings)]))
-    return Section("origin", "What was run", blocks)
+    return Section("origin", "Commands, runs and versions", blocks)
 
 
 def _command(record: Mapping[str, Any]) -> str:
@@ -49,9 +50,9 @@ def _runs(evidence: Evidence) -> Table:
         for run in evidence.runs
     ]
     columns = [
-        Column("Method", numeric=False), Column("Seed"), Column("Chosen", numeric=False),
+        Column("Method", numeric=False), Column("Seed"), Column("Selected", numeric=False),
         Column("Date (UTC)", numeric=False), Column("Run", numeric=False),
-        Column("Fingerprint", "digest of all that changes a number", numeric=False),
+        Column("Fingerprint", "digest of all that changes a figure", numeric=False),
     ]  # fmt: skip
     return Table("Runs", columns, rows, "runs")
 
@@ -59,8 +60,7 @@ def _runs(evidence: Evidence) -> Table:
 def _chosen(chosen: Mapping[str, Any]) -> str:
     if "epoch" in chosen:
         return f"epoch {chosen['epoch']}"
-    value = chosen.get("C")
-    return f"C = {value:.0e}" if isinstance(value, int | float) else "\N{EN DASH}"
+    return f"C = {scientific(chosen['C'])}" if "C" in chosen else DASH
 
 
 def _records(records: list[tuple[str, Mapping[str, Any]]]) -> Table:
@@ -69,7 +69,7 @@ def _records(records: list[tuple[str, Mapping[str, Any]]]) -> Table:
             Cell(kind),
             Cell(_date(record)),
             Cell(str(record.get("name", "")), code=True),
-            Cell(str(record.get("fingerprint", "")) or "\N{EN DASH}", code=True),
+            Cell(str(record.get("fingerprint", "")) or DASH, code=True),
         ]
         for kind, record in records
     ]

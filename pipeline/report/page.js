@@ -10,6 +10,16 @@
   wide.addEventListener("change", unfold);
   unfold();
 
+  // A table that is wider than its place says so.
+  const watched = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const cut = target.scrollWidth > target.clientWidth + 1;
+      const said = target.previousElementSibling;
+      if (said?.className.startsWith("cut")) said.classList.toggle("shown", cut);
+    }
+  });
+  for (const place of document.querySelectorAll(".scroll")) watched.observe(place);
+
   for (const table of document.querySelectorAll("table.sortable")) {
     const heads = [...table.tHead.rows[0].cells];
     const body = table.tBodies[0];

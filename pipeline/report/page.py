@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -36,8 +37,10 @@ from .pictures import Thumbnail
 
 __all__ = ["as_html"]
 
-_MARKS = {"best": "best", "alike": "not significantly different"}
+_MARKS = {"best": "best", "alike": "not significantly different", "advised": "advised"}
 _SHADES = 10
+_VALUE = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+"
+_COMMAND = re.compile(rf"((?:make|cnn-codes|python -m pipeline) [a-z-]+(?: [A-Z_]+={_VALUE})+)")
 
 
 def as_html(report: Report, pictures: Mapping[str, Thumbnail], large: Sequence[str]) -> str:
@@ -67,7 +70,7 @@ def as_html(report: Report, pictures: Mapping[str, Thumbnail], large: Sequence[s
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="generator", content=f"cnn-codes {__version__}"),
-        tag("title", f"{report.title}: which method, and how sure"),
+        tag("title", f"{report.title}: comparison of image classifiers"),
         tag("style", style),
     )
     contents = tag(
@@ -90,8 +93,8 @@ def as_html(report: Report, pictures: Mapping[str, Thumbnail], large: Sequence[s
         tag("a", "Skip to the report", href="#main", class_="skip"),
         _store(standing),
         tag("div", contents, tag("main", _head(report), sections, id="main"), class_="page"),
-        tag("footer", f"Made by cnn-codes {__version__} from result records; nothing in this file "
-            "is fetched from elsewhere."),
+        tag("footer", f"Made by cnn-codes {__version__} from result records. This file loads "
+            "nothing from elsewhere."),
         tag("div", role="status", aria_live="polite", id="status", class_="unseen"),
         tag("script", script),
     )  # fmt: skip
@@ -130,7 +133,7 @@ def _links(report: Report) -> Html:
 def _head(report: Report) -> Html:
     return tag(
         "header",
-        tag("p", "Which method, and how sure", class_="eyebrow"),
+        tag("p", "Comparison of image classifiers", class_="eyebrow"),
         tag("h1", report.title, [" ", tag("small", report.digest)] if report.digest else None),
         tag("p", " ".join(report.verdict), class_="verdict"),
         tag("ul", [tag("li", one) for one in report.more], class_="plain") if report.more else None,
@@ -156,9 +159,9 @@ class _Writer:
             case Text(text, role):
                 return tag("p", text, class_=None if role == "body" else role)
             case Bullets(items):
-                return tag("ul", [tag("li", one) for one in items]) if items else Html()
+                return tag("ul", [tag("li", _spoken(one)) for one in items]) if items else Html()
             case Missing(text, command):
-                return tag("p", f"{text} This makes it: ", tag("code", command), class_="missing")
+                return tag("p", f"{text} Command: ", tag("code", command), class_="missing")
             case Facts(pairs, title):
                 return joined(tag("h3", title) if title else None, _facts(pairs))
             case Commands(lines):
@@ -239,6 +242,12 @@ class _Writer:
         )
 
 
+def _spoken(text: str) -> Html:
+    """Set the commands in a sentence as code."""
+    parts = _COMMAND.split(text)
+    return joined([tag("code", one) if at % 2 else one for at, one in enumerate(parts)])
+
+
 def _chart(chart: Chart, *, explorable: bool = False) -> Html:
     drawing = Html(chart.svg)  # markup of our own making: see cnn_codes.report.svg
     caption = [
@@ -287,7 +296,9 @@ def _table(table: Table) -> Html:
     )
     hints = [(one.title, one.hint) for one in table.columns if one.hint]
     meanings = [joined(tag("dt", title), tag("dd", hint)) for title, hint in hints]
+    cut = tag("p", "Scroll sideways for more columns \N{RIGHTWARDS ARROW}", class_="cut")
     return joined(
+        None if table.matrix else cut,
         scroller,
         tag("p", table.note, class_="note") if table.note else None,
         tag("details", tag("summary", "What the columns mean"), tag("dl", meanings), class_="note")

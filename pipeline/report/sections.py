@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..datasets.names import safe_name
+from ..notation import count
 from ..settings import ReportSettings
 from . import classes, growth, imagery, methods
 from .blocks import Block, Folded, Gallery, Projection, Report
@@ -54,10 +55,10 @@ def compose(evidence: Evidence, settings: ReportSettings) -> Report:
     n_train = sum(sum(splits.get(key, {}).values()) for key in ("train", "val"))
     n_classes = len(record["class_names"])
     facts = (
-        ("classes", f"{n_classes:,}"),
-        ("images to train", f"{n_train:,}"),
-        ("images to test", f"{record['n_test']:,}"),
-        ("methods", f"{len(record['entries']):,}"),
+        ("classes", count(n_classes)),
+        ("training images", count(n_train)),
+        ("test images", count(record["n_test"])),
+        ("methods", count(len(record["entries"]))),
         ("network" if len(record["models"]) == 1 else "networks", ", ".join(record["models"])),
         ("seed", str(record["seed"])),
         ("date", str(record.get("provenance", {}).get("date", ""))[:10]),

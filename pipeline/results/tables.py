@@ -1,13 +1,80 @@
-"""Tables of results for the terminal: plain text, aligned, the best run marked."""
+"""Tables of results: columns and cells once, laid out as plain text here, as HTML in reports."""
 
 from __future__ import annotations
 
 import html
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
-__all__ = ["Table", "aligned", "table"]
+from ..notation import DASH, duration, interval, number, percent, scientific
+
+__all__ = ["Cell", "Column", "Figures", "Table", "aligned", "number_cell", "percent_cell", "table"]
+
+MARKS = {"best": "*", "advised": "*", "alike": "~"}  # of rows, in plain text
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's title, what the title means where that is not plain, and how it is set."""
+
+    title: str
+    hint: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, the number it is sorted by, and how it stands out.
+
+    Attributes
+    ----------
+    text : str
+    value : float, optional
+        What sorting compares; without it, the text.
+    mark : str
+        ``best``, ``alike``, ``advised`` or nothing; that of the first cell is the row's.
+    heat : float, optional
+        Shade of the ground, 0 to 1.
+    code : bool
+        Set as a name of the machine's: fingerprints, paths.
+    """
+
+    text: str
+    value: float | None = None
+    mark: str = ""
+    heat: float | None = None
+    code: bool = False
+
+
+def number_cell(value: float | None, digits: int = 3) -> Cell:
+    """Write a number with so many decimals; a dash for None."""
+    return Cell(number(value, digits), value)
+
+
+def percent_cell(value: float | None, mark: str = "") -> Cell:
+    """Write a share (0 to 1) in percent; a dash for None."""
+    return Cell(percent(value), value, mark)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Columns and rows of a table, however it is shown."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+    def plain(self) -> Table:
+        """Lay it out for a terminal; rows are marked in a column of their own."""
+        marks = [MARKS.get(row[0].mark, "") for row in self.rows]
+        lines = [[one.title for one in self.columns]]
+        lines += [[cell.text for cell in row] for row in self.rows]
+        n_text = next((at for at, one in enumerate(self.columns) if one.numeric), len(lines[0]))
+        if not any(marks):
+            return aligned(lines, text_columns=n_text)
+        marked = [[mark, *line] for mark, line in zip(["", *marks], lines, strict=True)]
+        return aligned(marked, text_columns=n_text + 1)
 
 
 def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table:
@@ -32,8 +99,8 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table
         return figures["accuracy"], -(figures.get("log_loss") or math.inf)
 
     best = max(shown, key=rank)
-    header = ["", "method", *varying, "accuracy", "95% interval", "macro-F1", "AUROC"]
-    header += ["log-loss", "ECE", "C", "fit s"]
+    header = ["", "Method", *varying, "Accuracy, %", "95 % CI", "Macro-F1", "AUROC"]
+    header += ["Log-loss", "ECE", "C", "Fit"]
     lines = [header]
     for record in shown:
         figures = record["metrics"][split]
@@ -42,12 +109,11 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table
                 "*" if record is best else "",
                 str(record["method"]),
                 *(_cell(record[key]) for key in varying),
-                _number(figures["accuracy"], 4),
+                percent(figures["accuracy"]),
                 _interval(record, split),
-                *(_number(figures.get(key), 4) for key in ("macro_f1", "auroc")),
-                *(_number(figures.get(key), 3) for key in ("log_loss", "ece")),
+                *(number(figures.get(key)) for key in ("macro_f1", "auroc", "log_loss", "ece")),
                 _chosen_c(record["chosen"]),
-                _number(record["times_s"].get("fit"), 2),
+                duration(record["times_s"].get("fit")),
             ]
         )
     return aligned(lines, text_columns=2 + len(varying))
@@ -98,24 +164,20 @@ def _cell(value: Any) -> str:
     return "+".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _number(value: Any, digits: int) -> str:
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
-
-
 def _interval(record: Mapping[str, Any], split: str) -> str:
     if record["kind"] == "summary":
         sd = record["spread"][split]["accuracy"]["sd"]
-        return f"± {sd:.4f} (n={len(record['runs'])})" if sd is not None else "-"
+        return f"\u00b1 {percent(sd)} (n={len(record['runs'])})" if sd is not None else DASH
     ends = record["metrics"][split].get("accuracy_ci95")
-    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-"
+    return interval(*ends) if ends else DASH
 
 
 def _chosen_c(chosen: Mapping[str, Any]) -> str:
     if "each" in chosen:
         values = sorted({_chosen_c(one) for one in chosen["each"]}, key=_as_number)
         return values[0] if len(values) == 1 else f"{values[0]} to {values[-1]}"
-    return f"{chosen['C']:.1e}".replace("e-0", "e-").replace("e+0", "e+") if "C" in chosen else "-"
+    return scientific(chosen.get("C"))
 
 
 def _as_number(text: str) -> float:
-    return float(text) if text != "-" else -math.inf
+    return float(text) if text != DASH else -math.inf
