@@ -32,7 +32,14 @@ from .answers import (
     Verified,
     Written,
 )
-from .errors import BackboneError, CacheError, DataError, DownloadError, HeadError
+from .errors import (
+    BackboneError,
+    CacheError,
+    DataError,
+    DownloadError,
+    HeadError,
+    SettingsError,
+)
 from .settings import (
     METHODS,
     AdviseSettings,
@@ -56,6 +63,7 @@ from .settings import (
     RunsSettings,
     ServeSettings,
     TableSettings,
+    from_mapping,
 )
 from .stages import STAGES, Chosen, stage
 
@@ -491,24 +499,26 @@ def _makers(
     def doubtful() -> dict[str, Any]:
         from .evidence.labels import find_mislabelled
 
-        return find_mislabelled(context, network.codes, LabelsSettings())
+        return find_mislabelled(
+            context, network.codes, _as_before(context, "mislabelled", LabelsSettings())
+        )
 
     def probed() -> dict[str, Any]:
         from .evidence.layers import probe_layers
 
         found, codes = coded(replace(context, codes=every))
-        return probe_layers(found, codes, LayersSettings())
+        return probe_layers(found, codes, _as_before(context, "layers", LayersSettings()))
 
     def placed() -> dict[str, Any]:
         from .evidence.map import map_codes
 
-        return map_codes(context, network.codes, MapSettings())
+        return map_codes(context, network.codes, _as_before(context, "map", MapSettings()))
 
     def grown() -> dict[str, Any]:
-        return _curve(context, network, CurveSettings()).record
+        return _curve(context, network, _as_before(context, "curve", CurveSettings(draws=5))).record
 
     def advised() -> dict[str, Any]:
-        settings = AdviseSettings(budget=_budget(context.folder))
+        settings = _as_before(context, "advise", AdviseSettings(budget="0"))
         call = STAGES["advise"].run(chosen.replaced(every, settings))
         found: dict[str, Any] = call.record
         return found
@@ -519,15 +529,21 @@ def _makers(
     }  # fmt: skip
 
 
-def _budget(folder: Path) -> str:
-    """Give the time for trials that the latest advice had; none where there is no advice yet."""
-    for path in sorted(folder.glob("advise-*.json"), key=lambda one: -one.stat().st_mtime_ns):
+def _as_before(context: Context, kind: str, usual: Any) -> Any:
+    """Give the settings of the latest record of a kind, so that a report keeps it; else `usual`."""
+    found = []
+    for path in context.folder.glob(f"{kind}-*.json"):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            return str(record["provenance"]["settings"]["budget"])
+            if record["kind"] == kind and record["seed"] == context.seed:
+                used = record["provenance"]["settings"]
+                found.append((str(record["provenance"]["date"]), path.name, used))
         except (OSError, ValueError, KeyError, TypeError):
             continue
-    return "0"
+    try:
+        return from_mapping(type(usual), max(found)[2]) if found else usual
+    except SettingsError:  # of another version
+        return usual
 
 
 @stage(

@@ -2,24 +2,30 @@
 
 import base64
 import csv
+import html
 import html.parser
 import itertools
 import json
 import math
 import re
+import shlex
+import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from cnn_codes.errors import ResultError
+from cnn_codes.errors import ResultError, command_line
+from cnn_codes.report.sections import called
 from reporting import HOSTILE, NAME, Made, make
 from scipy.stats import beta, binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+ROOT = Path(__file__).parents[1]
 SECTIONS = [
     "comparison", "cost", "pairs", "curves", "advice", "confusion", "calibration", "operating",
     "map", "mistakes", "labels", "copies", "layers", "training", "scratch", "origin",
@@ -321,7 +327,10 @@ def test_advice_is_set_beside_what_was_measured(tmp_path, method, said):
     text = " ".join(Page(made.report()).text)
     assert said in text
     if method == "centroid":
-        assert f"{100 * (accuracy['softmax'] - accuracy['centroid']):.1f} points below the best" in text
+        assert (
+            f"{100 * (accuracy['softmax'] - accuracy['centroid']):.1f} points below the best"
+            in text
+        )
 
 
 def test_hostile_names_stay_text(tmp_path):
@@ -491,3 +500,49 @@ def test_five_thousand_pictures_stay_under_15_mb(tmp_path):
     data = json.loads(text.partition('id="map-data">')[2].partition("</script>")[0])
     stored = re.findall(r'<image id="(p\w+)"', text)
     assert len({*stored, *data["pictures"]}) == 4998  # all but the two leaks' second copies
+
+
+@pytest.mark.parametrize("name", ["two words", 'it\'s "so" $HOME `x` #1 & ;', "-x=y %"])
+def test_commands_run_when_pasted_into_a_shell(tmp_path, name):
+    made = make(tmp_path / name, evidence=False, methods=("centroid", "svm"))
+    shown = html.unescape(re.findall(r"<code>(make curve [^<]*)</code>", made.report())[0])
+    wanted = {
+        f"DATA={made.manifest.root}", f"CACHE={made.cache}", f"RESULTS={made.results}"
+    }  # fmt: skip
+    # The Makefile with a program that only says what it was given, in the place of Python.
+    teller = tmp_path / "teller"
+    teller.write_text("#!/bin/sh\nprintf '%s\\0' \"$@\"\n")
+    teller.chmod(0o755)
+    ready = f"PY={teller} READY={teller}"
+    line = shown.replace("make ", f"make --no-print-directory -f {ROOT / 'Makefile'} {ready} ", 1)
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+    assert wanted <= set(done.stdout.split("\0")), done.stdout
+    installed = command_line("curve", {"DATA": str(made.manifest.root)}, in_checkout=False)
+    assert shlex.split(installed) == ["cnn-codes", "curve", f"DATA={made.manifest.root}"]
+
+
+def test_commands_of_records_name_the_folders_of_today(tmp_path):
+    made = make(tmp_path, methods=("centroid", "svm"))
+    (path,) = made.folder.glob("advise-*.json")
+    record = json.loads(path.read_text())
+    old = "make svm DATA='/gone/my set' LAYERS=all CACHE=/gone/c RESULTS=r"
+    record["strategy"]["command"] = old
+    record["sentences"] = [f"Take the SVM: {old}"]
+    path.write_text(json.dumps(record))
+    page = made.report()
+    assert "/gone" not in page
+    new = made.command("svm").replace("make svm", "").split()
+    text = html.unescape(page)
+    assert text.count("LAYERS=all") == 2
+    assert all(text.count(part) >= 2 for part in new)
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "said"),
+    [("hotdog", "hotdog", ("hotdog", "")), ("/x/my photos/", "my-photos", ("my photos", "")),
+     ("../ants-bees", "ants-bees-40e9e4", ("ants-bees", "40e9e4")),
+     ("set-123456", "set-123456", ("set-123456", "")), ("a.zip", "a-123abc", ("a", "123abc")),
+     ("/x/other", "moved", ("moved", ""))],
+)  # fmt: skip
+def test_the_title_is_the_folders_name(given, name, said):
+    assert called(given, name) == said

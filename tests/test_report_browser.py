@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,6 +102,19 @@ def test_the_page_is_no_wider_than_the_window(browser, page, width):
     for element in browser.execute_script("return [...document.querySelectorAll('details')]"):
         browser.execute_script("arguments[0].open = true", element)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [PHONE, 1300, DESK])
+def test_a_table_that_is_cut_says_that_it_scrolls(browser, page, width):
+    opened(browser, page, width=width)
+    time.sleep(0.2)  # the observer speaks after the layout
+    found = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter((one) => one.checkVisibility() && !one.querySelector("
+        "'.matrix')).map((one) => [one.scrollWidth > one.clientWidth + 1, "
+        "one.previousElementSibling.getClientRects().length > 0])"
+    )
+    assert all(cut == said for cut, said in found)
+    assert any(cut for cut, _ in found) or width != PHONE
 
 
 def test_tables_are_sorted_with_the_keyboard_and_say_so(browser, page):
