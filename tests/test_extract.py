@@ -106,7 +106,7 @@ def test_killed_at_many_moments_it_goes_on_and_ends_with_the_same_bytes(stage_on
         assert arrays(open_codes(sole(cache))) == whole
         assert counted(log) <= 301 + n_here * (PART_ROWS + BATCH)
         assert not [path for path in cache.rglob("*") if path.suffix in (".tmp", ".part")]
-    assert len(set(kept)) > kills // 6  # the kills fell at different moments
+    assert len(set(kept)) > max(1, kills // 6)  # the kills fell at different moments
 
 
 def test_parts_that_a_kill_right_after_publishing_left_are_removed_by_the_next_run(

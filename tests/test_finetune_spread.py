@@ -123,3 +123,6 @@ def test_only_the_first_process_speaks_and_writes(images: Path, two: Path) -> No
             ".curve.svg",
         )
     )
+    said = (two / "said.txt").read_text()
+    assert said.count(f"{stem}.json") == 1
+    assert said.lower().count("macro-f1") == len(RUNS)

@@ -79,6 +79,8 @@ def _show(stage: Stage, given: dict[str, Any]) -> None:
         answer: Answer = predicted(chosen, sys.stdout.buffer)
     else:
         answer = stage.run(chosen)
+    if os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
+        return  # of the processes that torchrun started, the first one speaks
     for line in answer.lines():
         print(line)
     warnings = list(answer.warnings)

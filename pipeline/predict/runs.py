@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,13 +133,24 @@ def _unknown(run: str, results: Path) -> ResultError:
             expected="a run that make svm, heads or finetune left there",
             todo="make svm DATA=...; or RUN=<path of a run's .json>",
         )
-    near = difflib.get_close_matches(run, names, n=5, cutoff=0.3) if run else names
+    near = _nearest(run, names) if run else names
     return ResultError(
         f"There is no run called {run}." if run else "RUN says which run is to predict.",
         expected="the path of a run's .json, or its name; "
         f"{plural(len(names), 'run is', 'runs are')} in {results}: {few(near or names)}",
         todo=f"RUN={(near or names)[0]}",
     )
+
+
+def _nearest(run: str, names: Sequence[str]) -> list[str]:
+    """Names of up to five runs that begin nearly as `run`, the likest first."""
+
+    def likeness(name: str) -> float:
+        beginnings = (name[: len(run)], name.rpartition("/")[2][: len(run)])
+        return max(difflib.SequenceMatcher(None, run, one).ratio() for one in beginnings)
+
+    ranked = sorted(names, key=likeness, reverse=True)
+    return [name for name in ranked[:5] if likeness(name) >= 0.5]
 
 
 def _opened(stem: Path) -> Run:
