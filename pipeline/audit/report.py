@@ -16,6 +16,7 @@ from .classes import class_findings, copy_findings
 from .findings import LEFT_OUT, Finding, image_findings
 from .kin import find_kin, kin_cost, kin_finding
 from .near import Near, find_near, near_finding, search_cost
+from .shortcuts import shift_findings, shortcut_findings
 
 __all__ = ["Report", "audit", "header_findings"]
 
@@ -161,6 +162,8 @@ def audit(context: Context) -> Report:
     findings += [finding] if finding else []
     kin = find_kin(manifest, cache, seed=context.seed)
     findings += [kin_finding(kin)] if kin else []
+    findings += shift_findings(manifest, facts, None if kin else cache, seed=context.seed)
+    findings += shortcut_findings(manifest, facts, seed=context.seed)
     findings += [Finding("reading", False, text) for text in manifest.warnings]
     folder = context.folder
     report = Report(
