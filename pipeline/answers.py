@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .datasets import Manifest
+from .notation import duration, megabytes, share, size
 from .results.tables import Table, aligned
 
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ class Fitted(Answer):
             self.table(),
             "",
             f"{self.manifest.name}: {shown}, {self.manifest.n_classes} classes; "
-            f"codes {self.records[0]['times_s']['codes']:.1f} s.",
+            f"codes {duration(self.records[0]['times_s']['codes'])}.",
         ]
         for record, path in zip(self.records, self.runs, strict=True):
             lines.append(f"{path}{' (was there already)' if record.get('reused') else ''}")
@@ -245,7 +246,7 @@ def _added(record: Mapping[str, Any]) -> str:
     if None in values:
         return f"{text}."
     start = "the probe it began with" if "probe" in chosen else "the start"
-    return f"{text}: accuracy {values[1]:.4f} there, against {values[0]:.4f} of {start}."
+    return f"{text}: accuracy {share(values[1])} there, against {share(values[0])} of {start}."
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -316,12 +317,12 @@ class Written(Answer):
 
     def table(self) -> Table:
         """Give each file and its size."""
-        lines = [[str(path), f"{path.stat().st_size / 1e6:.1f}"] for path in self.paths]
+        lines = [[str(path), megabytes(path.stat().st_size)] for path in self.paths]
         return aligned([["file", "MB"], *lines], text_columns=1)
 
     def lines(self) -> list[str]:
         """Give a line a file."""
-        return [f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in self.paths]
+        return [f"{path} ({size(path.stat().st_size)})" for path in self.paths]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -40,6 +40,7 @@ from .errors import (
     HeadError,
     SettingsError,
 )
+from .notation import duration, size
 from .settings import (
     METHODS,
     AdviseSettings,
@@ -80,8 +81,9 @@ __all__ = [
     "report", "runs", "serve", "softmax", "svm", "verify",
 ]  # fmt: skip
 
-# What a report compares where there is no comparison yet: methods that take seconds.
+# What a report compares and draws where there is no comparison or curve yet: it takes seconds.
 COMPARED_HEADS = tuple(one for one in CompareSettings().methods if one in METHODS)
+QUICK_CURVE = CurveSettings(methods=("svm",), draws=5)
 STAGE_ONE = (DataSettings, CodesSettings, MachineSettings, PlaceSettings)
 STAGE_TWO = (DataSettings, CodesSettings, HeadSettings, MachineSettings, PlaceSettings)
 
@@ -144,8 +146,8 @@ def coded(context: Context) -> tuple[Context, Codes]:
     if done.n_new:
         rate = done.n_new / done.run_s
         context.say(
-            f"{done.n_new} images in {done.run_s:.1f} s ({rate:.0f} images/s, {done.engine}); "
-            f"{done.start_s:.1f} s to start; {done.n_kept} were there."
+            f"{done.n_new} images in {duration(done.run_s)} ({rate:.0f} images/s, {done.engine}); "
+            f"{duration(done.start_s)} to start; {done.n_kept} were there."
         )
     else:
         context.say(f"All {len(done.codes)} images were there; nothing to run.")
@@ -238,7 +240,7 @@ def clean_cache(chosen: Chosen) -> Told:
     from .codes.clean import clear_cache
 
     cache = chosen[PlaceSettings].cache
-    return Told((f"{cache}: removed {clear_cache(Path(cache)) / 1e6:,.1f} MB",))
+    return Told((f"{cache}: removed {size(clear_cache(Path(cache)))}",))
 
 
 # Heads and fine-tuning
@@ -515,7 +517,7 @@ def _makers(
         return map_codes(context, network.codes, _as_before(context, "map", MapSettings()))
 
     def grown() -> dict[str, Any]:
-        return _curve(context, network, _as_before(context, "curve", CurveSettings(draws=5))).record
+        return _curve(context, network, _as_before(context, "curve", QUICK_CURVE)).record
 
     def advised() -> dict[str, Any]:
         settings = _as_before(context, "advise", AdviseSettings(budget="0"))
@@ -628,7 +630,7 @@ def export(chosen: Chosen) -> Told:
     )
     for text in found.notes:
         messages.say(text if text.startswith("warning: ") else f"note: {text}")
-    files = [f"{file}  {file.stat().st_size / 1e6:.1f} MB" for file in found.files]
+    files = [f"{file}  {size(file.stat().st_size)}" for file in found.files]
     difference = (
         f"largest difference from make predict, in a probability: {found.difference:.1g} "
         f"({found.n_checked} images)"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import CacheError, NoSpaceError
+from .notation import size
 
 __all__ = [
     "canonical_json",
@@ -165,7 +166,7 @@ def need_space(folder: Path, n_bytes: int, what: str) -> None:
     free = min(shutil.disk_usage(probe).free, _largest_file())
     if free < n_bytes:
         raise NoSpaceError(
-            f"{what} needs {n_bytes / 1e6:,.0f} MB in {folder}; {free / 1e6:,.0f} MB are free.",
+            f"{what} needs {size(n_bytes)} in {folder}; {size(free)} are free.",
             expected="the finished file and the parts it is made of fit side by side",
             todo="free some space, or put the cache on another disk with CACHE=",
         )

@@ -198,7 +198,9 @@ def test_a_disk_too_small_is_told_before_the_work_and_the_old_file_stays(command
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 2
-    assert re.match(r"error: Extracting the codes needs \d+ MB in .*; \d+ MB are free", done.stderr)
+    size = r"[\d.]+ [kMG]?B"
+    said = rf"error: Extracting the codes needs {size} in .*; {size} are free"
+    assert re.match(said, done.stderr)
     assert "CACHE=" in done.stderr
     assert "Traceback" not in done.stderr
     assert arrays(few.codes) == before

@@ -30,6 +30,7 @@ from cnn_codes.errors import (
 from cnn_codes.finetune import load_checkpoint, predict_proba
 from cnn_codes.finetune.rows import rows_of
 from cnn_codes.heads import Examples, fit_head
+from cnn_codes.notation import size
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.runs import read_predictions, read_record
 from cnn_codes.settings import (
@@ -499,9 +500,9 @@ def test_a_damaged_state_is_named_and_not_continued_from(tuning: Tuning) -> None
 def test_disk_use_is_said_and_limited(fresh: Tuning) -> None:
     tuning = fresh
     tuning(epochs=0)
-    # 24 images x 3 views to train on, 36 x 1 to measure on, 256 x 4 x 4 float16.
-    expected = (24 * 3 + 36) * 256 * 4 * 4 * 2 / 1e9
-    assert any("GB" in line and f"{expected:.2f} GB" in line for line in tuning.said)
+    # 24 images x 3 views to train on, 36 x 1 to measure on, 192 x 4 x 4 float16.
+    expected = (24 * 3 + 36) * 192 * 4 * 4 * 2
+    assert any(f"{size(expected)} in the cache" in line for line in tuning.said)
     with pytest.raises(NoSpaceError, match="DISK=1e-06") as raised:
         tuning(epochs=0, disk=1e-6, trunk_views="random:4")
     assert "TRUNK=loop" in raised.value.todo

@@ -109,8 +109,8 @@ def test_a_table_that_is_cut_says_that_it_scrolls(browser, page, width):
     opened(browser, page, width=width)
     time.sleep(0.2)  # the observer speaks after the layout
     found = browser.execute_script(
-        "return [...document.querySelectorAll('.scroll')].filter((one) => one.checkVisibility() && !one.querySelector("
-        "'.matrix')).map((one) => [one.scrollWidth > one.clientWidth + 1, "
+        "return [...document.querySelectorAll('.scroll')].filter((one) => one.checkVisibility() "
+        "&& !one.querySelector('.matrix')).map((one) => [one.scrollWidth > one.clientWidth + 1, "
         "one.previousElementSibling.getClientRects().length > 0])"
     )
     assert all(cut == said for cut, said in found)

@@ -25,6 +25,7 @@ from ..errors import HeadError, TrainingError
 from ..files import digest_of
 from ..finetune.recipe import recipe_names
 from ..heads.run import Rows, rows_of
+from ..notation import duration
 from ..results.runs import read_predictions
 from ..settings import AdviseSettings, FinetuneSettings, as_dict
 from .costs import training_rate, training_seconds
@@ -89,7 +90,9 @@ def tried_options(
             )  # fmt: skip
             needed = full * len(parts[0]) / max(1, sample.n_train)
             if time.monotonic() + needed > ends:
-                why = f"not tried: it would take about {needed:.0f} s of BUDGET={settings.budget}"
+                why = (
+                    f"not tried: it would take about {duration(needed)} of BUDGET={settings.budget}"
+                )
                 options.append(replace(blank, gain_from=why))
             else:
                 test = right, groups

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import ResultError
+from ..notation import number, p_equals, percent, signed, signed_interval
 from ..results.records import FIGURES
 from ..results.tables import Table, aligned
 from ..runs.columns import flattened
 from ..runs.listing import Run
-from ..runs.words import cell, number
+from ..runs.words import cell
 
 if TYPE_CHECKING:
     from .paired import Discordance
@@ -137,8 +138,9 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
     points = 100 * found["difference"]
     said = [
         f"On the {n:,} test images{of}, only A is correct on {found['only_a']:,} and only B on "
-        f"{found['only_b']:,}: a difference of {points:+.2f} points (A minus B; 95 % confidence "
-        f"interval {100 * low:+.2f} to {100 * high:+.2f}), exact McNemar p = {found['p']:.3g}."
+        f"{found['only_b']:,}: a difference of {signed(points, 2)} points (A minus B; 95 % "
+        f"confidence interval {signed_interval(low, high, 2)}), exact McNemar "
+        f"{p_equals(found['p'])}."
     ]
     better, other = ("A", "B") if points >= 0 else ("B", "A")
     if found["p"] <= _LEVEL:
@@ -146,7 +148,7 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
         return said
     said.append(
         f"The difference is not significant (\u03b1 = {_LEVEL:g}): {other} is at most "
-        f"{100 * found['at_most']:.1f} points worse than {better} (95 % confidence)."
+        f"{percent(found['at_most'])} points worse than {better} (95 % confidence)."
     )
     said.append(
         f"To detect a difference of one point (power 80 %, upper 95 % limit of the rate of "
@@ -182,7 +184,11 @@ def _pairs(title: str, pairs: Sequence[tuple[str, Any, Any]], *, numbers: bool =
     lines = [[title, "A", "B", *(["A - B"] if numbers else [])]]
     for name, left, right in pairs:
         both = all(isinstance(value, float) for value in (left, right))
-        last = [f"{left - right:+.4f}" if both else ""] if numbers else []
-        shown = number if both and numbers else cell
+        last = [signed(left - right, 4) if both else ""] if numbers else []
+        shown = _figure if both and numbers else cell
         lines.append([f"  {name}", shown(left), shown(right), *last])
     return aligned(lines, text_columns=3)
+
+
+def _figure(value: Any) -> str:
+    return number(value, 4)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
+from ..notation import size
 
 __all__ = ["MAX_CELL", "Sheet", "best_encoding", "read_sheet", "read_text"]
 
@@ -71,8 +72,8 @@ def read_bytes(path: Path) -> bytes:
             )
         if status.st_size > MAX_BYTES:
             raise DataError(
-                f"{path} has {status.st_size / 1e6:,.0f} MB.",
-                expected=f"a table of at most {MAX_BYTES / 1e6:,.0f} MB",
+                f"{path} has {size(status.st_size)}.",
+                expected=f"a table of at most {size(MAX_BYTES)}",
                 todo="keep the columns of path, label and split only",
             )
         try:

@@ -20,6 +20,7 @@ from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
 from ..datasets.listing import few, plural
+from ..notation import number, share
 from ..results.tables import Table, aligned
 from ..settings import LabelsSettings
 from .confident import class_thresholds, confident_classes, label_margin, other_class
@@ -153,16 +154,16 @@ def _sentences(body: dict[str, Any], pairs: list[str]) -> list[str]:
             "another label: at least one label of each such group is wrong "
             f"({few([' = '.join([first['path'], *first['copies']])])})."
         )
-    share = f"{body['n_suspects'] / body['n_images']:.1%}".replace("%", " %")
+    part = share(body["n_suspects"] / body["n_images"])
     how = (
         f"a softmax head that never saw them ({body['folds']}-fold cross-validation, accuracy "
-        f"{100 * body['accuracy']:.1f} %)"
+        f"{share(body['accuracy'])})"
     )
     if not body["n_suspects"]:
         said.append(f"No label of {body['n_images']:,} images is contradicted by {how}.")
         return said
     said.append(
-        f"{body['n_suspects']:,} of {body['n_images']:,} labels ({share}) "
+        f"{body['n_suspects']:,} of {body['n_images']:,} labels ({part}) "
         f"{'is' if body['n_suspects'] == 1 else 'are'} contradicted with "
         f"confidence by {how}; {', '.join(pairs)}."
     )
@@ -179,7 +180,7 @@ def labels_table(record: dict[str, Any], top: int) -> tuple[Table, str]:
     for one in images:
         mark = "!" if one["certain"] else "?" if one["suspect"] else ""
         words = [one[key] for key in ("path", "split", "label", "suggested")]
-        lines.append([mark, *words, f"{one['p_label']:.3f}", f"{one['p_suggested']:.3f}"])
+        lines.append([mark, *words, number(one["p_label"]), number(one["p_suggested"])])
     more = record["n_listed"] - len(images)
     legend = "! has copies under another label; ? contradicted with confidence"
     if more:

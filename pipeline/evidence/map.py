@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
+from ..notation import share
 from ..settings import MapSettings
 from .record import Request
 
@@ -87,7 +88,8 @@ def map_codes(context: Context, codes: Codes, settings: MapSettings) -> dict[str
         "warnings": [],
         "sentences": [
             f"{len(shown):,} of {len(rows.labels):,} images by their codes of {layer}: the first "
-            f"two principal components hold {100 * explained[:2].sum():.0f} % of the variance; "
+            f"two principal components explain {share(float(explained[:2].sum()), 0)} of the "
+            "variance; "
             f"{'UMAP' if second == 'umap' else 't-SNE'} shows who is whose neighbour, not how far "
             "groups are apart."
         ],

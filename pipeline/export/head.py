@@ -11,6 +11,7 @@ from ..errors import HeadError
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
 from ..heads.scoring import pair_scores
+from ..notation import size
 from .graph import DOUBLE, FLOAT, Graph
 
 __all__ = ["add_decision", "add_probabilities", "add_scores"]
@@ -51,8 +52,8 @@ def add_scores(g: Graph, codes: str, head: Head) -> str:
     if stored.nbytes > LIMIT_BYTES:
         raise HeadError(
             f"The head of method {head.method} keeps {len(stored):,} examples "
-            f"({stored.nbytes / 1e6:.0f} MB), which is too large for one file.",
-            expected=f"at most {LIMIT_BYTES / 1e6:.0f} MB",
+            f"({size(stored.nbytes)}), which is too large for one file.",
+            expected=f"at most {size(LIMIT_BYTES)}",
             todo="export a run of make svm or make softmax",
         )
     z = g.cast(g.cast(z, FLOAT), DOUBLE)  # rounded as in training

@@ -22,6 +22,7 @@ from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.extract import Extraction, extract
 from ..context import Context
 from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
+from ..notation import size
 from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
 from .batches import Images, Source, Trunk
@@ -228,12 +229,12 @@ def _cached(
     setup.context.say(
         f"the trunk runs once: {n_trunk_views} views of {len(some_rows):,} images to train on and "
         f"{n_views} of {len(all_rows):,} to measure on, {' x '.join(map(str, shape))} float16 at "
-        f"{boundary}: {n_bytes / 1e9:.2f} GB in the cache"
+        f"{boundary}: {size(n_bytes)} in the cache"
     )
     if n_bytes > settings.disk * 1e9:
         fewer = max(1, int(n_trunk_views * settings.disk * 1e9 / n_bytes))
         raise NoSpaceError(
-            f"The activations at {boundary} would take {n_bytes / 1e9:.1f} GB.",
+            f"The activations at {boundary} would take {size(n_bytes)}.",
             expected=f"at most DISK={settings.disk:g} GB",
             todo=f"DISK={math.ceil(n_bytes / 1e9)}, or TRUNK_VIEWS=random:{fewer}, or TRUNK=loop, "
             "or UNFREEZE from a later layer",

@@ -15,6 +15,7 @@ from ..datasets import SPLITS
 from ..errors import DataError
 from ..files import write_atomic
 from ..heads.examples import mean_view
+from ..notation import number
 from ..predict.inputs import gathered
 from ..results.tables import Table, aligned
 from ..settings import NextSettings
@@ -119,7 +120,7 @@ def next_table(found: Next) -> Table:
     """Lay the images out, the one most worth a label first."""
     rows = zip(found.paths, found.predicted, found.margin, strict=True)
     lines = [["path", "predicted", "margin"]]
-    lines += [[path, called, f"{margin:.3f}"] for path, called, margin in rows]
+    lines += [[path, called, number(margin)] for path, called, margin in rows]
     return aligned(lines, text_columns=2)
 
 

@@ -13,6 +13,7 @@ from ..answers import Answer
 from ..datasets.listing import is_archive, is_image
 from ..errors import CacheError, ImageError, SettingsError
 from ..files import replacing
+from ..notation import duration, number
 from ..progress import Messages, silent
 from ..results.tables import Table as Aligned
 from ..results.tables import aligned
@@ -52,7 +53,7 @@ class Predicted(Answer):
         lines = [["path", "status", "class", "probability"]]
         for row in self.rows:
             best = row.get("probability")
-            shown = f"{best:.3f}" if isinstance(best, float) else "-"
+            shown = number(best)
             lines.append([row["path"], row["status"], str(row.get("class") or "-"), shown])
         return aligned(lines, text_columns=3)
 
@@ -143,8 +144,8 @@ def predict(
     n_images = sum(counts[key] for key in ("ok", "abstain", "error"))
     rate = n_images / max(run_s, 1e-9)
     messages.say(
-        f"{n_images} images by {classifier.run} in {run_s:.1f} s ({rate:.0f} images/s, "
-        f"{classifier.engine}); {start_s:.1f} s to start."
+        f"{n_images} images by {classifier.run} in {duration(run_s)} ({rate:.0f} images/s, "
+        f"{classifier.engine}); {duration(start_s)} to start."
     )
     if settings.out:
         messages.say(settings.out)

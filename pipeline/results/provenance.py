@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ PACKAGES = (
 
 def versions() -> dict[str, str]:
     """Versions of the packages that make the numbers, as far as installed; imports none."""
+    return dict(_installed())
+
+
+@cache
+def _installed() -> dict[str, str]:
+    """Read them once a process: each costs a parse of the package's description."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:

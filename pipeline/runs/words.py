@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..notation import DASH, count, number
 from ..results.tables import aligned
 from .columns import flattened
 from .listing import Listing, Run
 
-__all__ = ["cell", "list_parts", "number", "run_parts"]
+__all__ = ["cell", "list_parts", "run_parts"]
 
 _FIGURES = (("accuracy", 4), ("auroc", 4), ("log_loss", 3), ("fit_s", 2))
 _WIDEST = 60  # characters of a value
@@ -24,7 +25,7 @@ def list_parts(listing: Listing, limit: int) -> list[str]:
     interrupted = any(run.columns["on"] != "test" for run in runs)
     words += ["on"] if interrupted else []
     width = max(len(run.name) for run in runs)
-    header = [*words, "accuracy", "95% interval", "AUROC", "log-loss", "fit s", "date (UTC)"]
+    header = [*words, "accuracy", "95 % CI", "AUROC", "log-loss", "fit s", "date (UTC)"]
     lines = [[*header, "run".ljust(width)]]
     for run in runs:
         accuracy, *others = (number(run.columns[key], digits) for key, digits in _FIGURES)
@@ -32,8 +33,8 @@ def list_parts(listing: Listing, limit: int) -> list[str]:
         texts = [str(run.columns[key]) for key in words]
         lines.append([*texts, accuracy, _interval(run), *others, date, run.name.ljust(width)])
     more = len(listing.runs) - len(runs)
-    hidden = f", {more:,} of them not shown (LIMIT=0 shows all)" if more else ""
-    counted = f"\n{len(listing.runs):,} of {listing.n_found:,} runs{hidden}"
+    hidden = f", {count(more)} of them not shown (LIMIT=0 shows all)" if more else ""
+    counted = f"\n{count(len(listing.runs))} of {count(listing.n_found)} runs{hidden}"
     return [aligned(lines, text_columns=len(words)), counted]
 
 
@@ -57,19 +58,14 @@ def run_parts(run: Run) -> list[str]:
     return [table, f"\n{run.path}"]
 
 
-def number(value: Any, digits: int = 4) -> str:
-    """Write a figure; ``-`` where there is none."""
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else "-"
-
-
 def cell(value: Any) -> str:
     """Write any value, cut where it is long."""
-    text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = DASH if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."
 
 
 def _interval(run: Run) -> str:
     low, high, sd = (run.columns[key] for key in ("low", "high", "sd"))
     if sd is not None:
-        return f"± {sd:.4f} (n={len(run.record['runs'])})"
-    return f"{low:.3f} to {high:.3f}" if low is not None else "-"
+        return f"± {number(sd, 4)} (n={len(run.record['runs'])})"
+    return f"{number(low)} to {number(high)}" if low is not None else DASH
