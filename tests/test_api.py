@@ -51,8 +51,8 @@ def test_an_answer_has_arrays_figures_a_table_and_a_view(named: dict[str, Any]) 
     assert 0 <= answer.metrics["test"]["accuracy"] <= 1
     assert answer.runs[0].is_file()
     table = answer.table()
-    assert table.lines[0][1:3] == ("method", "accuracy")
-    assert str(table).splitlines()[0].split()[:2] == ["method", "accuracy"]
+    assert table.lines[0][1:3] == ("Method", "Accuracy, %")
+    assert str(table).splitlines()[0].split()[:2] == ["Method", "Accuracy,"]
     assert "<table>" in answer._repr_html_()
     assert str(answer.runs[0]) in str(answer)
     again = api.svm(**named, folds=2)

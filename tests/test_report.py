@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 from cnn_codes.errors import ResultError, command_line
-from cnn_codes.report.sections import called
+from cnn_codes.report.sections import title_of
 from reporting import HOSTILE, NAME, Made, make
 from scipy.stats import beta, binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
@@ -545,4 +545,4 @@ def test_commands_of_records_name_the_folders_of_today(tmp_path):
      ("/x/other", "moved", ("moved", ""))],
 )  # fmt: skip
 def test_the_title_is_the_folders_name(given, name, said):
-    assert called(given, name) == said
+    assert title_of(given, name) == said

@@ -43,7 +43,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     said += _training(record)
     if len(record["ranking"]) > 1:
         said += _networks(record)
-    said.append("Nothing of the test split was used for this.")
+    said.append("The test split was not used.")
     return said
 
 
@@ -99,23 +99,23 @@ def _size(record: Mapping[str, Any]) -> str:
 def _likeness(record: Mapping[str, Any]) -> str:
     evidence = record["evidence"]
     alike = record["case"] in (1, 2)
-    word = "like" if alike else "unlike"
-    text = f"Likeness: {word} what the network was trained on: "
+    word = "similar to" if alike else "different from"
+    text = f"Similarity: {word} the images that the network was trained on. "
     if evidence["likeness_by"] == "confidence":
         than = "at least" if alike else "below"
         text += (
-            f"the mean confidence of its own classifier is {number(evidence['confidence'], 2)}, "
+            f"The mean confidence of its own classifier is {number(evidence['confidence'], 2)}, "
             f"{than} {ALIKE:g}"
         )
     else:
         text += (
-            "it has no classifier of its own; by LogME, the layer of the best codes is "
+            "It has no classifier of its own. The layer with the highest LogME is "
             f"{evidence['best_layer_log_me']}"
         )
     over = evidence["last_over_middle"]
     if over is not None:
         text += (
-            f"; a linear probe of the last layer is {number(abs(over), 1)} points "
+            f". A linear probe of the last layer is {number(abs(over), 1)} points "
             f"{'above' if over >= 0 else 'below'} one of the middle layer"
         )
     return f"{text}."
@@ -125,8 +125,8 @@ def _rule(record: Mapping[str, Any]) -> str:
     """Name the case and its rule of thumb."""
     case = record["case"]
     return (
-        f"By the rule of thumb this is case {case}, {record['case_name']}: {RULES[case]}. The "
-        "advice follows the measurements above and below, not the rule."
+        f"The usual rule for this case (case {case}, {record['case_name']}): {RULES[case]}. The "
+        "advice follows the measurements, not the rule."
     )
 
 
@@ -135,12 +135,14 @@ def _linear(record: Mapping[str, Any]) -> list[str]:
     others = [one for one in record["options"][1:] if one["method"] != "finetune"]
     wider = [one for one in others if one["strategy"] != "last layer"]
     if not wider:
-        return ["Only the last layer's codes are there: LAYERS=all would show what others add."]
+        return [
+            "Only the codes of the last layer were compared; LAYERS=all compares the others too."
+        ]
     best = max(wider, key=lambda one: one["gain_points"])
     low, high = best["interval"]
     sure = low > 0 or high < 0
     return [
-        f"Of the wider linear options the best is {best['method']} on {best['strategy']}: "
+        f"Best linear head on more layers: {best['method']} on {best['strategy']}, "
         f"{signed(best['gain_points'])} points ({_ends(best)}) against "
         f"{base['method']} on the last layer, {'significant' if sure else 'not significant'}."
     ]
@@ -168,20 +170,18 @@ def _training(record: Mapping[str, Any]) -> list[str]:
 def _networks(record: Mapping[str, Any]) -> list[str]:
     ranking = record["ranking"]
     names = [network_label(one) for one in ranking]
-    said = [
-        f"Of the networks whose codes are here, LogME ranks {listed(names)} in this order, best "
-        "first."
-    ]
+    said = [f"Networks by LogME, best first: {listed(names)}."]
     found = [one for one in record["agreement"] if one["score"] == "log_me"]
     for one in found:
         if one["weighted"] is not None:
             said.append(
                 f"Against the measured test accuracy ({one['method']}, {one['n_networks']} "
-                f"networks) that order has a weighted Kendall tau of {number(one['weighted'], 2)}."
+                "networks) this ranking has a weighted Kendall tau of "
+                f"{number(one['weighted'], 2)}."
             )
     if not found:
         said.append(
-            "How well that foretells test accuracy is shown once two of them have been run: make "
+            "How well LogME predicts test accuracy is shown once two of them have been run: make "
             f"compare MODELS={','.join(dict.fromkeys(one['model'] for one in ranking))}."
         )
     return said

@@ -31,7 +31,7 @@ __all__ = [
     "read_comparison",
 ]
 
-KINDS = ("layers", "map", "mislabelled", "curve", "advise")  # of records beside the comparison
+KINDS = ("layers", "map", "mislabelled", "curve", "advise")  # of records other than the comparison
 _STAGES = {"mislabelled": "labels"}  # that write a kind of another name
 _NEEDED = {
     "compare": ("entries", "pairs", "sentences", "class_names", "n_test", "n_splits", "models"),

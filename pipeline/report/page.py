@@ -208,7 +208,7 @@ class _Writer:
         )
 
     def _projection(self, block: Projection) -> Html:
-        """Write the drawings, and beside them, as data, what each point is."""
+        """Write the drawings, and as data what each point is."""
         embedded: dict[str, str] = {}
         keys = []
         for path in block.paths:

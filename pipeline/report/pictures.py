@@ -168,7 +168,7 @@ def _recall(path: Path) -> dict[tuple[bytes, int, int], Thumbnail]:
             data = blob[start : start + length]
             found[(sha, side, most)] = Thumbnail(f"p{sha[:16].decode()}", width, height, data)
         return found
-    except Exception:  # none, or damaged: made anew
+    except Exception:  # none, or damaged: made again
         return {}
 
 
@@ -184,4 +184,4 @@ def _remember(path: Path, kept: Mapping[tuple[bytes, int, int], Thumbnail]) -> N
         with replacing(path) as stream:
             np.savez(stream, version=np.int64(_VERSION), rows=rows, blob=blob)
     except (CacheError, OSError):
-        return  # a read-only or full cache: made anew next time
+        return  # a read-only or full cache: made again next time

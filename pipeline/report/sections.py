@@ -15,7 +15,7 @@ from .gather import Evidence
 from .origin import origin
 from .svg import theme
 
-__all__ = ["called", "compose", "wanted_pictures"]
+__all__ = ["compose", "title_of", "wanted_pictures"]
 
 _DIGITS = re.compile(r"[0-9a-f]{6}")
 
@@ -64,11 +64,11 @@ def compose(evidence: Evidence, settings: ReportSettings) -> Report:
         ("date", str(record.get("provenance", {}).get("date", ""))[:10]),
     )
     sentences = [str(one) for one in record["sentences"]]
-    title, digest = called(evidence.context.data.data, str(record["data"]))
+    title, digest = title_of(evidence.context.data.data, str(record["data"]))
     return Report(title, sentences[:2], sentences[2:], facts, sections, digest)
 
 
-def called(given: str, name: str) -> tuple[str, str]:
+def title_of(given: str, name: str) -> tuple[str, str]:
     """Give a data set's name for a reader, and the digits that tell it from its namesakes.
 
     Parameters
