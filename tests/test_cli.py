@@ -604,3 +604,19 @@ def test_every_command_of_the_pages_is_one(page, command):
         return
     options = _parser().parse_args([stage, *assigned(arguments, names, names)])
     assert options.stage == stage
+
+
+def test_names_of_files_and_classes_do_not_steer_the_terminal(tmp_path, capsys):
+    name = "cat\x1b[2J\u202e"
+    for kind in (name, "dog"):
+        for i in range(3):
+            folder = tmp_path / "pets\x1b]0;owned\x07" / kind
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}\x1b[31m.jpg").write_bytes(jpeg(i + 10 * len(kind)))
+    folder = tmp_path / "pets\x1b]0;owned\x07"
+    main(["data", f"DATA={folder}", f"CACHE={tmp_path}/c", f"RESULTS={tmp_path}/r"])
+    main(["svm", f"DATA={folder}/no\x1b[2Jwhere", f"CACHE={tmp_path}/c", f"RESULTS={tmp_path}/r"])
+    said = "".join(capsys.readouterr())
+    assert "cat" in said
+    assert "where" in said
+    assert not {"\x1b", "\x07", "\u202e"} & set(said)

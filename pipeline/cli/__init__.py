@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from .options import add_options, assigned, meant
 __all__ = ["STAGES", "main"]
 
 _MOST_WARNINGS = 12
+# Control characters but tab and line feed, and those that turn the direction of text.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PipelineError as error:
         if isinstance(error, SettingsError) and not error.todo:
             error.todo = f"{program()} {arguments[0]} --help says what each setting takes"
-        print(f"error: {error}", file=sys.stderr)
+        _note(f"error: {error}")
         return 2
     except KeyboardInterrupt as error:
         kept = "Interrupted. What was finished is kept; the same command goes on from there."
@@ -61,7 +64,12 @@ def program() -> str:
 
 
 def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(_printable(text), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    """Spell out control characters: names of files and classes must not steer the terminal."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def _waiting(holder: str) -> None:
@@ -82,7 +90,7 @@ def _show(stage: Stage, given: dict[str, Any]) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
         return  # of the processes that torchrun started, the first one speaks
     for line in answer.lines():
-        print(line)
+        print(_printable(line))
     warnings = list(answer.warnings)
     shortened = isinstance(answer, Measured) and isinstance(answer, Compared | Advised)
     shown = warnings[:_MOST_WARNINGS] if shortened else warnings
