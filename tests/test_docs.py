@@ -75,11 +75,11 @@ def test_a_tutorial_runs_as_it_stands(page, tmp_path, backbones):
     for line in commands(ROOT / "docs" / "tutorials" / f"{page}.md"):
         done = run(line, tmp_path)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
-        if found := re.search(r"svm +(?:final +)?(0\.\d+|1\.0+)", done.stdout):
+        if found := re.search(r"svm +(?:final +)?(\d+\.\d) ", done.stdout):
             accuracy[line] = float(found.group(1))
     if page == "groups":
         without, with_groups = accuracy.values()
-        assert without > with_groups + 0.1, "what the page says of the figure without groups"
+        assert without > with_groups + 10, "what the page says of the figure without groups"
 
 
 @pytest.mark.slow
