@@ -57,11 +57,8 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tuning(images: Path, codes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tuning:
-    """Give stage three with results of the test's own; its curves are drawn for `usual` alone."""
-    monkeypatch.setattr(
-        "cnn_codes.finetune.record.draw_curve", lambda path, curve, *, title: path.write_text(title)
-    )
+def tuning(images: Path, codes: Path, tmp_path: Path) -> Tuning:
+    """Give stage three with results of the test's own."""
     return Tuning(images, PlaceSettings(cache=str(codes), results=str(tmp_path / "results")))
 
 
