@@ -186,8 +186,8 @@ def test_size_and_resize_change_only_where_they_are_given():
 
 
 @given(
-    st.integers(32, 400),
-    st.integers(32, 400),
+    st.integers(8, 400),
+    st.integers(8, 400),
     st.sampled_from(["bilinear", "bicubic", "lanczos"]),
     st.sampled_from(["RGB", "L"]),
     st.integers(0, 1000),
@@ -204,17 +204,6 @@ def test_pillow_resizes_as_cykooz_does_within_two_levels(width, height, how, mod
     gap = np.abs(ours.astype(int) - theirs)
     assert gap.max() <= 2
     assert gap.mean() < 0.3
-
-
-@given(st.integers(8, 31), st.integers(8, 31), st.sampled_from(["RGB", "L"]), st.integers(0, 1000))
-@settings(max_examples=30, deadline=None)
-def test_of_tiny_images_the_two_resizers_differ_by_little_on_average(width, height, mode, seed):
-    pytest.importorskip("cykooz_resizer")
-    pixels = np.asarray(photo(seed, (width, height), mode)).reshape(height, width, -1)
-    box = (0.0, 0.0, float(width), float(height))
-    ours = resize_module.resizer()(pixels, box, (56, 56), "bicubic")
-    theirs = resize_module.by_pillow(pixels, box, (56, 56), "bicubic")
-    assert np.abs(ours.astype(int) - theirs).mean() < 1
 
 
 def test_without_the_fast_resizer_pillow_resizes_and_is_named():
