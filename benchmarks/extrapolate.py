@@ -109,12 +109,6 @@ def main() -> None:
                 f"{100 * truth:.1f} | {'yes' if inside else '**no**'} |",
                 flush=True,
             )
-            np.savez(
-                Path("/tmp/stats") / f"{name}-{method}.npz",
-                sizes=sizes,
-                hits=curve.hits,
-                truth=truth,
-            )
     print(f"\n{sum(covered)} of {len(covered)} cases covered.")
 
 

@@ -275,6 +275,9 @@ def test_openvino_agrees(shop: Workshop, tmp_path: Path) -> None:
         exported.files[0], "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     pieces, _ = crops(3, seed=4, sides=(40, 300))
-    for pixels, expected in zip(pieces, shop.load(run).predict_proba(pieces), strict=True):
-        found = compiled({"image": pixels})["probabilities"]
-        assert np.abs(found - expected).max() < 5e-4
+    gaps = [
+        np.abs(compiled({"image": pixels})["probabilities"] - expected).max()
+        for pixels, expected in zip(pieces, shop.load(run).predict_proba(pieces), strict=True)
+    ]
+    assert np.median(gaps) < 1e-6
+    assert max(gaps) < 5e-4  # where a pixel fell to the other side of a half

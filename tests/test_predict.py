@@ -48,7 +48,7 @@ def small(shop: Workshop) -> Path:
 def tuned(shop: Workshop) -> Path:
     """Give a fine-tuned network: late layers, trained on a trunk kept as float16; two views."""
     tuning = Tuning(shop.images, PlaceSettings(cache=str(shop.cache), results=str(shop.results)))
-    record = tuning(views="flip", epochs=1)
+    record = tuning(model="resnet18", views="flip", epochs=1)
     assert record["phases"][0]["trunk"] == "cached"
     return tuning.results / f"{record['run']}.json"
 
@@ -272,7 +272,7 @@ def test_a_fine_tuned_network_s_training_images_are_their_own_nearest(
             assert one.nearest[0].path == path.relative_to(shop.images).as_posix()
             assert one.nearest[0].label == path.parent.name
             # Trained on a trunk kept as float16, and kept as float16 itself.
-            assert one.nearest[0].distance < 2e-3 < 0.02 < one.nearest[1].distance
+            assert one.nearest[0].distance < 2e-3 < 0.05 < one.nearest[1].distance
         found = [one.probabilities for one in classifier.classify(shop.test_images())]
         np.testing.assert_allclose(found, classifier.predict_proba(shop.test_images()), atol=1e-12)
 

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cnn_codes.audit.shortcuts import auroc_of, shift_findings, shortcut_findings
+from cnn_codes.audit.shortcuts import shift_findings, shortcut_findings
 from cnn_codes.datasets.facts import Facts, read_facts
 from cnn_codes.datasets.listing import TEST, TRAIN
 from pictures import jpeg
-from sklearn.metrics import roc_auc_score
 from test_audit import coded, load, made_up
 
 
@@ -68,9 +67,3 @@ def test_a_shift_of_the_codes_within_classes_is_found(tmp_path, cache, shifted):
     if shifted:
         assert found[0].details["auroc"] > 0.85
         assert all(int(path[:6]) >= 200 for path in found[0].paths)
-
-
-def test_the_area_is_that_of_scikit_learn():
-    random = np.random.default_rng(0)
-    score, positive = random.integers(0, 9, 200).astype(float), random.random(200) < 0.3
-    assert auroc_of(score, positive) == pytest.approx(roc_auc_score(positive, score), abs=1e-12)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,10 +22,11 @@ from PIL import Image
 from ..datasets import Manifest
 from ..datasets.facts import Facts
 from ..datasets.listing import TEST, TRAIN, few
+from ..results.metrics import auroc
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
 
-__all__ = ["auroc_of", "file_properties", "shift_findings", "shortcut_findings"]
+__all__ = ["file_properties", "shift_findings", "shortcut_findings"]
 
 MOST = 2000  # images of a side that are looked at
 LEAST = 30  # images that a side needs
@@ -131,17 +133,9 @@ def file_properties(
                     table[i, 10] = len(image.info.get("exif", b""))
                     dpi = image.info.get("dpi", (0, 0))
                     table[i, 11] = float(dpi[0] or 0)
-        except Exception:
-            continue
+        except (OSError, ValueError, TypeError, LookupError, SyntaxError, struct.error):
+            continue  # a header that Pillow does not read has no such property
     return np.nan_to_num(table, posinf=0.0, neginf=0.0)
-
-
-def auroc_of(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
-    """Area under the ROC curve, with ties as half."""
-    from scipy.stats import rankdata
-
-    ranks, n = rankdata(score), int(positive.sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(score) - n)))
 
 
 def _sample(
@@ -204,7 +198,8 @@ def _told(
         if n.min() < 2 * FOLDS:
             continue
         score[rows] = _held_out(table[rows], is_test[rows], groups[rows], linear=linear)[:, 1]
-        area = auroc_of(score[rows], is_test[rows] == 1)
+        two = np.stack([1 - score[rows], score[rows]], axis=1)
+        area = float(auroc(is_test[rows], two) or 0.5)
         areas.append(area)
         weights.append(len(rows))
         variances.append(_variance(area, int(n[1]), int(n[0])))

@@ -235,6 +235,9 @@ def _samples() -> list[NDArray[np.uint8]]:
 def _openvino(data: bytes, folder: Path) -> list[Path]:
     """Convert by OpenVINO's own converter, weights in float32.
 
+    Its CPU plugin computes float64 as float32, so a resized pixel that lies on a half may be one
+    level of 255 off; ONNX Runtime is exact there.
+
     Raises
     ------
     SettingsError
