@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from cnn_codes.errors import HeadError
+from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.calibrate import calibrate, fit_scale, log_losses
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.grids import around, axes_of, candidates, widened
 from cnn_codes.heads.linear import LinearPath, class_weights, two_columns
 from cnn_codes.heads.paths import PATHS, Part
 from cnn_codes.heads.search import pick
+from cnn_codes.settings import HeadSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
@@ -230,3 +232,25 @@ def test_log_probabilities_are_left_alone_where_no_scale_helps():
     assert kept.after == kept.before
     wrong = calibrate(5 * scores, labels, np.arange(60) % 3, optional=True)
     assert wrong.scale < 0.5
+
+
+@pytest.mark.parametrize("n_groups", [4, 8, 40])
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_groups_that_hold_all_classes_are_cut_and_fitted(n_groups, n_classes):
+    """Each session shows every class: the first image of a group says nothing of the others."""
+    random = np.random.default_rng(n_groups)
+    groups = np.repeat(np.arange(n_groups), 2 * n_classes)
+    labels = np.tile(np.arange(n_classes, dtype=np.int32), 2 * n_groups)
+    names = tuple("abcdefg"[:n_classes])
+    folds, _ = cut_folds(labels, groups, folds=4, seed=0, class_names=names)
+    assert len(folds) == 4
+    for fit, held in folds:
+        assert not set(groups[fit]) & set(groups[held])
+        assert set(labels[fit]) == set(labels.tolist())
+    codes = random.normal(size=(len(labels), 8)).astype(np.float32)
+    codes[np.arange(len(labels)), labels] += 3
+    head = fit_head(
+        "softmax", Examples(codes[:, None], labels, groups), None, HeadSettings(),
+        n_classes=n_classes, seed=0, class_names=names,
+    )  # fmt: skip
+    assert head.classes == names

@@ -21,7 +21,7 @@ from .decide import choose_offsets, conformal, parse_rule
 from .design import moments
 from .examples import Examples, check_examples
 from .final import fit_final
-from .folds import cut_folds
+from .folds import cut_folds, groups_per_class
 from .grids import around, axes_of
 from .model import Head
 from .search import Problem, Search, pick, quiet_solvers, search
@@ -197,9 +197,8 @@ def _few_in_val(val: Examples | None, n_classes: int) -> list[str]:
 
 
 def _single(train: Examples, n_classes: int) -> bool:
-    """Whether a class has one different image only."""
-    _, first = np.unique(train.groups, return_index=True)
-    return bool(np.bincount(train.labels[first], minlength=n_classes).min() < 2)
+    """Whether the images of a class are all of one group, so that none can be held out."""
+    return bool(groups_per_class(train.labels, train.groups, n_classes).min() < 2)
 
 
 def _without_choice(

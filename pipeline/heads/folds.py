@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,12 +11,21 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from ..errors import HeadError
 
-__all__ = ["Fold", "cut_folds"]
+__all__ = ["Fold", "cut_folds", "groups_per_class"]
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _FEW_COPIES = 1.25  # images per group: up to here groups are little more than equal bytes
 _MANY_GROUPS = 50_000  # scikit-learn's greedy cut takes time in proportion to groups and classes
+
+
+def groups_per_class(
+    labels: NDArray[np.int32], groups: NDArray[np.int64], n_classes: int
+) -> NDArray[np.int64]:
+    """Count the groups (K,) that hold images of each class; one group may hold several."""
+    member = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    pairs = np.unique(member * n_classes + labels)
+    return np.bincount(pairs % n_classes, minlength=n_classes).astype(np.int64)
 
 
 def cut_folds(
@@ -59,8 +69,7 @@ def cut_folds(
     n_classes = len(class_names)
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
     n_groups = len(first)
-    pairs = np.unique(member.astype(np.int64) * n_classes + labels)  # a class within a group
-    counts = np.bincount(pairs % n_classes, minlength=n_classes)  # groups that hold it
+    counts = groups_per_class(labels, groups, n_classes)
     rarest = int(counts.argmin())
     least = int(counts[rarest])
     if least < 2:
@@ -70,25 +79,28 @@ def cut_folds(
             expected="at least 2 per class (and better 10), to train on some and test on others",
             todo="add images of it, leave the class out, or give the data a val split",
         )
-    warnings = []
+    notes = []
     if least < folds:
-        warnings.append(
+        notes.append(
             f"{least} folds instead of {folds}: the class {class_names[rarest]} has {least} "
             f"{_units(n_groups, labels, least)} to train on."
         )
     n_folds = min(folds, least)
-    if len(labels) > _FEW_COPIES * n_groups and n_groups <= _MANY_GROUPS:
+    several = len(labels) > _FEW_COPIES * n_groups or int(counts.sum()) > n_groups
+    if several and n_groups <= _MANY_GROUPS:
         fold_of = _by_groups(labels, member, n_folds, seed)
     else:
         stands_for = _rarest_class(labels, member, n_groups, counts)
         cutter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
         fold_of = np.empty(n_groups, dtype=np.int64)
-        for number, (_, held) in enumerate(cutter.split(np.zeros(n_groups), stands_for)):
-            fold_of[held] = number
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a class that stands for one group may be in more
+            for number, (_, held) in enumerate(cutter.split(np.zeros(n_groups), stands_for)):
+                fold_of[held] = number
     _keep_trainable(fold_of, member, labels, n_folds)
     fold_of = fold_of[member]  # (N,)
     numbers = np.unique(fold_of).tolist()
-    return [(np.flatnonzero(fold_of != n), np.flatnonzero(fold_of == n)) for n in numbers], warnings
+    return [(np.flatnonzero(fold_of != n), np.flatnonzero(fold_of == n)) for n in numbers], notes
 
 
 def _units(n_groups: int, labels: NDArray[np.int32], n: int) -> str:
