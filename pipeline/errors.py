@@ -1,4 +1,4 @@
-"""Every error a user can mend, in one tree.
+"""Every error that a user can resolve, in one tree.
 
 The command line turns a :class:`PipelineError` into one message and exit code 2; anything else
 that escapes is a defect of ours and keeps its traceback. A message has three parts: what was
@@ -94,7 +94,7 @@ def first_line(error: Exception) -> str:
 
 
 class PipelineError(Exception):
-    """Something the user can mend.
+    """Something the user can resolve.
 
     Parameters
     ----------

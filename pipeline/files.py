@@ -65,7 +65,7 @@ def explained(path: Path) -> Iterator[None]:
             raise CacheError(
                 f"{path.parent} cannot be written ({error.strerror}).",
                 expected="a folder this user may write to",
-                todo="mend its permissions, or choose another with CACHE= or RESULTS=",
+                todo="correct its permissions, or choose another with CACHE= or RESULTS=",
             ) from error
         if isinstance(error, NotADirectoryError | FileExistsError | IsADirectoryError):
             raise CacheError(

@@ -554,7 +554,7 @@ def test_a_read_only_cache_serves_what_is_there_and_refuses_what_is_not(command,
         done = as_user(line, codes.path.parent)
         assert (done.returncode, done.stdout) == (2, "")
         assert re.match(r"error: .* cannot be written \(Permission denied\)", done.stderr)
-        assert "Next: mend its permissions, or choose another with CACHE=" in done.stderr
+        assert "Next: correct its permissions, or choose another with CACHE=" in done.stderr
         assert "Traceback" not in done.stderr
     finally:
         for folder in folders:

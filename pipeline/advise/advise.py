@@ -217,7 +217,7 @@ def _scored(
     codes = network.codes
     layer = "final" if "final" in codes.layers else codes.layers[-1]
     if len(codes.damaged_rows()):
-        raise ResultError(f"{codes.path} is damaged.", todo="make features mends it")
+        raise ResultError(f"{codes.path} is damaged.", todo="make features repairs it")
     block = _rows(network, layer, sample)  # (N, V, D)
     final = mean_view(block)
     source = source_probabilities(context, network, final) if layer == "final" else None

@@ -299,7 +299,7 @@ def _recall(manifest: Manifest, cache: Path) -> Near | None:
             (str(a), str(b), float(s), bool(same)) for a, b, s, same in value["pairs"]
         )
         near = Near(**value)
-    except Exception:  # none, or damaged: searched anew
+    except Exception:  # none, or damaged: searched again
         return None
     return near if near.key == _key(manifest) else None
 
@@ -308,4 +308,4 @@ def _remember(manifest: Manifest, cache: Path, near: Near) -> None:
     try:
         write_json(cache / manifest.name / "near.json", asdict(near))
     except (CacheError, OSError):
-        return  # a read-only or full cache: searched anew next time
+        return  # a read-only or full cache: searched again next time

@@ -30,7 +30,7 @@ __all__ = ["file_properties", "shift_findings", "shortcut_findings"]
 
 MOST = 2000  # images of a side that are looked at
 LEAST = 30  # images that a side needs
-SHIFT = 0.75  # AUROC from which train and test differ; .5: not to be told apart
+SHIFT = 0.75  # AUROC from which train and test differ; .5: chance
 SHORTCUT = 0.5  # share of the way from chance to all classes right that properties alone go
 ERRORS = 3.0
 FOLDS = 4
@@ -240,7 +240,7 @@ def _shift(
         f"Train and test differ: within classes, {what} tell them apart with an AUROC of "
         f"{area:.2f} (cross-validated; .5 if they came from one source), most of all "
         f"{few(list(paths), 3)}. Cross-validation on train and the test figure then answer "
-        "different questions; val cut from train is too optimistic about test. Split anew from "
+        "different questions; val cut from train is too optimistic about test. Split again from "
         "the pooled images if one source is meant."
     )
     details = {"auroc": area, "error": error}

@@ -28,7 +28,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage and return the exit code: 0, 1, 2 (the user can mend it) or 130 (Ctrl-C)."""
+    """Run one stage and return the exit code: 0, 1, 2 (the user can resolve it) or 130 (Ctrl-C)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         known = {name for stage in STAGES.values() for name in stage.fields}

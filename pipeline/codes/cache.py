@@ -1,7 +1,7 @@
 """The cache of codes: keyed by all that changes a number, killed at any moment, never a row lost.
 
 A row belongs to the bytes of an image (their SHA-256), so renaming, moving, relabelling or
-splitting anew runs nothing again. Work in progress lies in parts beside the published file, each
+splitting again runs nothing again. Work in progress lies in parts beside the published file, each
 whole and flushed to the disk before it counts. The published file is made from the parts and
 from its predecessor, under a temporary name, and takes its name in one step. Rows that the data
 set has no use for any more stay behind as parts: an image that comes back is not run again.

@@ -227,7 +227,7 @@ def _refused(path: str, reason: str) -> ImageError:
     return ImageError(
         f"{path}: {reason}.",
         expected="readable images only, since STRICT=1",
-        todo="mend or remove it, or leave STRICT out: bad images are then skipped and named",
+        todo="repair or remove it, or leave STRICT out: bad images are then skipped and named",
     )
 
 

@@ -3,7 +3,7 @@
 The parts and the published file are those of stage one (:class:`.cache.CacheFile`), with
 no data set behind them: the published file holds every image that was ever asked for. New rows
 stay in parts until there are many, so that asking for images singly does not write the whole file
-anew each time.
+again each time.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class CodeStore:
 
 
 def _is_worth_publishing(known: Known) -> bool:
-    """Whether to write the whole file anew: what it costs must stay in proportion to its gain."""
+    """Whether to write the whole file again: what it costs must stay in proportion to its gain."""
     n_parts = sum(source.is_part for source in known.sources)
     n_new = sum(len(source.sha256) for source in known.sources if source.is_part)
     n_all = sum(len(source.sha256) for source in known.sources)

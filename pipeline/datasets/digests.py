@@ -258,7 +258,7 @@ def recall(memory: Path) -> _Memory | None:
         with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
             version, blob = int(saved["version"]), saved["paths"].tobytes()
             stats, raw = saved["stats"], saved["digests"]
-    except Exception:  # none, or damaged (zip, npy and keys raise many kinds): hashed anew
+    except Exception:  # none, or damaged (zip, npy and keys raise many kinds): hashed again
         return None
     count = blob.count(b"\0") + 1 if blob else 0
     if version != _VERSION or stats.dtype != np.int64 or raw.dtype != np.uint8:

@@ -333,7 +333,7 @@ def _read_pins(pins: Path) -> dict[str, str]:
         raise DownloadError(
             f"{pins} is damaged.",
             expected="JSON: checksums by address",
-            todo="mend it, or delete it: the next download of each file is then trusted again",
+            todo="repair it, or delete it: the next download of each file is then trusted again",
         )
     return table
 

@@ -7,8 +7,8 @@ The package does not name the module of a cell, but the order of its files gives
 come in runs of 60, 300, 180, 360, 714, 530, 72, 180, 48 and 180 cells, and cut into pieces of
 about 60 these are 44 modules, 18 mono- and 26 polycrystalline, the published numbers. By default
 the cells of a module stay on one side of every split. The split of the published figures, by cell,
-is the data set ``elpv-cells`` (or ``GROUP=none``); it flatters: softmax on the last layer has .856
-by cell and .80 by module.
+is the data set ``elpv-cells`` (or ``GROUP=none``). Its figures are too high for
+other modules: softmax on the last layer has .856 by cell and .80 by module.
 
 Deitsch et al. 2019, arXiv 1807.02894; Buerhop et al. 2018. Licence CC BY-NC-SA 4.0.
 """

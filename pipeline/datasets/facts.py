@@ -1,6 +1,6 @@
 """What each image file is: format, size, mode, and whether it decodes; kept by SHA-256.
 
-A fact belongs to bytes, so a file that is renamed, moved or labelled anew is not read again.
+A fact belongs to bytes, so a file that is renamed, moved or labelled again is not read again.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
             )
             if sound and all(isinstance(text, str) for text in reasons.values()):
                 return rows, dict(reasons)
-    except Exception:  # damaged, or of another version: read anew
+    except Exception:  # damaged, or of another version: read again
         pass
     return np.zeros(0, _ROW), {}
 

@@ -212,7 +212,7 @@ class Listing:
                     f"{source}: {SPLITS[split]} has {plural(len(strange), 'class', 'classes')} "
                     f"that train lacks: {few([repr(names[one]) for one in strange])}.",
                     expected="every class of val and test among the training images",
-                    todo="mend the names, add training images, or take the class out",
+                    todo="correct the names, add training images, or take the class out",
                 )
 
 

@@ -263,7 +263,7 @@ def load_manifest(
             f"{plural(len(rejects), 'file', 'files')} of {data.data} cannot be used: "
             f"{few([f'{one.path} ({one.reason})' for one in rejects])}.",
             expected="with STRICT=1, only files that can be read",
-            todo="mend or remove them, or give the command without STRICT=1 to leave them out",
+            todo="repair or remove them, or give the command without STRICT=1 to leave them out",
         )
     adopted = adopt_codes(cache, name, digests.raw)
     if adopted:

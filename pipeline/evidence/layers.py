@@ -44,8 +44,8 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
         ``layers``, in the order of the codes: each with ``layer``, ``code_dim``, ``depth`` (0
         for the first, 1 for the last), ``accuracy`` (held out, 0 to 1), ``sd`` (over the
         folds), ``log_loss``, ``C`` (chosen on the same held-out images, as all figures are, so
-        that they flatter every layer alike); ``best`` (its name), ``n_train``, ``folds``,
-        ``method``; ``reused`` where it was there.
+        that they are optimistic for every layer alike); ``best`` (its name), ``n_train``,
+        ``folds``, ``method``; ``reused`` where it was there.
 
     Raises
     ------

@@ -174,7 +174,7 @@ def _why_not(setup: Setup, plan: Plan, settings: FinetuneSettings, touched: Set[
     if settings.trunk == "loop":
         return "TRUNK=loop"
     if settings.trunk == "auto" and settings.augment != ("auto",):
-        return "AUGMENT is applied anew at every step"
+        return "AUGMENT is drawn again at every step"
     if settings.bn == "update":
         return "BN=update changes it"
     if settings.normalise:

@@ -87,7 +87,7 @@ def read_state(path: Path, training: Training, fingerprint: str) -> bool:
         raise TrainingError(
             f"{path} cannot be continued from: {error}.",
             expected="what this same command wrote after an epoch",
-            todo="remove it; the training then begins anew",
+            todo="remove it; the training then starts from the beginning",
         ) from error
     return True
 

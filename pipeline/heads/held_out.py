@@ -39,7 +39,7 @@ class HeldOut:
         Which fold each image was held out of.
     log_loss : float
         Calibrated, nats. As all figures here, of the C chosen on the same images: a little
-        flattering, and alike for everything that is compared.
+        optimistic, and alike for everything that is compared.
     C : float
         Chosen.
     optional : bool

@@ -218,7 +218,7 @@ def _digest(path: str) -> str:
 
 
 def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
-    """Cut all images anew into train and test, as many to test as the set itself has.
+    """Split all images again into train and test, as many to test as the set itself has.
 
     Split r (from 0) of several has the seed of the data plus r, with every method.
     """

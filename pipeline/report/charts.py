@@ -122,7 +122,7 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
     svg = rewritten(figure, key=key, alt=alt)
     caption = (
         f"Test accuracy against the time for extraction of the codes and fit. Bars: {interval}. "
-        "Coloured: the best; filled: not significantly different from it; hollow: significantly "
+        "Coloured: the best; filled: not significantly different from it; outlined: significantly "
         "worse."
     )
     return Chart(key, svg, alt, "", caption)
