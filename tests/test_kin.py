@@ -78,3 +78,18 @@ def test_where_groups_are_given_nothing_is_searched(cache):
 
     given = replace(manifest, group_keys=keys, grouping="column plant")
     assert find_kin(given, cache) is None
+
+
+@pytest.mark.parametrize(
+    "names", ["{kind}_{row}.jpg", "{kind}/{kind}-{row}.png", "{kind} ({row}).jpg"]
+)
+def test_names_that_say_the_class_are_no_things(cache, names):
+    """As beagle_12.jpg of a set of breeds: its stem is the class, not one dog."""
+    random = np.random.default_rng(2)
+    labels = np.repeat(np.arange(12), 20)
+    paths = tuple(names.format(kind=f"kind{k}", row=i) for i, k in enumerate(labels.tolist()))
+    classes = tuple(f"kind{k}" for k in range(12))
+    manifest = made_up(labels.tolist(), [TRAIN] * 240, names=classes, paths=paths)
+    codes = random.normal(size=(240, 24)) + 2 * random.normal(size=(12, 24))[labels]
+    coded(cache, manifest, codes)
+    assert find_kin(manifest, cache) is None

@@ -38,6 +38,7 @@ PATTERNS = (  # on the path; the match is the group
 )
 LARGEST = 0.1  # share of the images that one group may hold; beyond, it is no thing
 JOINED = 0.1  # share of the images that must have another one in their group
+PER_CLASS = 5  # groups that each class must have; with fewer it is the class that they name
 LEAST_DROP = 0.03  # of the accuracy of the nearest neighbour
 ERRORS = 3.0  # standard errors, over groups
 AS_GOOD = 0.01  # a named grouping goes before one by codes that shows this little more
@@ -124,7 +125,7 @@ def find_kin(manifest: Manifest, cache: Path, *, seed: int = 0) -> Kin | None:
     found = []
     for setting, how, values in _offers(manifest, codes, np.array(has, np.int64), where, seed):
         groups = values[train]
-        if _is_plausible(groups):
+        if _is_plausible(groups, manifest.labels[train]):
             across = set(groups[groups >= 0].tolist()) & set(
                 values[manifest.split == TEST].tolist()
             )
@@ -160,11 +161,12 @@ def kin_finding(kin: Kin) -> Finding:
     )
     text = (
         f"{kin.n_joined:,} of {kin.n_images:,} training images have {kin.how} "
-        f"({plural(kin.n_groups, 'group', 'groups')}), and are probably images of the same things: "
-        f"the nearest neighbour by the codes has the right class for {100 * kin.kept:.1f} % of the "
-        f"images, but for {100 * kin.left_out:.1f} % without the images of the same group. "
-        f"Cross-validation and random splits are likely to be too high.{across} Add "
-        f"GROUP={shlex.quote(kin.setting)} to keep each group on one side of every split."
+        f"({plural(kin.n_groups, 'group', 'groups')}): the nearest neighbour by the codes has the "
+        f"right class for {100 * kin.kept:.1f} % of the images, but for {100 * kin.left_out:.1f} % "
+        f"without the images of the same group.{across} If a group is one thing (a patient, a "
+        "part, a scene, a photograph), figures of cross-validation and random splits are likely to "
+        f"be too high: add GROUP={shlex.quote(kin.setting)} to keep each group on one side of "
+        "every split."
     )
     details = {
         "group": kin.setting,
@@ -222,16 +224,20 @@ def _numbered(texts: list[str]) -> NDArray[np.int64]:
     return values
 
 
-def _is_plausible(groups: NDArray[np.int64]) -> bool:
-    """Whether these could be things: several groups, none of them a large part of the set."""
+def _is_plausible(groups: NDArray[np.int64], labels: NDArray[np.int32]) -> bool:
+    """Whether these could be things: several in each class, none a large part of the set."""
     known = groups[groups >= 0]
     sizes = np.bincount(known) if len(known) else np.zeros(1, np.int64)
     several = sizes[sizes > 1]
-    return (
-        len(several) >= 3
-        and int(several.sum()) >= JOINED * len(groups)
-        and int(several.max()) <= max(2.0, LARGEST * len(groups))
-    )
+    if len(several) < 3 or int(several.sum()) < JOINED * len(groups):
+        return False
+    if int(several.max()) > max(2.0, LARGEST * len(groups)):
+        return False
+    for k in np.unique(labels):  # names such as beagle_12.jpg say the class, not a thing
+        own = groups[labels == k]
+        if len(np.unique(own[own >= 0])) + int(np.sum(own < 0)) < min(PER_CLASS, len(own)):
+            return False
+    return True
 
 
 def _measured(
