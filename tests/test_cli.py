@@ -430,7 +430,7 @@ def test_help_says_what_every_setting_of_a_stage_does(capsys):
 
 def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run make without the settings that this process was given, by another make or a shell."""
-    foreign = ("MAKEFLAGS", "MAKEOVERRIDES", *settings_in_makefile())
+    foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", *settings_in_makefile())
     clean = {k: v for k, v in os.environ.items() if k not in foreign}
     return subprocess.run(
         ["make", *arguments],

@@ -369,7 +369,7 @@ def test_nothing_is_chosen_on_test(stage_one: StageOne, some: Path) -> None:
 
 def test_leaked_test_images_are_not_measured_on(stage_one: StageOne, some: Path) -> None:
     source = next((some / "train" / "hotdog").iterdir())
-    (some / "test" / "hotdog" / source.name).write_bytes(source.read_bytes())
+    (some / "test" / "hotdog" / f"leak-{source.name}").write_bytes(source.read_bytes())
     context, network = asked(stage_one, some)
     assert curve(context, network, QUICK)["n_test"] == 20
     kept = replace(context, data=replace(context.data, leaks="keep"))
