@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from cnn_codes.cli.options import assigned
 from cnn_codes.codes.reader import open_codes
+from cnn_codes.compare.bootstrap import resamples
 from cnn_codes.curve.crossing import Curve, covariance_of_means
 from cnn_codes.curve.power_law import Forecast, extrapolated
 from cnn_codes.heads import Examples, fit_head
@@ -75,11 +76,12 @@ def case(
         jobs += [delayed(_hits)(method, x, y, np.sort(order[place < n]), test, draw) for n in sizes]
     jobs.append(delayed(_hits)(method, x, y, train, test, 0))
     *found, all_images = Parallel(2)(jobs)
-    curve = Curve(np.stack(found).reshape(DRAWS, len(sizes), -1))
+    hits = np.stack(found).reshape(DRAWS, len(sizes), -1)
+    curve = Curve.of_hits(hits, resamples(hits.shape[2]))
     covariance = covariance_of_means(curve)
     assert covariance is not None
     full = len(train) / len(counts)
-    accuracy = curve.accuracies()
+    accuracy = curve.values
     (forecast,) = extrapolated(
         sizes, accuracy.mean(axis=0), covariance, [full],
         one_draw=float(accuracy[:, -1].var(ddof=1)),
@@ -102,7 +104,7 @@ def main() -> None:
             sizes, curve, truth, f = case(method, x, y, test)
             inside = f.low <= truth <= f.high
             covered.append(inside)
-            last = curve.accuracies().mean(axis=0)[-1]
+            last = curve.values.mean(axis=0)[-1]
             print(
                 f"| {name} | {method} | {', '.join(map(str, sizes))} | {100 * last:.1f} | "
                 f"{100 * f.mean:.1f} ({100 * f.low:.1f} to {100 * f.high:.1f}) at {f.size:.0f} | "

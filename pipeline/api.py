@@ -314,7 +314,7 @@ def _compared(
     chosen: Chosen, context: Context, networks: Sequence[Network], settings: CompareSettings
 ) -> Compared:
     from .compare.compare import compare
-    from .compare.words import LEGEND, comparison_table
+    from .compare.words import comparison_table, legend
 
     record = compare(context, networks, settings)
     path = context.folder / f"{record['name']}.json"
@@ -324,7 +324,7 @@ def _compared(
         f"Left out: {one['method']} on {one['model']}: {one['why']}" for one in record["left_out"]
     ]
     said.append(f"\n{path} ({n_reused} of {len(record['entries'])} runs reused)")
-    return Compared(record, path, (comparison_table(record),), tuple(said), LEGEND)
+    return Compared(record, path, (comparison_table(record),), tuple(said), legend(record))
 
 
 def _models(chosen: Chosen) -> list[CodesSettings]:

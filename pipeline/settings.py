@@ -386,6 +386,26 @@ METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
 RECIPE_HELP = "name of a recipe: its settings become the defaults; explicit settings override them"
 
 
+_CLASS_WEIGHT = (
+    "'balanced' gives all classes the same total weight in training; probabilities are then "
+    "corrected to the classes' shares in the data"
+)
+_METRIC = (
+    "the figure that matters: it decides on C (of the values not clearly worse by it, the one with "
+    "the least log-loss), on the epoch, and on the best method and its tests"
+)
+_COST = (
+    "a CSV of what each confusion costs (rows: true class, columns: predicted class); the mean "
+    "cost then takes the place of METRIC"
+)
+_THRESHOLD = (
+    "decision rule, set on held-out scores: 'recall:0.95' or 'precision:0.9' (of the last "
+    "class, or recall:0.95:CLASS), or 'cost' (with COST); default: the most probable class"
+)
+_SET = "prediction sets that hold the true class in this share of cases, such as 0.9; 0: none"
+_WEIGHTS = ("none", "balanced")
+
+
 @dataclass(frozen=True, kw_only=True)
 class FitSettings(_Settings):
     """How a linear or other classical head is fitted."""
@@ -393,27 +413,14 @@ class FitSettings(_Settings):
     folds: int = setting(
         5, "folds of the cross-validation that selects C (where there is no val)", low=2, high=1000
     )
-    class_weight: str = setting(
-        "none",
-        "'balanced' gives all classes the same total weight",
-        choices=("none", "balanced"),
-    )
+    class_weight: str = setting("none", _CLASS_WEIGHT, choices=_WEIGHTS)
     train_views: str = setting(
         "mean",
         "with several views: train on their 'mean', on 'all' of them, or select among 'both'",
         choices=("mean", "all", "both"),
     )
-    metric: str = setting(
-        "accuracy",
-        "what C is chosen by: of the values not clearly worse by it, the one with the least "
-        "log-loss",
-        choices=METRICS,
-    )
-    cost: str = setting(
-        "",
-        "a CSV of what each confusion costs (rows: true class, columns: predicted class); C is "
-        "then chosen by the expected cost",
-    )
+    metric: str = setting("accuracy", _METRIC, choices=METRICS)
+    cost: str = setting("", _COST)
     jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
 
 
@@ -427,17 +434,8 @@ class HeadSettings(FitSettings):
         high=1000,
     )  # fmt: skip
     seeds: int = setting(1, "repeat with this many seeds: SEED, SEED + 1, ...", low=1, high=1000)
-    threshold: str = setting(
-        "",
-        "decision rule, set on out-of-fold scores: 'recall:0.95' or 'precision:0.9' (of the last "
-        "class, or recall:0.95:CLASS), or 'cost' (with COST); default: the most probable class",
-    )
-    set: float = setting(
-        0.0,
-        "prediction sets that hold the true class in this share of cases, such as 0.9; 0: none",
-        low=0.0,
-        high=0.999,
-    )
+    threshold: str = setting("", _THRESHOLD)
+    set: float = setting(0.0, _SET, low=0.0, high=0.999)
     recipe: str = setting("", RECIPE_HELP, affects="place")
 
 
@@ -456,7 +454,9 @@ class CompareSettings(FitSettings):
         high=1000,
     )  # fmt: skip
     rope: float = setting(
-        1.0, "differences of accuracy (points) up to this count as none", high=99.99
+        1.0,
+        "differences up to this count as none: points of accuracy, hundredths of other figures",
+        high=99.99,
     )
     seeds: int = setting(
         3, "training seeds of methods that train the network (on the data set's own split)",
@@ -562,9 +562,17 @@ class FinetuneSettings(_Settings):
         high=1,
     )
     clip: float = setting(0.0, "gradient clipping: largest norm; 0: none")
+    class_weight: str = setting(
+        "none", f"{_CLASS_WEIGHT}; of the probe and of the loss", choices=_WEIGHTS, later=True
+    )
+    metric: str = setting("accuracy", _METRIC, choices=METRICS, later=True)
+    cost: str = setting("", _COST, later=True)
+    threshold: str = setting("", _THRESHOLD, later=True)
+    set: float = setting(0.0, _SET, low=0.0, high=0.999, later=True)
     balance: str = setting(
         "none",
-        "balance the classes by 'weights' in the loss, or by 'sampling'",
+        "balance the classes of the loss by 'weights' or by 'sampling'; probabilities are then "
+        "corrected to the classes' shares in the data",
         choices=("none", "weights", "sampling"),
     )
     augment: tuple[str, ...] = setting(
@@ -601,9 +609,10 @@ class FinetuneSettings(_Settings):
     )
     choose: str = setting(
         "one_se",
-        "epoch whose weights are kept, by val: 'one_se' (a later one replaces the kept one if its "
-        "calibrated loss is lower by more than one standard error: the start is kept unless "
-        "training helps), lowest calibrated 'loss', highest 'accuracy', or the 'last'",
+        "epoch whose weights are kept, by val: 'one_se' (a later one replaces the kept one if it "
+        "is better by more than one standard error, by the calibrated loss or by a METRIC other "
+        "than accuracy: the start is kept unless training helps), lowest calibrated 'loss', "
+        "highest 'accuracy', or the 'last'",
         choices=("one_se", "loss", "accuracy", "last"),
     )
     patience: int = setting(0, "early stopping: epochs without improvement; 0: never")
@@ -625,6 +634,18 @@ class FinetuneSettings(_Settings):
     phases: tuple[str, ...] = setting(
         (), "several trainings in sequence, each 'name=value name=value' over the other settings"
     )
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the loss weighs the classes alike."""
+        return self.balance == "weights" or (
+            self.class_weight == "balanced" and self.balance == "none"
+        )
+
+    @property
+    def balanced(self) -> bool:
+        """Whether training sees all classes alike, so that the prior has to be corrected."""
+        return self.class_weight == "balanced" or self.balance != "none"
 
 
 @dataclass(frozen=True, kw_only=True)

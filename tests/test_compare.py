@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cnn_codes.compare.judge import best_of, judge_splits, mark
+from cnn_codes.compare.marks import best_of, mark
+from cnn_codes.compare.splits import judge_splits
 from cnn_codes.compare.words import comparison_table, sentences
 from cnn_codes.results.runs import read_predictions, read_record
 from conftest import Inside

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from cnn_codes.codes.extract import extract
 from cnn_codes.codes.reader import open_codes
+from cnn_codes.compare.bootstrap import resamples
 from cnn_codes.compare.runs import Network
 from cnn_codes.context import Context
 from cnn_codes.curve.crossing import (
     FEWEST_DRAWS,
     Curve,
-    chances,
     covariance_of_means,
     crossing,
     crossing_of,
@@ -120,7 +120,11 @@ def test_a_crossing_is_interpolated_on_the_logarithm_and_the_last_one_counts() -
 def hits(accuracies: list[float], *, n_draws: int = 10, n_test: int = 500, seed: int = 0) -> Curve:
     random = np.random.default_rng(seed)
     chance = random.random((n_draws, 1, n_test))
-    return Curve(chance < np.array(accuracies)[None, :, None])
+    return curve_of(chance < np.array(accuracies)[None, :, None])
+
+
+def curve_of(right: np.ndarray, groups: np.ndarray | None = None, seed: int = 0) -> Curve:
+    return Curve.of_hits(right, resamples(right.shape[2], groups=groups, seed=seed))
 
 
 def test_a_clear_crossing_is_found_within_its_interval_and_said() -> None:
@@ -160,7 +164,7 @@ def test_differences_of_equal_methods_are_called_sure_in_about_one_of_twenty() -
     wrong = 0
     for seed in range(40):
         random = np.random.default_rng(seed)
-        a, b = (Curve(random.random((5, 4, 120)) < 0.8) for _ in range(2))
+        a, b = (curve_of(random.random((5, 4, 120)) < 0.8, seed=seed) for _ in range(2))
         found = crossing(a, b, [5, 10, 20, 50], names=("a", "b"), seed=seed)
         wrong += any(one["ci95"][0] > 0 or one["ci95"][1] < 0 for one in found["differences"])
     assert wrong <= 5
@@ -179,7 +183,7 @@ def test_with_few_draws_there_is_no_interval_and_no_crossing_is_claimed(n_draws:
     assert all(one["ci95"] is None for one in found["differences"])
     for one, (low, high) in zip(
         found["differences"],
-        np.sort((first.accuracies() - second.accuracies()).T[:, [0, -1]]).tolist(), strict=True,
+        np.sort((first.values - second.values).T[:, [0, -1]]).tolist(), strict=True,
     ):  # fmt: skip
         assert one["range"][0] - 1e-9 <= low <= high <= one["range"][1] + 1e-9
     text = sentences({"crossings": [found], "methods": {}})[0]
@@ -194,8 +198,8 @@ def test_the_table_calls_a_range_a_range() -> None:
     for name, n_draws in (("svm", 10), ("finetune", 3)):
         one = hits([0.7, 0.8], n_draws=n_draws)
         methods[name] = {
-            "sizes": [5, 50], "values": one.accuracies().T.tolist(), "fit_s": [0.1, 0.2],
-            "mean": one.accuracies().mean(axis=0).tolist(), "sd": [0.01, 0.01],
+            "sizes": [5, 50], "values": one.values.T.tolist(), "fit_s": [0.1, 0.2],
+            "mean": one.values.mean(axis=0).tolist(), "sd": [0.01, 0.01],
             "ci95": interval_of_means(one),
         }  # fmt: skip
     record = {"methods": methods, "sizes": [5, 50], "n_train_total": [10, 100], "crossings": []}
@@ -217,7 +221,7 @@ def test_intervals_of_means_cover_as_often_as_they_say(n_draws: int) -> None:
         ease = random.normal(1.0, 1.0, 150)
         shift = random.normal(0, 0.3, (n_draws, 1))
         chance = 1 / (1 + np.exp(-(ease + shift)))
-        curve_ = Curve((random.random((n_draws, 150)) < chance)[:, None, :])
+        curve_ = curve_of((random.random((n_draws, 150)) < chance)[:, None, :], seed=seed)
         ((low, high),) = interval_of_means(curve_, seed=seed) or [[0, 0]]
         inside += low <= 0.6966 <= high
     assert inside / repeats >= 0.86
@@ -225,11 +229,11 @@ def test_intervals_of_means_cover_as_often_as_they_say(n_draws: int) -> None:
 
 def test_groups_of_test_images_are_resampled_as_one() -> None:
     groups = np.arange(60) // 6
-    images = chances(5, 60, groups=groups).images
-    assert all(np.ptp(images[groups == g], axis=0).max() == 0 for g in range(10))
+    counts = resamples(60, groups=groups)
+    assert all(np.ptp(counts[:, groups == g], axis=1).max() == 0 for g in range(10))
     ease = np.random.default_rng(0).random((1, 2, 10)) < 0.7  # the same in every draw
-    one = Curve(np.repeat(np.repeat(ease, 5, axis=0), 6, axis=2))
-    alone, grouped = interval_of_means(one), interval_of_means(one, groups=groups)
+    right = np.repeat(np.repeat(ease, 5, axis=0), 6, axis=2)
+    alone, grouped = interval_of_means(curve_of(right)), interval_of_means(curve_of(right, groups))
     assert alone is not None
     assert grouped is not None
     assert grouped[0][1] - grouped[0][0] > 1.5 * (alone[0][1] - alone[0][0])

@@ -89,7 +89,7 @@ def test_rare_class_by_average_precision_is_not_the_majority_vote():
 def test_threshold_reaches_what_is_wanted_and_is_kept(kind, tmp_path):
     train, test = examples(0, [400, 100], gap=0.45), examples(1, [4000, 1000], gap=0.45)
     head = fit("softmax", train, threshold=f"{kind}:0.9")
-    assert head.decision["out_of_fold"][kind] >= 0.9
+    assert head.output.decision["out_of_fold"][kind] >= 0.9
     figure = {"recall": sk.recall_score, "precision": sk.precision_score}[kind]
     assert figure(test.labels, head.predict(test.codes)) > 0.8
     plain = fit("softmax", train)
@@ -99,7 +99,7 @@ def test_threshold_reaches_what_is_wanted_and_is_kept(kind, tmp_path):
     save_head(tmp_path / "x", head, {})
     again, _ = load_head(tmp_path / "x")
     assert np.array_equal(again.predict(test.codes), head.predict(test.codes))
-    assert again.decision == head.decision
+    assert again.output.decision == head.output.decision
 
 
 @pytest.mark.parametrize("k", [2, 3])
@@ -178,7 +178,7 @@ def test_sets_hold_the_true_class_as_often_as_promised(conditional, tmp_path):
             examples(50 + seed, [300, 100, 100], gap=0.5),
         )
         head = fit("ridge", train, set=0.9)
-        inside = head.predict_sets(head.predict_proba(test.codes), conditional=conditional)
+        inside = head.output.inside(head.predict_proba(test.codes), conditional=conditional)
         hit = inside[np.arange(len(inside)), test.labels]
         covered.append(hit.mean())
         per_class.append([hit[test.labels == k].mean() for k in range(3)])
@@ -186,7 +186,7 @@ def test_sets_hold_the_true_class_as_often_as_promised(conditional, tmp_path):
     if conditional:
         assert np.mean(per_class, axis=0).min() > 0.86
     save_head(tmp_path / "x", head, {})
-    assert load_head(tmp_path / "x")[0].sets == head.sets
+    assert load_head(tmp_path / "x")[0].output.sets == head.output.sets
 
 
 def test_sets_of_copied_images_hold_only_with_groups():
@@ -198,7 +198,7 @@ def test_sets_of_copied_images_hold_only_with_groups():
             groups = train.groups if grouped else np.arange(train.n_images)
             test = examples(50 + seed, [200] * 3, gap=0.35, d=40)
             head = fit("ridge", dataclasses.replace(train, groups=groups), set=0.9)
-            inside = head.predict_sets(head.predict_proba(test.codes))
+            inside = head.output.inside(head.predict_proba(test.codes))
             hits.append(inside[np.arange(len(inside)), test.labels].mean())
         covered[grouped] = np.mean(hits)
     assert covered[False] < 0.8
@@ -216,7 +216,7 @@ def test_conformal_threshold_is_the_corrected_quantile():
 def test_a_head_without_sets_says_so():
     head = fit("ridge", examples(0, [20, 20]))
     with pytest.raises(HeadError, match=r"SET=0\.9"):
-        head.predict_sets(np.array([[0.5, 0.5]]))
+        head.output.inside(np.array([[0.5, 0.5]]))
 
 
 @pytest.mark.parametrize("method", ["softmax", "svm", "ridge"])

@@ -16,7 +16,8 @@ from cnn_codes.compare.bootstrap import (
     simultaneous,
 )
 from cnn_codes.compare.flips import flip_interval, group_sums, sign_flip
-from cnn_codes.compare.judge import judge_pairs, judge_splits, least_variances, mark
+from cnn_codes.compare.judge import judge_pairs
+from cnn_codes.compare.marks import mark
 from cnn_codes.compare.paired import (
     Discordance,
     _critical,
@@ -32,6 +33,7 @@ from cnn_codes.compare.paired import (
 )
 from cnn_codes.compare.repeated import corrected_t, correlated_posterior, signed_rank
 from cnn_codes.compare.seeds import rescaled_seeds, seeded_difference
+from cnn_codes.compare.splits import judge_splits, least_variances
 from cnn_codes.errors import ResultError
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.predictions import Predictions

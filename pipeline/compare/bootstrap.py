@@ -92,7 +92,12 @@ def resamples(
 
 
 def resampled(
-    labels: NDArray[np.integer], probabilities: NDArray[np.float64], counts: NDArray[np.int32]
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    counts: NDArray[np.int32],
+    *,
+    predicted: NDArray[np.integer] | None = None,
+    costs: NDArray[np.float64] | None = None,
 ) -> dict[str, NDArray[np.float64]]:
     """Measure predictions on each resampled set.
 
@@ -104,22 +109,30 @@ def resampled(
         Rows sum to 1.
     counts : int32 (B, N)
         From :func:`resamples`; no row all 0.
+    predicted : integer (N,), optional
+        Decided classes; by default the most probable ones.
+    costs : float64 (K, K), optional
+        Cost of deciding on the column's class where the row's is true.
 
     Returns
     -------
     dict of str to float64 (B,)
-        The figures of :data:`FIGURES` as :func:`~cnn_codes.results.metrics.measure` has them
-        (average precision as scikit-learn: of the last of two classes, the mean over the classes
-        that occur of several); NaN where one is undefined.
+        The figures of :data:`FIGURES`, and ``cost`` with `costs`, as
+        :func:`~cnn_codes.results.metrics.measure` has them (average precision as scikit-learn:
+        of the last of two classes, the mean over the classes that occur of several); NaN where
+        one is undefined.
     """
     n_samples, n_images = counts.shape
     y, p = labels.astype(np.int64), probabilities
     k = p.shape[1]
     true_of = y[:, None] == np.arange(k)  # (N, K)
-    called_as = p.argmax(axis=1)[:, None] == np.arange(k)
+    decided = p.argmax(axis=1) if predicted is None else predicted
+    called_as = decided[:, None] == np.arange(k)
     own = np.clip(p[np.arange(n_images), y], CLIP, 1 - CLIP)
     losses = np.stack([-np.log(own), ((p - true_of) ** 2).sum(axis=1) / 2], axis=1)  # (N, 2)
     out = {name: np.empty(n_samples) for name in FIGURES}
+    if costs is not None:
+        out["cost"] = (counts @ costs[y, decided]) / counts.sum(axis=1)
     columns = (1,) if k == 2 else tuple(range(k))
     orders = [np.argsort(p[:, c], kind="stable") for c in columns]
     step = max(1, BLOCK_CELLS // n_images)
@@ -213,6 +226,8 @@ def figure_intervals(
     labels: NDArray[np.integer],
     probabilities: NDArray[np.float64],
     *,
+    predicted: NDArray[np.integer] | None = None,
+    costs: NDArray[np.float64] | None = None,
     groups: NDArray[np.generic] | None = None,
     level: float = LEVEL,
     seed: int = 0,
@@ -225,6 +240,8 @@ def figure_intervals(
         True classes, 0 to K - 1.
     probabilities : float (N, K)
         Rows sum to 1.
+    predicted, costs
+        As :func:`resampled`.
     groups : (N,), optional
         The group of each image; then groups are the units.
     level : float
@@ -235,18 +252,19 @@ def figure_intervals(
     Returns
     -------
     dict of str to (float, float) or None
-        By the names of :data:`FIGURES`. That of the accuracy is never shorter than Wilson's for
-        independent images. None where all resamples give the same value, as at an AUROC of
-        exactly 1: they say nothing then.
+        By the names of :data:`FIGURES`, and ``cost`` with `costs`. That of the accuracy is never
+        shorter than Wilson's for independent images. None where all resamples give the same
+        value, as at an AUROC of exactly 1: they say nothing then.
     """
     y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
     counts = resamples(len(y), groups=groups, n_classes=p.shape[1], seed=seed)
     n_units = len(y) if groups is None else len(np.unique(groups))
     out: dict[str, tuple[float, float] | None] = {}
-    for name, values in resampled(y, p, counts).items():
+    decided = p.argmax(axis=1) if predicted is None else predicted
+    for name, values in resampled(y, p, counts, predicted=decided, costs=costs).items():
         ends = interval(values, level=level, n_units=n_units)
         out[name] = ends if ends and ends[0] < ends[1] else None
-    hits = int((p.argmax(axis=1) == y).sum())
+    hits = int((decided == y).sum())
     low, high = wilson_interval(hits, len(y), z=-float(ndtri((1 - level) / 2)))
     ends = out["accuracy"] if groups is not None else None
     if groups is not None and n_units == 1:

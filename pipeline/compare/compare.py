@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..context import Context
-from ..datasets import Manifest
+from ..datasets import SPLITS, Manifest
 from ..errors import (
     BackboneError,
     HeadError,
@@ -27,19 +27,15 @@ from ..errors import (
 )
 from ..files import digest_of
 from ..results.frame import framed, read_framed, write_framed
+from ..results.measures import Measure, measure_named
 from ..results.predictions import Predictions, read_predictions
 from ..results.runs import read_record
 from ..settings import CompareSettings, as_dict
 from .entries import entry_of
-from .judge import (
-    aligned_predictions,
-    judge_pairs,
-    judge_splits,
-    least_variances,
-    mark,
-    method_intervals,
-)
+from .judge import aligned_predictions, judge_pairs, method_intervals
+from .marks import mark
 from .runs import Network, is_head, run_method, training_of
+from .splits import judge_splits, least_variances
 from .words import sentences
 
 __all__ = ["compare", "comparison_name"]
@@ -79,6 +75,7 @@ def compare(
     for method in settings.methods:
         if not is_head(method):
             training_of(method)  # a misspelt name must not surface after an hour
+    measure, costs = _measured(context, settings)
     name = comparison_name(context, networks, splits=settings.splits)
     path = context.folder / f"{name}.json"
     earlier = _earlier(path)
@@ -92,7 +89,7 @@ def compare(
                 try:
                     known = earlier.get((method, network.model))
                     done = run_method(context, network, method, settings, earlier=known)
-                    entries.append(entry_of(context, network, method, done))
+                    entries.append(entry_of(context, network, method, done, measure))
                     warnings |= dict.fromkeys(map(str, done.record["warnings"]))
                 except (HeadError, TrainingError, BackboneError, NoSpaceError) as error:
                     failures.append(error)
@@ -111,10 +108,9 @@ def compare(
         ]
         shared = _aligned(found)
         groups = _groups_of(context.manifest, shared[0][0].paths)
-        pairs = judge_pairs(shared, groups=groups, seed=context.seed)
-        for one, ends in zip(
-            entries, method_intervals(shared, groups=groups, seed=context.seed), strict=True
-        ):
+        of: dict[str, Any] = {"costs": costs, "groups": groups, "seed": context.seed}
+        pairs = judge_pairs(shared, measure=measure, **of)
+        for one, ends in zip(entries, method_intervals(shared, **of), strict=True):
             one |= {"ci95": ends, "accuracy_ci95": ends["accuracy"]}
         n_test = len(shared[0][0].labels)
     else:
@@ -123,12 +119,13 @@ def compare(
         n_test = sum(first["test"].values())
         pairs = judge_splits(
             [one["values"] for one in entries],
+            measure=measure,
             n_train=n_train,
             n_test=n_test,
             rope=settings.rope / 100,
-            least=_least(context, entries, settings),
+            least=_least(context, entries, settings, measure, costs),
         )
-    mark(entries, pairs)
+    mark(entries, pairs, measure)
     body: dict[str, Any] = {
         "class_names": list(context.manifest.class_names),
         "models": [network.model for network in networks],
@@ -136,6 +133,7 @@ def compare(
         "n_test": n_test,
         "n_splits": settings.splits,
         "rope": settings.rope / 100,
+        "metric": measure.key,
         "test": _test_of(pairs, settings.splits),
         "grouping": context.manifest.grouping,
         "entries": entries,
@@ -152,10 +150,29 @@ def compare(
     return write_framed(path, record)
 
 
+def _measured(
+    context: Context, settings: CompareSettings
+) -> tuple[Measure, NDArray[np.float64] | None]:
+    """Give the figure that is compared, and the costs it needs; refuse one that is undefined."""
+    from ..heads.costs import read_costs
+
+    manifest = context.manifest
+    measure = measure_named(settings.metric, settings.cost)
+    tested = np.unique(manifest.labels[manifest.split == SPLITS.index("test")])
+    if measure.key in ("auroc", "average_precision") and len(tested) < 2:
+        raise ResultError(
+            f"METRIC={settings.metric} is undefined: the test images are all of one class.",
+            expected="test images of at least two classes",
+            todo="METRIC=accuracy",
+        )
+    costs = read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None
+    return measure, costs
+
+
 def _test_of(pairs: Sequence[Mapping[str, Any]], splits: int) -> str:
     """Name the test of the pairs; ``seeds`` where any pair has several training seeds."""
     kinds = {str(pair["test"]) for pair in pairs}
-    usual = "mcnemar" if splits == 1 else "corrected_t"
+    usual = "corrected_t" if splits > 1 else "mcnemar"
     return "seeds" if "seeds" in kinds else kinds.pop() if kinds else usual
 
 
@@ -174,9 +191,13 @@ def _groups_of(manifest: Manifest, paths: Sequence[str]) -> NDArray[np.int64] | 
 
 
 def _least(
-    context: Context, entries: Sequence[Mapping[str, Any]], settings: CompareSettings
+    context: Context,
+    entries: Sequence[Mapping[str, Any]],
+    settings: CompareSettings,
+    measure: Measure,
+    costs: NDArray[np.float64] | None,
 ) -> dict[tuple[int, int], float] | None:
-    """Binomial variance of a split for each pair; None where the predictions are not there."""
+    """Variance by the test images of a split for each pair; None without the predictions."""
     by_method = []
     for one in entries:
         below = "" if is_head(one["method"]) else f"/{context.manifest.name}"
@@ -192,7 +213,10 @@ def _least(
             return None
         by_method.append([read_predictions(path) for path in paths])
     splits = [aligned_predictions(one) for one in zip(*by_method, strict=True)]
-    return least_variances([list(one) for one in zip(*splits, strict=True)])
+    return least_variances(
+        [list(one) for one in zip(*splits, strict=True)],
+        measure=measure, costs=costs, seed=context.seed,
+    )  # fmt: skip
 
 
 def comparison_name(context: Context, networks: Sequence[Network], *, splits: int = 1) -> str:

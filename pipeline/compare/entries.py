@@ -9,7 +9,8 @@ from typing import Any
 from ..backbones import load_card
 from ..backbones.graph import graph_path
 from ..context import Context
-from ..results.records import FIGURES
+from ..results.measures import Measure
+from ..results.records import FIGURES, MORE_FIGURES
 from ..results.runs import read_record
 from .runs import Done, Network
 
@@ -19,7 +20,9 @@ FLOAT_BYTES = 4
 _PICTURES = (".predictions.csv", ".train.safetensors", ".svg", ".png")  # not needed to predict
 
 
-def entry_of(context: Context, network: Network, method: str, done: Done) -> dict[str, Any]:
+def entry_of(
+    context: Context, network: Network, method: str, done: Done, measure: Measure
+) -> dict[str, Any]:
     """Sum up a run, or the summary of several, as one line of the comparison.
 
     Parameters
@@ -30,15 +33,17 @@ def entry_of(context: Context, network: Network, method: str, done: Done) -> dic
         As it was asked for.
     done : Done
         What came of it.
+    measure : Measure
+        The figure that is compared.
 
     Returns
     -------
     dict
         ``method``, ``model``, ``layers``, ``views``, ``size``, ``run``, ``runs`` (each split's),
-        the test figures by their names, ``accuracy_ci95`` (one split) or ``values`` (accuracy,
-        one per split, or per training seed, whose runs
-        are ``repeats``) and ``accuracy_sd``; ``times_s`` (``codes``, ``fit``, ``predict``),
-        ``images_per_s`` (file to probabilities, the network at stage one's rate),
+        the test figures by their names, ``accuracy_ci95`` (one split) or ``values`` (of the
+        measure, one per split, or per training seed, whose runs are ``repeats``) and its standard
+        deviation (``accuracy_sd``, ``macro_f1_sd`` ...); ``times_s`` (``codes``, ``fit``,
+        ``predict``), ``images_per_s`` (file to probabilities, the network at stage one's rate),
         ``disk_bytes`` (all files that prediction reads), ``n_trained`` and ``n_network``
         parameters, ``reused``, ``fingerprint``, ``asked``.
     """
@@ -60,7 +65,7 @@ def entry_of(context: Context, network: Network, method: str, done: Done) -> dic
         "size": record["size"],
         "run": record["run"],
         "runs": runs,
-        **{key: test[key] for key in FIGURES},
+        **{key: test[key] for key in (*FIGURES, *MORE_FIGURES) if key in test},
         "accuracy_ci95": test.get("accuracy_ci95"),
         "times_s": times,
         "images_per_s": 1 / per_image_s if per_image_s > 0 else None,
@@ -73,11 +78,11 @@ def entry_of(context: Context, network: Network, method: str, done: Done) -> dic
         "asked": done.asked,
     }
     if "repeats" in record:
-        keys = ("repeats", "fingerprints", "values", "accuracy_sd")
-        entry |= {key: record[key] for key in keys}
-    if summary:
-        spread = record["spread"]["test"]["accuracy"]
-        entry |= {"values": spread["values"], "accuracy_sd": spread["sd"]}
+        entry |= {key: record[key] for key in ("repeats", "fingerprints")}
+    if "spread" in record:
+        spread = record["spread"]["test"]
+        entry["values"] = spread[measure.key]["values"]
+        entry |= {f"{key}_sd": spread[key]["sd"] for key in ("accuracy", measure.key)}
     return entry
 
 

@@ -1,4 +1,4 @@
-"""Tests of every pair of methods, and which methods do not differ significantly from the best."""
+"""Tests of every pair of methods on one test split."""
 
 from __future__ import annotations
 
@@ -11,43 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
+from ..results.measures import Measure
+from ..results.metrics import CLIP
 from ..results.predictions import Predictions
 from .bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
 from .flips import flip_interval, group_sums, sign_flip
+from .marks import ACCURACY, adjust
 from .paired import (
     ALPHA,
     Discordance,
     difference_interval,
     discordance,
-    holm,
-    holm_levels,
     mcnemar,
     rate_limit,
     required_images,
     split_variance,
 )
-from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank
-from .seeds import Seeded, rescaled_seeds, seeded_accuracy, seeded_difference
+from .seeds import (
+    Sampled,
+    Seeded,
+    figure_difference,
+    rescaled_seeds,
+    seeded_accuracy,
+    seeded_difference,
+)
 
 __all__ = [
-    "OTHER_FIGURES",
     "aligned_predictions",
-    "best_of",
     "judge_pairs",
-    "judge_splits",
-    "least_variances",
-    "mark",
     "method_intervals",
+    "other_figures",
 ]
 
 ONE_POINT = 0.01
-OTHER_FIGURES = ("macro_f1", "auroc", "log_loss")  # that a difference is looked for in too
+_OTHERS = ("accuracy", "macro_f1", "auroc", "log_loss")
 
 
-def best_of(entries: Sequence[Mapping[str, Any]]) -> int:
-    """Index of the most accurate entry; of equals, the one of the lowest log-loss."""
-    ranks = [(-one["accuracy"], one["log_loss"], at) for at, one in enumerate(entries)]
-    return min(ranks)[2]
+def other_figures(metric: str) -> tuple[str, ...]:
+    """Give the figures that a difference is looked for in too."""
+    return tuple(key for key in _OTHERS if key != metric)
 
 
 def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
@@ -67,8 +69,11 @@ def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
     for one in found:
         at = {path: row for row, path in enumerate(one.paths)}
         rows = np.array([at[path] for path in order])
+        decided = None if one.decided is None else one.decided[rows]
         out.append(
-            Predictions(tuple(order), one.labels[rows], one.probabilities[rows], one.class_names)
+            Predictions(
+                tuple(order), one.labels[rows], one.probabilities[rows], one.class_names, decided
+            )
         )
         same = out[-1].class_names == out[0].class_names
         if not same or not np.array_equal(out[-1].labels, out[0].labels):
@@ -82,29 +87,56 @@ def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
 
 @dataclass(frozen=True, eq=False)
 class _Method:
-    """One method on the test images: hits (S, N) of each seed, and its resampled figures (B,)."""
+    """One method on the test images.
 
+    Attributes
+    ----------
+    hits : bool (S, N)
+        Of each seed.
+    figures : dict of str to Sampled
+        Values, and values on the resampled sets.
+    """
+
+    seeds: Sequence[Predictions]
     hits: NDArray[np.bool_]
-    figures: Mapping[str, float]
-    samples: Mapping[str, NDArray[np.float64]]
+    figures: Mapping[str, Sampled]
+    seed: int
+
+    def value(self, key: str) -> float:
+        """Mean of a figure over the seeds."""
+        return float(self.figures[key].values.mean())
+
+    def samples(self, key: str) -> NDArray[np.float64]:
+        """Resampled means (B,) of a figure, over images and seeds."""
+        each = self.figures[key].samples
+        weights = rescaled_seeds(each.shape[1], len(each), seed=self.seed)  # (B, S)
+        found: NDArray[np.float64] = (each * weights).sum(axis=1)
+        return found
 
 
 def judge_pairs(
     found: Sequence[Sequence[Predictions]],
     *,
+    measure: Measure = ACCURACY,
+    costs: NDArray[np.float64] | None = None,
     groups: NDArray[np.generic] | None = None,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Test every pair on one test split.
 
-    Without groups, two methods of one seed each are compared by the exact McNemar test; with
+    By accuracy, two methods of one seed each are compared by the exact McNemar test; with
     groups, by the exact sign-flip test of the groups' differences. Where one of the two was run
-    with several seeds, the test is a bootstrap over seeds and images (or groups).
+    with several seeds, and by any other figure, the test is a bootstrap over images (or groups)
+    and seeds. Of figures that are means over images, p is at least that of the sign-flip test.
 
     Parameters
     ----------
     found : sequence of sequence of Predictions
         Of each method (outer), each seed (inner): the same images in the same order.
+    measure : Measure
+        The figure that methods are compared by.
+    costs : float64 (K, K), optional
+        For ``cost``.
     groups : (N,), optional
         The group of each image: images of one group are not independent.
     seed : int
@@ -113,15 +145,16 @@ def judge_pairs(
     Returns
     -------
     list of dict
-        One per pair: ``a`` and ``b`` (indices), ``test`` (``mcnemar``, ``sign_flip`` or
-        ``seeds``), ``n_test``, ``n_groups`` (or None), ``n_seeds`` (of a, of b), ``only_a`` and
-        ``only_b`` (images, means over the seeds), ``difference`` (accuracy, a less b) with
+        One per pair: ``a`` and ``b`` (indices), ``test`` (``mcnemar``, ``sign_flip``,
+        ``bootstrap`` or ``seeds``), ``n_test``, ``n_groups`` (or None), ``n_seeds`` (of a, of b),
+        ``only_a`` and ``only_b`` (images, means over the seeds), ``difference`` (a less b, or b
+        less a of a figure whose lower values are better: positive where a is better) with
         ``ci95``, ``p``, ``p_holm`` and ``alpha`` (the level that Holm's procedure held p to),
         ``at_most`` (how much worse a, and b, may be: one-sided 95 % limits, which hold together
         for the comparisons of one method with all others), ``seed_share`` (of the variance, or
         None), ``images_for_one_point`` (power .8 at level ``alpha``, for the upper limit of the
-        rate of discordant images), and the intervals of the differences of
-        :data:`OTHER_FIGURES` (``auroc_ci95`` and so on, a less b; all of them hold together with
+        rate of discordant images; None but for accuracy), and the intervals of the differences of
+        :func:`other_figures` (``auroc_ci95`` and so on, a less b; all of them hold together with
         95 %; None where undefined).
     """
     first = found[0][0]
@@ -129,23 +162,29 @@ def judge_pairs(
         len(first.labels), groups=groups, n_classes=len(first.class_names), seed=seed
     )
     n_units = len(first.labels) if groups is None else len(np.unique(groups))
-    methods = [_method(seeds, counts, seed + at) for at, seeds in enumerate(found)]
+    methods = [_method(seeds, counts, costs, seed + at) for at, seeds in enumerate(found)]
     level = 1 - 2 * ALPHA / max(1, len(methods) - 1)  # of two-sided intervals, for one-sided limits
     pairs = []
     for a, b in combinations(range(len(methods)), 2):
-        pair = _tested(methods[a].hits, methods[b].hits, counts, groups, level, seed)
+        pair = _counted(methods[a].hits, methods[b].hits, groups)
+        if measure is ACCURACY:
+            pair |= _tested(methods[a].hits, methods[b].hits, counts, groups, level, seed)
+        else:
+            pair |= _bootstrapped(methods[a], methods[b], measure, costs, groups, level, seed)
         pairs.append({"a": a, "b": b} | pair)
-    _adjust(pairs)
+    adjust(pairs)
     for pair in pairs:
-        limit = pair.pop("rate_limit")
-        pair["images_for_one_point"] = _needed(limit, pair["alpha"], pair.pop("design"))
-    ends = _other_figures(methods, pairs, n_units)
+        limit, design = pair.pop("rate_limit", None), pair.pop("design", 1.0)
+        known = limit is not None
+        pair["images_for_one_point"] = _needed(limit, pair["alpha"], design) if known else None
+    ends = _other_figures(methods, pairs, measure, n_units)
     return [pair | more for pair, more in zip(pairs, ends, strict=True)]
 
 
 def method_intervals(
     found: Sequence[Sequence[Predictions]],
     *,
+    costs: NDArray[np.float64] | None = None,
     groups: NDArray[np.generic] | None = None,
     seed: int = 0,
 ) -> list[dict[str, list[float] | None]]:
@@ -153,13 +192,14 @@ def method_intervals(
 
     Parameters
     ----------
-    found, groups, seed
+    found, costs, groups, seed
         As :func:`judge_pairs`.
 
     Returns
     -------
     list of dict
-        One per method, by the names of :data:`~cnn_codes.compare.bootstrap.FIGURES`.
+        One per method, by the names of :data:`~cnn_codes.compare.bootstrap.FIGURES`, and ``cost``
+        with `costs`.
     """
     first = found[0][0]
     n_units = len(first.labels) if groups is None else len(np.unique(groups))
@@ -171,36 +211,112 @@ def method_intervals(
         ends: dict[str, tuple[float, float] | None]
         if len(seeds) == 1:
             one = seeds[0]
-            ends = figure_intervals(one.labels, one.probabilities, groups=groups, seed=seed)
+            ends = figure_intervals(
+                one.labels, one.probabilities, predicted=one.predicted, costs=costs,
+                groups=groups, seed=seed,
+            )  # fmt: skip
         else:
-            weights = rescaled_seeds(len(seeds), len(counts), seed=seed + at)
-            each = [resampled(one.labels, one.probabilities, counts) for one in seeds]
-            ends = {
-                key: interval(
-                    (np.stack([one[key] for one in each], axis=1) * weights).sum(axis=1),
-                    n_units=n_units,
-                )
-                for key in each[0]
-            }
-            hits = np.stack([one.predicted == one.labels for one in seeds])
-            ends["accuracy"] = seeded_accuracy(hits, counts, groups=groups)
+            method = _method(seeds, counts, costs, seed + at)
+            ends = {key: interval(method.samples(key), n_units=n_units) for key in method.figures}
+            ends["accuracy"] = seeded_accuracy(method.hits, counts, groups=groups)
         out.append({key: list(pair) if pair else None for key, pair in ends.items()})
     return out
 
 
-def _method(seeds: Sequence[Predictions], counts: NDArray[np.int32], seed: int) -> _Method:
-    each = [resampled(one.labels, one.probabilities, counts) for one in seeds]
+def _method(
+    seeds: Sequence[Predictions],
+    counts: NDArray[np.int32],
+    costs: NDArray[np.float64] | None,
+    seed: int,
+) -> _Method:
     once = np.ones((1, counts.shape[1]), np.int32)
-    plain = [resampled(one.labels, one.probabilities, once) for one in seeds]
-    weights = rescaled_seeds(len(seeds), len(counts), seed=seed)  # (B, S)
-    return _Method(
-        hits=np.stack([one.predicted == one.labels for one in seeds]),
-        figures={key: float(np.mean([one[key][0] for one in plain])) for key in OTHER_FIGURES},
-        samples={
-            key: (np.stack([one[key] for one in each], axis=1) * weights).sum(axis=1)
-            for key in OTHER_FIGURES
-        },
+    each, plain = (
+        [
+            resampled(one.labels, one.probabilities, some, predicted=one.predicted, costs=costs)
+            for one in seeds
+        ]
+        for some in (counts, once)
     )
+    return _Method(
+        seeds=seeds,
+        hits=np.stack([one.predicted == one.labels for one in seeds]),
+        figures={
+            key: Sampled(
+                np.array([one[key][0] for one in plain]),
+                np.stack([one[key] for one in each], axis=1),
+            )
+            for key in plain[0]
+        },
+        seed=seed,
+    )
+
+
+def _counted(
+    a: NDArray[np.bool_], b: NDArray[np.bool_], groups: NDArray[np.generic] | None
+) -> dict[str, Any]:
+    """Count the images, groups, seeds and discordant images of hits (S_a, N) and (S_b, N)."""
+    each = [discordance(one, other) for one in a for other in b]
+    whole = len(each) == 1
+    out: dict[str, Any] = {
+        "n_test": each[0].n,
+        "n_groups": None if groups is None else len(np.unique(groups)),
+        "n_seeds": [len(a), len(b)],
+        "seed_share": None,
+    }
+    for key in ("only_a", "only_b"):
+        counts = [getattr(one, key) for one in each]
+        out[key] = counts[0] if whole else float(np.mean(counts))
+    return out
+
+
+def _bootstrapped(
+    a: _Method,
+    b: _Method,
+    measure: Measure,
+    costs: NDArray[np.float64] | None,
+    groups: NDArray[np.generic] | None,
+    level: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Test one pair by a figure other than accuracy."""
+    first, second = (a, b) if measure.sign > 0 else (b, a)
+    n_units = a.hits.shape[1] if groups is None else len(np.unique(groups))
+    key, several = measure.key, len(a.hits) * len(b.hits) > 1
+    tested = figure_difference(
+        first.figures[key], second.figures[key], n_units=n_units, bound=measure.bound, seed=seed
+    )
+    parts = [_contributions(one, measure, costs) for one in (first, second)]
+    p = tested.p
+    if parts[0] is not None and parts[1] is not None:
+        p = max(p, sign_flip(group_sums(parts[0] - parts[1], groups)[0], seed=seed))
+    wide = tested.interval(level)
+    return {
+        "test": "seeds" if several else "bootstrap",
+        "difference": tested.difference,
+        "p": p,
+        "ci95": list(tested.interval()),
+        "at_most": {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])},
+        "seed_share": tested.seed_share if several else None,
+    }
+
+
+def _contributions(
+    method: _Method, measure: Measure, costs: NDArray[np.float64] | None
+) -> NDArray[np.float64] | None:
+    """Contribution (N,) of each image to a figure, the mean over the seeds; None of no mean."""
+    labels = method.seeds[0].labels
+    if measure.key == "cost":
+        assert costs is not None
+        each = [costs[labels, one.predicted] for one in method.seeds]
+    elif measure.key == "log_loss":
+        true = [one.probabilities[np.arange(len(labels)), labels] for one in method.seeds]
+        each = [-np.log(np.clip(one, CLIP, 1 - CLIP)) for one in true]
+    elif measure.key == "balanced_accuracy":
+        each = list(method.hits / np.bincount(labels)[labels])
+    else:
+        return None
+    found: NDArray[np.float64] = np.mean(each, axis=0)
+    return found
 
 
 def _tested(
@@ -211,22 +327,12 @@ def _tested(
     level: float,
     seed: int,
 ) -> dict[str, Any]:
-    """Test one pair of hits (S_a, N) and (S_b, N)."""
+    """Test one pair by its hits (S_a, N) and (S_b, N)."""
     each = [discordance(one, other) for one in a for other in b]
     only = [float(np.mean([getattr(one, key) for one in each])) for key in ("only_a", "only_b")]
     mean = Discordance(round(only[0]), round(only[1]), each[0].n)
-    whole = len(each) == 1
-    out: dict[str, Any] = {
-        "n_test": mean.n,
-        "n_groups": None if groups is None else len(np.unique(groups)),
-        "n_seeds": [len(a), len(b)],
-        "only_a": each[0].only_a if whole else only[0],
-        "only_b": each[0].only_b if whole else only[1],
-        "seed_share": None,
-        "rate_limit": rate_limit(mean),
-        "design": 1.0,
-    }
-    if not whole:
+    out: dict[str, Any] = {"rate_limit": rate_limit(mean), "design": 1.0}
+    if len(each) > 1:
         tested = seeded_difference(a, b, counts, groups=groups, seed=seed)
         out |= {"test": "seeds", "difference": tested.difference, "p": tested.p}
         out |= {"seed_share": tested.seed_share, "design": _design(tested, mean)}
@@ -274,147 +380,24 @@ def _needed(rate: float, alpha: float, design: float) -> int:
 
 
 def _other_figures(
-    methods: Sequence[_Method], pairs: Sequence[Mapping[str, Any]], n_units: int
+    methods: Sequence[_Method],
+    pairs: Sequence[Mapping[str, Any]],
+    measure: Measure,
+    n_units: int,
 ) -> list[dict[str, list[float] | None]]:
     """Intervals of the differences of other figures, which hold together over pairs and figures."""
     if not pairs:
         return []
     differences, samples = {}, {}
+    keys = other_figures(measure.key)
     for at, pair in enumerate(pairs):
         a, b = methods[pair["a"]], methods[pair["b"]]
-        for key in OTHER_FIGURES:
-            differences[f"{at} {key}"] = a.figures[key] - b.figures[key]
-            samples[f"{at} {key}"] = a.samples[key] - b.samples[key]
+        for key in keys:
+            differences[f"{at} {key}"] = a.value(key) - b.value(key)
+            samples[f"{at} {key}"] = a.samples(key) - b.samples(key)
     found = simultaneous(differences, samples, n_units=n_units)
     out = []
     for at in range(len(pairs)):
-        ends = {key: found[f"{at} {key}"] for key in OTHER_FIGURES}
+        ends = {key: found[f"{at} {key}"] for key in keys}
         out.append({f"{key}_ci95": list(one) if one else None for key, one in ends.items()})
     return out
-
-
-def judge_splits(
-    values: Sequence[Sequence[float]],
-    *,
-    n_train: int,
-    n_test: int,
-    rope: float,
-    least: Mapping[tuple[int, int], float] | None = None,
-) -> list[dict[str, Any]]:
-    """Test every pair over the same random splits.
-
-    Parameters
-    ----------
-    values : sequence of sequence of float
-        Accuracy of each method (outer) on each split (inner).
-    n_train, n_test : int
-        Images of a split.
-    rope : float
-        Region of practical equivalence: differences of accuracy of at most this size count as
-        none.
-    least : mapping of (int, int) to float, optional
-        Least variance of the differences of each pair, from :func:`least_variances`.
-
-    Returns
-    -------
-    list of dict
-        One per pair: ``a``, ``b``, ``test`` (``corrected_t``), ``n_test``, ``difference`` (mean, a
-        less b), ``ci95``, ``t``, ``df``, ``p``, ``p_holm`` and ``alpha`` of the corrected
-        resampled t-test, ``floored`` (whether the binomial variance was the larger one),
-        ``at_most`` as in :func:`judge_pairs`; ``posterior`` (correlated t-test) and
-        ``signed_rank``, each with the probabilities that a is ``worse``, practically ``equal``,
-        ``better``. With fewer than 3 splits there is no test: ``test`` is ``none``, and all of
-        this but the difference is None.
-    """
-    table: NDArray[np.float64] = np.asarray(values, dtype=np.float64)  # (M, R)
-    pairs: list[dict[str, Any]] = []
-    for a, b in combinations(range(len(table)), 2):
-        d = table[a] - table[b]
-        pair: dict[str, Any] = {"a": a, "b": b, "n_test": n_test, "difference": float(d.mean())}
-        if len(d) < FEWEST_SPLITS:
-            nothing = ("ci95", "t", "df", "p", "p_holm", "alpha", "floored", "at_most")
-            pairs.append(
-                pair
-                | {"test": "none"}
-                | dict.fromkeys((*nothing, "posterior", "signed_rank"), None)
-            )
-            continue
-        floor = None if least is None else least[a, b]
-        test = corrected_t(d, n_train=n_train, n_test=n_test, least_variance=floor)
-        posterior = correlated_posterior(
-            d, n_train=n_train, n_test=n_test, rope=rope, least_variance=floor
-        )
-        level = 1 - ALPHA / max(1, len(table) - 1)
-        upper = test.limit(level)
-        lower = 2 * test.mean - upper
-        pairs.append(
-            pair
-            | {
-                "test": "corrected_t",
-                "ci95": list(test.ci95),
-                "t": test.t,
-                "df": test.df,
-                "p": test.p,
-                "floored": test.floored,
-                "at_most": {"a": max(0.0, -lower), "b": max(0.0, upper)},
-                "posterior": vars(posterior),
-                "signed_rank": vars(signed_rank(d, rope=rope)),
-            }
-        )
-    if pairs and pairs[0]["p"] is not None:
-        _adjust(pairs)
-    return pairs
-
-
-def least_variances(
-    found: Sequence[Sequence[Predictions]],
-) -> dict[tuple[int, int], float]:
-    """Mean binomial variance of a split, for each pair of methods.
-
-    Parameters
-    ----------
-    found : sequence of sequence of Predictions
-        Of each method (outer) on each split (inner), on the same test images of each split.
-    """
-    hits = [[one.predicted == one.labels for one in splits] for splits in found]
-    return {
-        (a, b): float(
-            np.mean(
-                [
-                    split_variance(discordance(one, other))
-                    for one, other in zip(hits[a], hits[b], strict=True)
-                ]
-            )
-        )
-        for a, b in combinations(range(len(found)), 2)
-    }
-
-
-def _adjust(pairs: Sequence[dict[str, Any]]) -> None:
-    """Add Holm's adjusted p, and the level each p was held to."""
-    p = [pair["p"] for pair in pairs]
-    for pair, adjusted, level in zip(pairs, holm(p), holm_levels(p), strict=True):
-        pair |= {"p_holm": adjusted, "alpha": level}
-
-
-def mark(entries: Sequence[dict[str, Any]], pairs: Sequence[Mapping[str, Any]]) -> int:
-    """Mark the best entry (``best``) and those that do not differ significantly (``alike``).
-
-    Where there was no test, no entry is marked as alike.
-
-    Returns
-    -------
-    int
-        Index of the best.
-    """
-    best = best_of(entries)
-    of_best = {
-        pair["a"] + pair["b"] - best: pair["p_holm"]
-        for pair in pairs
-        if best in (pair["a"], pair["b"])
-    }
-    for at, entry in enumerate(entries):
-        p = of_best.get(at)
-        entry["best"] = at == best
-        entry["alike"] = at != best and p is not None and p > ALPHA
-    return best

@@ -90,16 +90,24 @@ def head_settings(fit: FitSettings, method: str, *, splits: int = 1) -> HeadSett
     return settings
 
 
-def training_of(method: str) -> FinetuneSettings:
+def training_of(method: str, fit: FitSettings | None = None) -> FinetuneSettings:
     """Give the settings of a method that trains the network.
+
+    Parameters
+    ----------
+    method : str
+        ``finetune``, ``scratch`` or a recipe.
+    fit : FitSettings, optional
+        Its METRIC, COST and CLASS_WEIGHT are those of the training too.
 
     Raises
     ------
     SettingsError
         No head, not ``finetune`` or ``scratch``, and no recipe of that name.
     """
+    shared = {key: getattr(fit, key) for key in ("metric", "cost", "class_weight")} if fit else {}
     if method == "finetune":
-        return FinetuneSettings()
+        return FinetuneSettings(**shared)
     from ..finetune import load_recipe, recipe_names
 
     name = SCRATCH if method == "scratch" else method
@@ -114,7 +122,7 @@ def training_of(method: str) -> FinetuneSettings:
             f"METHODS: the recipe {method} trains heads.",
             todo=f"METHODS={','.join(recipe.get('methods', METHODS))}",
         )
-    settings: FinetuneSettings = from_mapping(FinetuneSettings, recipe)
+    settings: FinetuneSettings = from_mapping(FinetuneSettings, recipe | shared)
     return settings
 
 
@@ -148,7 +156,7 @@ def run_method(
         )
         name = record["run"] if splits == 1 else record["runs"][0]
         return Done(record, str(record["fingerprint"]), context.folder / f"{name}.json")
-    training = training_of(method)
+    training = training_of(method, settings)
     asked = _asked(context, network, training, splits, settings.seeds)
     known = _known(context, earlier, asked)
     if splits == 1:
@@ -217,8 +225,7 @@ def _mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "warnings": summary["warnings"],
         "repeats": summary["runs"],
         "fingerprints": summary["fingerprints"],
-        "values": summary["spread"]["test"]["accuracy"]["values"],
-        "accuracy_sd": summary["spread"]["test"]["accuracy"]["sd"],
+        "spread": summary["spread"],
         "reused": all(one.get("reused") for one in runs),
     }
 

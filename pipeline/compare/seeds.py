@@ -8,7 +8,7 @@ resampled together, and the variance of the difference is split between them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,14 @@ from scipy.special import stdtr, stdtrit
 from ..errors import ResultError
 from .flips import group_sums, sign_flip
 
-__all__ = ["Seeded", "rescaled_seeds", "seeded_accuracy", "seeded_difference"]
+__all__ = [
+    "Sampled",
+    "Seeded",
+    "figure_difference",
+    "rescaled_seeds",
+    "seeded_accuracy",
+    "seeded_difference",
+]
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Seeded:
         Two-sided.
     seed_share : float
         Share of the variance that is due to the seeds, 0 to 1.
+    bound : float
+        Largest difference there can be.
     """
 
     difference: float
@@ -43,11 +52,93 @@ class Seeded:
     df: float
     p: float
     seed_share: float
+    bound: float = 1.0
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Two-sided confidence interval of the difference, in [-1, 1]."""
+        """Two-sided confidence interval of the difference, within its bounds."""
         half = float(stdtrit(self.df, (1 + level) / 2)) * self.error
-        return max(-1.0, self.difference - half), min(1.0, self.difference + half)
+        low, high = self.difference - half, self.difference + half
+        return max(-self.bound, low), min(self.bound, high)
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled:
+    """A figure of one method.
+
+    Attributes
+    ----------
+    values : float64 (S,)
+        Of each seed.
+    samples : float64 (B, S)
+        Of each seed on each resampled set of images or groups; NaN where it is undefined.
+    """
+
+    values: NDArray[np.float64]
+    samples: NDArray[np.float64]
+
+
+def figure_difference(
+    a: Sampled,
+    b: Sampled,
+    *,
+    n_units: int,
+    least: float = 0.0,
+    bound: float = 1.0,
+    seed: int = 0,
+) -> Seeded:
+    """Compare a figure of two methods by a bootstrap over seeds and images.
+
+    Parameters
+    ----------
+    a, b : Sampled
+        On the same resampled sets. A method whose fit is not random has one seed.
+    n_units : int
+        Images, or groups, that were resampled.
+    least : float
+        Lower limit of the images' share of the variance.
+    bound : float
+        Largest difference there can be.
+    seed : int
+        Of the draws of seeds.
+
+    Returns
+    -------
+    Seeded
+        p is that of Student's t; 1 where the difference is 0 on every resampled set.
+
+    Notes
+    -----
+    The variance of the images is that of the resampled differences less that of the seeds, at
+    least `least`. The seeds' variance is s_a^2 / S_a + s_b^2 / S_b, with s^2 the sample variance of
+    the figure over the seeds.
+
+    References
+    ----------
+    Owen 2007, *The pigeonhole bootstrap*, on resampling two crossed factors; Bouthillier et al.
+    2021 on seeds as a source of variance in benchmarks.
+    """
+    difference = float(a.values.mean() - b.values.mean())
+    sampled, by_seed = np.zeros(len(a.samples)), 0.0
+    parts: list[tuple[float, int]] = []  # variance and degrees of freedom of each source
+    for sign, one, salt in ((1, a, 0), (-1, b, 1)):
+        n_seeds = len(one.values)
+        weights = rescaled_seeds(n_seeds, len(one.samples), seed=2 * seed + salt)
+        sampled += sign * (one.samples * weights).sum(axis=1)
+        if n_seeds > 1:
+            own = float(one.values.var(ddof=1)) / n_seeds
+            by_seed += own
+            parts.append((own, n_seeds - 1))
+    known = sampled[np.isfinite(sampled)]
+    spread = float(known.var(ddof=1)) if len(known) > 1 else 0.0
+    images = max(least, spread - by_seed, 0.0)
+    parts.append((images, n_units - 1))
+    variance = images + by_seed
+    if variance == 0:
+        return Seeded(difference, 0.0, max(n_units - 1.0, 1.0), 1.0, 0.0, bound)
+    df = variance**2 / sum(part**2 / max(free, 1) for part, free in parts)
+    error = math.sqrt(variance)
+    p = min(1.0, 2 * float(stdtr(df, -abs(difference) / error)))
+    return Seeded(difference, error, df, p, by_seed / variance, bound)
 
 
 def rescaled_seeds(n_seeds: int, n_samples: int, *, seed: int = 0) -> NDArray[np.float64]:
@@ -101,46 +192,24 @@ def seeded_difference(
 
     Notes
     -----
-    The standard error is that of the resampled differences, and at least the root of the sum of
-    the binomial variance of the images and of the variance between seeds. The seeds' variance is
-    s_a^2 / S_a + s_b^2 / S_b, with s^2 the sample variance of the accuracies over the seeds.
-
-    References
-    ----------
-    Owen 2007, *The pigeonhole bootstrap*, on resampling two crossed factors; Bouthillier et al.
-    2021 on seeds as a source of variance in benchmarks.
+    As :func:`figure_difference`; the images' variance is at least the binomial one.
     """
     if a.ndim != 2 or b.ndim != 2 or not a.shape[1] == b.shape[1] == counts.shape[1]:
         raise ResultError(
             f"Hits of shapes {a.shape} and {b.shape}, resamples {counts.shape}.",
             expected="(seeds, images) twice and (resamples, images), of the same images",
         )
-    difference = float(a.mean() - b.mean())
     total = counts.sum(axis=1).astype(np.float64)
-    sampled, by_seed = np.zeros(len(total)), 0.0
-    parts: list[tuple[float, int]] = []  # variance and degrees of freedom of each source
-    for sign, hits, salt in ((1, a, 0), (-1, b, 1)):
-        n_seeds = len(hits)
-        each = (counts @ hits.T.astype(np.float64)) / total[:, None]  # (B, S)
-        weights = rescaled_seeds(n_seeds, len(total), seed=2 * seed + salt)
-        sampled += sign * (each * weights).sum(axis=1)
-        if n_seeds > 1:
-            own = float(hits.mean(axis=1).var(ddof=1)) / n_seeds
-            by_seed += own
-            parts.append((own, n_seeds - 1))
-    images = max(_binomial(a, b), float(sampled.var(ddof=1)) - by_seed)
+    first, second = (
+        Sampled(hits.mean(axis=1), (counts @ hits.T.astype(np.float64)) / total[:, None])
+        for hits in (a, b)
+    )
     n_units = a.shape[1] if groups is None else len(np.unique(groups))
-    parts.append((images, n_units - 1))
-    variance = images + by_seed
-    df = variance**2 / sum(part**2 / max(free, 1) for part, free in parts)
-    error = math.sqrt(variance)
-    p = 2 * float(stdtr(df, -abs(difference) / error))
+    found = figure_difference(first, second, n_units=n_units, least=_binomial(a, b), seed=seed)
     # In units of 1 / (S_a S_b) image, so that the sign-flip test is exact.
     scaled = a.sum(axis=0, dtype=np.int64) * len(b) - b.sum(axis=0, dtype=np.int64) * len(a)
     sums, _ = group_sums(scaled, groups)
-    return Seeded(
-        difference, error, df, min(1.0, max(p, sign_flip(sums, seed=seed))), by_seed / variance
-    )
+    return replace(found, p=max(found.p, sign_flip(sums, seed=seed)))
 
 
 def seeded_accuracy(

@@ -12,65 +12,72 @@ from ..notation import (
     DASH,
     chance,
     compact,
-    confidence_interval,
     count,
     duration,
-    interval,
     megabytes,
     p_equals,
     percent,
     share,
 )
+from ..results.measures import MEASURES, Measure, measure_of
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
 __all__ = [
-    "LEGEND",
     "binomial_error",
     "comparison_figures",
     "comparison_table",
     "label",
+    "legend",
     "listed",
     "sentences",
     "tests_made",
 ]
 
 ALPHA = 0.05
-LEGEND = (
-    f"* highest accuracy; ~ not significantly different from it (Holm-adjusted, \u03b1 = {ALPHA:g})"
-)
 TESTS = {
     "mcnemar": "exact McNemar",
     "sign_flip": "exact sign-flip test over groups",
+    "bootstrap": "bootstrap over images",
     "seeds": "bootstrap over seeds and images",
     "corrected_t": "corrected resampled t-test",
 }
-_FIGURES = {"macro_f1": "macro-F1", "auroc": "AUROC", "log_loss": "log-loss"}
+_OTHERS = ("accuracy", "macro_f1", "auroc", "log_loss")  # that are looked at besides the measure
+_COLUMNS = ("macro_f1", "auroc", "log_loss")
+
+
+def legend(record: Mapping[str, Any]) -> str:
+    """Say what the marks of the table mean."""
+    measure = measure_of(record)
+    return (
+        f"* {measure.extreme} {measure.word}; ~ not significantly different from it "
+        f"(Holm-adjusted, \u03b1 = {ALPHA:g})"
+    )
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Say what a comparison found; the first two sentences are the verdict."""
     entries, pairs = record["entries"], record["pairs"]
     best = next(at for at, one in enumerate(entries) if one["best"])
-    names = [label(one, record) for one in entries]
+    names, measure = [label(one, record) for one in entries], measure_of(record)
     said = [_first(record, entries, names, best)]
     if len(entries) == 1:
         return said
     of_best = {pair["a"] + pair["b"] - best: pair for pair in pairs if best in _ends(pair)}
     if any(pair["p_holm"] is None for pair in of_best.values()):
-        return [*said, _untested(record), *_cost(entries, names, best, [], of_best)]
+        return [*said, _untested(record)]
     alike = [at for at, one in enumerate(entries) if one["alike"]]
     behind = [at for at in of_best if at not in alike]
     said.append(_verdict(names, pairs, of_best, alike, behind))
     if behind:
-        said.append(_margins(of_best, behind, names, best))
+        said.append(_margins(of_best, behind, names, best, measure))
     if alike:
-        said.append(_bounds(of_best, alike, names, best))
-    if alike and record["n_splits"] == 1:
+        said.append(_bounds(of_best, alike, names, best, measure))
+    if alike and record["n_splits"] == 1 and measure.key == "accuracy":
         said.append(_needed(record, of_best, alike, names))
     said += _seeds(of_best, names)
     if record["n_splits"] > 1:
         said += _posteriors(record, of_best, names, best)
-    said += _cost(entries, names, best, alike, of_best)
+    said += _cost(entries, names, best, alike, of_best, measure)
     said += _other_figures(record, names, best)
     return said
 
@@ -102,25 +109,39 @@ def _ends(pair: Mapping[str, Any]) -> tuple[int, int]:
 def _first(
     record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], names: list[str], best: int
 ) -> str:
-    one = entries[best]
+    one, measure = entries[best], measure_of(record)
+    value = measure.text(one[measure.key])
     n_test, n_splits = f"{one['n_test']:,} test images", record["n_splits"]
     if n_splits > 1:
-        what = f"mean accuracy over {n_splits} random splits"
-        figure = (
-            f"{share(one['accuracy'])} (standard deviation {percent(one['accuracy_sd'])} "
-            f"points; {n_test} per split, whose binomial standard error is "
-            f"{percent(binomial_error(one['accuracy'], one['n_test']))} points)"
+        what = f"mean {measure.word} over {n_splits} random splits"
+        error = (
+            ", whose binomial standard error is "
+            f"{measure.gap(binomial_error(one['accuracy'], one['n_test']))}"
+            if measure.key == "accuracy"
+            else ""
         )
+        sd = measure.gap(one[f"{measure.key}_sd"])
+        figure = f"{value} (standard deviation {sd}; {n_test} per split{error})"
     else:
         n_seeds = len(one.get("repeats") or [1])
-        mean = f"mean accuracy over {n_seeds} training seeds" if n_seeds > 1 else "accuracy"
+        word = measure.word
+        mean = f"mean {word} over {n_seeds} training seeds" if n_seeds > 1 else word
         groups = next((pair["n_groups"] for pair in record["pairs"] if pair.get("n_groups")), None)
         of = f" of {groups:,} groups" if groups else ""
         what = f"{mean} on the {n_test}{of}"
-        figure = f"{share(one['accuracy'])} ({confidence_interval(*one['accuracy_ci95'])})"
+        ends = ends_of(one, measure)
+        between = f" (95 % confidence interval {measure.interval(*ends)})" if ends else ""
+        figure = f"{value}{between}"
     if len(entries) == 1:
-        return f"{names[best]} has a {what} of {figure}.".replace("a accuracy", "an accuracy")
-    return f"Of {len(entries)} methods, {names[best]} has the highest {what}: {figure}."
+        article = "an" if what[0] in "aA" else "a"
+        return f"{names[best]} has {article} {what} of {figure}."
+    return f"Of {len(entries)} methods, {names[best]} has the {measure.extreme} {what}: {figure}."
+
+
+def ends_of(entry: Mapping[str, Any], measure: Measure) -> Sequence[float] | None:
+    """Give the 95 % confidence interval of an entry's figure; None where it has none."""
+    found: Sequence[float] | None = (entry.get("ci95") or {}).get(measure.key)
+    return entry.get("accuracy_ci95") if measure.key == "accuracy" else found
 
 
 def binomial_error(accuracy: float, n: int) -> float:
@@ -162,14 +183,18 @@ def _verdict(
 
 
 def _bounds(
-    of_best: Mapping[int, Mapping[str, Any]], alike: list[int], names: list[str], best: int
+    of_best: Mapping[int, Mapping[str, Any]],
+    alike: list[int],
+    names: list[str],
+    best: int,
+    measure: Measure,
 ) -> str:
     """Say how much worse a method without a significant difference may still be."""
     parts = []
     for at in alike:
         pair = of_best[at]
         worst = pair["at_most"]["b" if pair["a"] == best else "a"]
-        parts.append(f"{names[at]} at most {percent(worst)} points worse")
+        parts.append(f"{names[at]} at most {measure.gap(worst)} worse")
     several = f", adjusted for {len(of_best)} comparisons" if len(of_best) > 1 else ""
     return f"Compared with the best: {listed(parts)} (95 % confidence{several})."
 
@@ -194,12 +219,16 @@ def _needed(
 
 
 def _margins(
-    of_best: Mapping[int, Mapping[str, Any]], behind: list[int], names: list[str], best: int
+    of_best: Mapping[int, Mapping[str, Any]],
+    behind: list[int],
+    names: list[str],
+    best: int,
+    measure: Measure,
 ) -> str:
     parts = []
     for at in sorted(behind, key=lambda at: abs(of_best[at]["difference"])):
         mean, low, high = _signed(of_best[at], best)
-        parts.append(f"{names[at]} by {percent(mean)} points ({interval(low, high)})")
+        parts.append(f"{names[at]} by {measure.gap(mean)} ({measure.interval(low, high)})")
     return f"Significantly worse: {listed(parts)}; 95 % confidence intervals, unadjusted."
 
 
@@ -234,14 +263,14 @@ def _posteriors(
     best: int,
 ) -> list[str]:
     """Give the probability that each method is practically equivalent to the best."""
-    rope = 100 * record["rope"]
+    rope = measure_of(record).gap(record["rope"])
     parts = []
     for at, pair in of_best.items():
         equal = pair["posterior"]["equal"]
         better = pair["posterior"]["better" if pair["a"] == best else "worse"]
         parts.append(f"{names[at]} {chance(equal)} (the best is better by more: {chance(better)})")
     return [
-        f"Probability that the difference from {names[best]} is within {rope:g} points (Bayesian "
+        f"Probability that the difference from {names[best]} is within {rope} (Bayesian "
         f"correlated t-test): {listed(parts)}."
     ]
 
@@ -252,6 +281,7 @@ def _cost(
     best: int,
     alike: list[int],
     of_best: Mapping[int, Mapping[str, Any]],
+    measure: Measure,
 ) -> list[str]:
     """Name the cheapest of those that do not differ significantly from the best."""
     if not alike:
@@ -263,8 +293,8 @@ def _cost(
     mean, low, high = _signed(of_best[cheapest], best)
     return [
         f"The cheapest of these is {names[cheapest]}: {duration(cost[cheapest])} for codes and "
-        f"fit, against {duration(cost[best])} for {names[best]}, whose accuracy is "
-        f"{percent(mean)} points higher ({confidence_interval(low, high)})."
+        f"fit, against {duration(cost[best])} for {names[best]}, whose {measure.word} is better by "
+        f"{measure.gap(mean)} (95 % confidence interval {measure.interval(low, high)})."
     ]
 
 
@@ -272,11 +302,13 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
     """Say where another figure has another best, and significantly so."""
     said = []
     entries, n_pairs = record["entries"], len(record["pairs"])
-    for key, word in _FIGURES.items():
+    keys = [key for key in _OTHERS if key != measure_of(record).key]
+    for key in keys:
         values = [one[key] for one in entries]
         if any(value is None for value in values):
             continue
-        sign = -1 if key == "log_loss" else 1
+        measure = MEASURES[key]
+        sign = measure.sign
         first = max(range(len(values)), key=lambda at: sign * values[at])
         if first == best:
             continue
@@ -287,9 +319,10 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
         if (ends[0] > 0) != (sign * (1 if pair["a"] == first else -1) > 0):
             continue
         said.append(
-            f"By {word}, {names[first]} is significantly better ({values[first]:.3f} against "
-            f"{values[best]:.3f}; bootstrap, adjusted for {n_pairs} "
-            f"{'pair' if n_pairs == 1 else 'pairs'} and {len(_FIGURES)} figures)."
+            f"By {measure.word}, {names[first]} is significantly better "
+            f"({measure.text(values[first])} against {measure.text(values[best])}; bootstrap, "
+            f"adjusted for {n_pairs} {'pair' if n_pairs == 1 else 'pairs'} and {len(keys)} "
+            "figures)."
         )
     return said
 
@@ -301,23 +334,18 @@ def comparison_table(record: Mapping[str, Any]) -> Table:
 
 def comparison_figures(record: Mapping[str, Any]) -> Figures:
     """Give the figures of a comparison, one row per method and network."""
-    entries = record["entries"]
+    entries, measure = record["entries"], measure_of(record)
     several = len({one["model"] for one in entries}) > 1
     single = record["n_splits"] == 1
+    others = [MEASURES[key] for key in _COLUMNS if key != measure.key]
+    plain = measure.key == "accuracy"
     columns = [
         Column("Method", numeric=False),
         *([Column("Network", numeric=False)] if several else []),
-        Column("Accuracy, %"),
-        Column("95 % CI", "confidence interval of the accuracy, in percent")
-        if single
-        else Column(
-            "SD (binomial SE)",
-            "standard deviation over the splits, and the standard error on the test images of one "
-            "split; in points",
-        ),
-        Column("Macro-F1", "mean of the classes' F1"),
-        Column("AUROC", "area under the ROC curve; 0.5 is chance"),
-        Column("Log-loss", "of the calibrated probabilities, in nats; lower is better"),
+        Column(measure.title, measure.hint),
+        _spread_column(measure, single),
+        *([] if plain else [Column("Accuracy, %")]),
+        *(Column(one.title, one.hint) for one in others),
         Column("ECE", "expected calibration error, 15 bins of equal mass; lower is better"),
         Column("Codes", "time to extract the codes"),
         Column("Fit", "time to select hyper-parameters and fit"),
@@ -334,9 +362,11 @@ def comparison_figures(record: Mapping[str, Any]) -> Figures:
             [
                 Cell(one["method"], mark=mark),
                 *([Cell(one["model"])] if several else []),
-                percent_cell(one["accuracy"], mark),
-                _spread(one, single),
-                *(number_cell(one[key]) for key in ("macro_f1", "auroc", "log_loss", "ece")),
+                Cell(measure.cell(one[measure.key]), one[measure.key], mark),
+                _spread(one, measure, single),
+                *([] if plain else [percent_cell(one["accuracy"])]),
+                *(number_cell(one[other.key]) for other in others),
+                number_cell(one["ece"]),
                 *(Cell(duration(times[key]), times[key]) for key in ("codes", "fit", "predict")),
                 number_cell(one["images_per_s"], 0),
                 Cell(megabytes(one["disk_bytes"]), one["disk_bytes"]),
@@ -346,14 +376,28 @@ def comparison_figures(record: Mapping[str, Any]) -> Figures:
     return Figures(columns, rows)
 
 
-def _spread(entry: Mapping[str, Any], single: bool) -> Cell:
-    """Write the interval of an accuracy, or over several splits its standard deviation."""
-    if single and entry.get("accuracy_ci95"):
-        low, high = entry["accuracy_ci95"]
-        return Cell(interval(low, high), low)
-    sd = entry.get("accuracy_sd")
+def _spread_column(measure: Measure, single: bool) -> Column:
+    if single:
+        return Column("95 % CI", f"confidence interval of the {measure.word}")
+    if measure.key != "accuracy":
+        return Column("SD", "standard deviation over the splits")
+    return Column(
+        "SD (binomial SE)",
+        "standard deviation over the splits, and the standard error on the test images of one "
+        "split; in points",
+    )
+
+
+def _spread(entry: Mapping[str, Any], measure: Measure, single: bool) -> Cell:
+    """Write the interval of a figure, or over several splits its standard deviation."""
+    ends = ends_of(entry, measure)
+    if single and ends:
+        return Cell(measure.interval(*ends), ends[0])
+    sd = entry.get(f"{measure.key}_sd")
     if sd is None:
         return Cell(DASH)
+    if measure.key != "accuracy":
+        return Cell(measure.cell(sd), sd)
     error = binomial_error(entry["accuracy"], entry["n_test"])
     return Cell(f"{percent(sd)} ({percent(error)})", sd)
 

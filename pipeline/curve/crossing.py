@@ -17,14 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare.bootstrap import resamples
 from ..compare.seeds import rescaled_seeds
 
 __all__ = [
     "FEWEST_DRAWS",
-    "Chances",
     "Curve",
-    "chances",
     "covariance_of_means",
     "crossing",
     "crossing_of",
@@ -38,92 +35,74 @@ EQUAL = 1e-12
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Which test images one method classified correctly.
+    """A figure of one method, of R draws at S sizes, on the same test images.
 
     Attributes
     ----------
-    hits : bool (R, S, N)
-        Of R draws at S sizes, on the same N test images.
+    values : float64 (R, S)
+        Of all test images.
+    samples : float32 (R, S, B)
+        Of B resampled sets of the test images, the same for all methods; NaN where undefined.
     """
 
-    hits: NDArray[np.bool_]
+    values: NDArray[np.float64]
+    samples: NDArray[np.float32]
+
+    @classmethod
+    def of_hits(cls, hits: NDArray[np.bool_], counts: NDArray[np.int32]) -> Curve:
+        """Give the curve of the accuracy.
+
+        Parameters
+        ----------
+        hits : bool (R, S, N)
+            Which test images were classified correctly.
+        counts : int32 (B, N)
+            From :func:`~cnn_codes.compare.bootstrap.resamples`.
+        """
+        weights = (counts / counts.sum(axis=1, keepdims=True)).T.astype(np.float32)  # (N, B)
+        flat = hits.reshape(-1, hits.shape[2]).astype(np.float32) @ weights
+        return cls(hits.mean(axis=2), flat.reshape(*hits.shape[:2], -1))
 
     @property
     def n_draws(self) -> int:
         """R."""
-        return int(self.hits.shape[0])
-
-    def accuracies(self) -> NDArray[np.float64]:
-        """Accuracy of each draw at each size, (R, S)."""
-        found: NDArray[np.float64] = self.hits.mean(axis=2)
-        return found
+        return int(self.values.shape[0])
 
 
-@dataclass(frozen=True, eq=False)
-class Chances:
-    """Resamples: how often each draw, and each test image, is in each of B.
+def _means(samples: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+    """Resample the mean over draws of `samples` (R, S, B) at each size, (B, S).
 
-    Attributes
-    ----------
-    draws : float64 (B, R)
-        Weights; rows sum to 1. Their deviations are scaled for few draws (Rao and Wu 1988).
-    images : float32 (N, B)
-        Columns sum to 1.
+    The deviations of the draws' weights are scaled for few draws (Rao and Wu 1988).
     """
-
-    draws: NDArray[np.float64]
-    images: NDArray[np.float32]
-
-    def means(self, values: NDArray[np.generic]) -> NDArray[np.float64]:
-        """Resample the mean of `values` (R, S, N) at each size, (B, S)."""
-        n_draws, n_sizes, n_images = values.shape
-        flat = values.reshape(-1, n_images).astype(np.float32) @ self.images  # (R * S, B)
-        each = flat.reshape(n_draws, n_sizes, -1)  # (R, S, B)
-        found: NDArray[np.float64] = np.einsum("rsb,br->bs", each, self.draws)
-        return found
+    n_draws, _, n_samples = samples.shape
+    weights = rescaled_seeds(n_draws, n_samples, seed=seed)  # (B, R)
+    found: NDArray[np.float64] = np.einsum("rsb,br->bs", samples, weights)
+    return found[np.isfinite(found).all(axis=1)]
 
 
-def chances(
-    n_draws: int, n_images: int, *, groups: NDArray[np.generic] | None = None, seed: int = 0
-) -> Chances:
-    """Draw the resamples, the same for every method with so many draws."""
-    counts = resamples(n_images, groups=groups, seed=seed).T.astype(np.float32)  # (N, B)
-    images = counts / counts.sum(axis=0, keepdims=True)
-    return Chances(rescaled_seeds(n_draws, images.shape[1], seed=seed), images)
-
-
-def interval_of_means(
-    curve: Curve, *, groups: NDArray[np.generic] | None = None, seed: int = 0
-) -> list[list[float]] | None:
-    """95 % confidence interval of the mean accuracy at each size; None with fewer than 5 draws.
+def interval_of_means(curve: Curve, *, seed: int = 0) -> list[list[float]] | None:
+    """95 % confidence interval of the mean at each size; None with fewer than 5 draws.
 
     For other draws and other test images of the same kind.
     """
-    found = _samples(curve, groups, seed)
-    if found is None:
+    if curve.n_draws < FEWEST_DRAWS:
+        return None
+    found = _means(curve.samples, seed)
+    if not len(found):
         return None
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     return [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
 
 
 def covariance_of_means(curve: Curve) -> NDArray[np.float64] | None:
-    """Covariance (S, S) of the mean accuracies over the draws, on these test images.
+    """Covariance (S, S) of the means over the draws, on these test images.
 
     None with fewer than 5 draws.
     """
     if curve.n_draws < FEWEST_DRAWS:
         return None
-    found: NDArray[np.float64] = np.atleast_2d(np.cov(curve.accuracies().T)) / curve.n_draws
+    found: NDArray[np.float64] = np.atleast_2d(np.cov(curve.values.T)) / curve.n_draws
     return found
-
-
-def _samples(
-    curve: Curve, groups: NDArray[np.generic] | None, seed: int
-) -> NDArray[np.float64] | None:
-    if curve.n_draws < FEWEST_DRAWS:
-        return None
-    n_draws, _, n_images = curve.hits.shape
-    return chances(n_draws, n_images, groups=groups, seed=seed).means(curve.hits)  # (B, S)
 
 
 def crossing_of(
@@ -134,7 +113,7 @@ def crossing_of(
     Parameters
     ----------
     difference : float64 (S,)
-        First method's accuracy less the second's.
+        How much better the first method is than the second.
     sizes : float64 (S,)
         Images a class, increasing, positive.
 
@@ -159,7 +138,7 @@ def crossing(
     sizes: Sequence[int],
     *,
     names: tuple[str, str],
-    groups: NDArray[np.generic] | None = None,
+    sign: int = 1,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compare two curves: differences by size, and where one crosses the other.
@@ -172,10 +151,10 @@ def crossing(
         Images per class.
     names : tuple of str
         Of the two methods.
-    groups : (N,), optional
-        The group of each test image.
+    sign : int
+        -1 for a figure whose lower values are better: differences are then b minus a.
     seed : int
-        Of the resamples.
+        Of the resampled draws.
 
     Returns
     -------
@@ -186,12 +165,11 @@ def crossing(
         resamples that cross in that direction; without a crossing, that cross at all; None with
         fewer than 5 draws), ``clear`` (whether each of the two is significantly better on its
         side), ``differences`` (by size: ``size``, ``mean``, ``range`` over the draws, ``ci95`` of
-        a minus b, simultaneous over all sizes, or None with fewer than 5 draws), ``n_draws``.
+        the same, simultaneous over all sizes, or None with fewer than 5 draws), ``n_draws``.
     """
     n_draws = min(first.n_draws, second.n_draws)
-    both = first.hits[:n_draws].astype(np.int8) - second.hits[:n_draws]  # (R, S, N)
     x = np.asarray(sizes, np.float64)
-    by_draw = both.mean(axis=2)  # (R, S)
+    by_draw = sign * (first.values[:n_draws] - second.values[:n_draws])  # (R, S)
     difference = by_draw.mean(axis=0)  # (S,)
     found = crossing_of(difference, x)
     out: dict[str, Any] = {
@@ -206,7 +184,8 @@ def crossing(
     }
     limits: list[list[float] | None] = [None] * len(x)
     if n_draws >= FEWEST_DRAWS:
-        samples = chances(n_draws, both.shape[2], groups=groups, seed=seed).means(both)  # (B, S)
+        both = sign * (first.samples[:n_draws] - second.samples[:n_draws])  # (R, S, B)
+        samples = _means(both, seed)  # (B, S)
         half = _simultaneous(samples, difference)
         low, high = difference - half, difference + half
         limits = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]

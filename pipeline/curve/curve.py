@@ -1,4 +1,4 @@
-"""Learning curves: accuracy against labelled images a class, and where one method overtakes.
+"""Learning curves: a figure against labelled images a class, and where one method overtakes.
 
 Heads are fitted on the codes that are there; methods that train the network go through stage
 three on a manifest of the draw, whose trunk runs once for each image, whatever draws it is in.
@@ -16,19 +16,23 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..compare.bootstrap import resampled, resamples
 from ..compare.compare import comparison_name
 from ..compare.runs import Network, head_settings, is_head, train, training_of
 from ..context import Context
 from ..datasets import SPLITS, Manifest
 from ..errors import DataError, SettingsError
-from ..files import digest_of
+from ..files import digest_of, sha256_file
+from ..heads.costs import read_costs
 from ..heads.run import Rows, rows_of
 from ..results.frame import framed, known, write_framed
+from ..results.measures import Measure, measure_named
 from ..results.records import plain
 from ..results.runs import read_predictions
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
@@ -62,8 +66,8 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     -------
     dict
         The record as written to ``results/<data>/curve-....json``: ``sizes``, ``n_train_total``,
-        ``n_test``, ``draws``, ``methods`` (accuracy of each draw at each size, mean, sd,
-        interval, seconds), ``crossings`` (:func:`cnn_codes.curve.crossing.crossing`),
+        ``n_test``, ``draws``, ``metric``, ``methods`` (its value of each draw at each size, mean,
+        sd, interval, seconds), ``crossings`` (:func:`cnn_codes.curve.crossing.crossing`),
         ``sentences`` and so on; beside it the picture, ``.svg``. ``reused`` is set where it was
         there already, and ``n_new`` is the number of fits that had to be made.
 
@@ -137,6 +141,8 @@ class _Plan:
     tasks: list[_Task]
     heads: dict[str, HeadSettings]
     trainings: dict[str, FinetuneSettings]
+    measure: Measure
+    costs: NDArray[np.float64] | None
 
 
 def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
@@ -151,7 +157,7 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
     pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata)
     sizes = sizes_of(settings.sizes, pool.counts(manifest.n_classes), manifest.class_names)
     methods = tuple(dict.fromkeys(settings.methods))
-    trainings = {method: training_of(method) for method in methods if not is_head(method)}
+    trainings = {m: training_of(m, settings) for m in methods if not is_head(m)}
     heads = {method: head_settings(settings, method) for method in methods if is_head(method)}
     n_draws = {m: settings.draws if is_head(m) else settings.trained_draws for m in methods}
     draws = [drawn(pool, r, seed=context.seed) for r in range(max(n_draws.values()))]
@@ -161,7 +167,7 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
         "codes": network.codes.fingerprint,
         "classes": manifest.class_names,
         "test": _digest(rows, np.flatnonzero(test)),
-    }
+    } | ({"cost": sha256_file(Path(settings.cost))} if settings.cost else {})
     tasks = []
     for draw in draws:
         for size in sizes:
@@ -184,6 +190,8 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
     return _Plan(
         rows=rows, pool=pool, test=np.flatnonzero(test), sizes=sizes, draws=draws,
         n_draws=n_draws, tasks=tasks, heads=heads, trainings=trainings,
+        measure=measure_named(settings.metric, settings.cost),
+        costs=read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None,
     )  # fmt: skip
 
 
@@ -250,16 +258,31 @@ def _fit_one(
         seed=seed,
         class_names=class_names,
     )
-    right = head.predict(matrix[test_rows]) == labels[test_rows]
+    probabilities = head.predict_proba(matrix[test_rows])
+    called = head.decide(probabilities)
+    kept = _kept(measure_named(settings.metric, settings.cost), called, probabilities)
     chosen = {key: head.chosen[key] for key in ("C", "gamma", "k", "metric") if key in head.chosen}
     return Piece(
         key=task.key,
-        hits=Piece.bits(right),
+        hits=Piece.bits(called == labels[test_rows]),
         n_test=len(test_rows),
         n_train=len(train_rows),
         fit_s=float(head.times_s["fit"]),
         chosen=plain(chosen | {"folds": head.chosen["folds"]}),
         warnings=[text for text in head.warnings if "converge" in text],
+        called=kept[0],
+        probabilities=kept[1],
+    )
+
+
+def _kept(
+    measure: Measure, called: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> tuple[str, str]:
+    """Encode what a figure needs besides the hits: classes and probabilities."""
+    scored = measure.key in ("auroc", "average_precision", "log_loss")
+    return (
+        "" if measure.key == "accuracy" else Piece.packed(called.astype(np.int32)),
+        Piece.packed(probabilities.astype(np.float32)) if scored else "",
     )
 
 
@@ -285,16 +308,20 @@ def _train_networks(
         record = train(context, training, split, below=below)
         place = context.folder / below
         found = read_predictions(place / context.manifest.name / f"{record['run']}.predictions.csv")
-        right = dict(zip(found.paths, found.predicted == found.labels, strict=True))
+        at = {path: row for row, path in enumerate(found.paths)}
+        order = np.array([at[path] for path in tested])
+        own = _kept(plan.measure, found.predicted[order], found.probabilities[order])
         kept = record["splits"]["train"], record["splits"]["val"]
         pieces.add(
             Piece(
                 key=task.key,
-                hits=Piece.bits(np.array([right[path] for path in tested], bool)),
+                hits=Piece.bits((found.predicted == found.labels)[order]),
                 n_test=len(tested),
                 n_train=sum(sum(counts.values()) for counts in kept),
                 fit_s=float(record["times_s"]["fit"]),
                 chosen={"epoch": record["chosen"]["epoch"]},
+                called=own[0],
+                probabilities=own[1],
             )
         )
         shutil.rmtree(place)
@@ -317,18 +344,19 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
     methods: dict[str, Any] = {}
     warnings = dict.fromkeys(context.warnings)
     groups = plan.rows.groups[plan.test] if manifest.grouping else None
+    counts = resamples(
+        len(plan.test), groups=groups, n_classes=manifest.n_classes, seed=context.seed
+    )
     for method, n_draws in plan.n_draws.items():
         found = list(_pieces_of(plan, pieces, method, n_draws))  # R lists of S
-        one = Curve(np.stack([[piece.right() for piece in draw] for draw in found]))
-        accuracy = one.accuracies()  # (R, S)
-        curves[method] = one
+        one = curves[method] = _curve(plan, found, counts, manifest.n_classes)
         methods[method] = {
             "model": network.model,
             "sizes": sizes,
-            "values": accuracy.T,
-            "mean": accuracy.mean(axis=0),
-            "sd": accuracy.std(axis=0, ddof=1) if n_draws > 1 else None,
-            "ci95": interval_of_means(one, groups=groups, seed=context.seed),
+            "values": one.values.T,
+            "mean": one.values.mean(axis=0),
+            "sd": one.values.std(axis=0, ddof=1) if n_draws > 1 else None,
+            "ci95": interval_of_means(one, seed=context.seed),
             "forecast": _forecast(one, plan),
             "fit_s": np.mean([[piece.fit_s for piece in draw] for draw in found], axis=0),
             "chosen": [[draw[at].chosen for draw in found] for at in range(len(sizes))],
@@ -347,9 +375,17 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
         "n_train_total": [len(plan.draws[0].rows(plan.pool, size)) for size in sizes],
         "n_test": len(plan.test),
         "draws": max(plan.n_draws.values()),
+        "metric": plan.measure.key,
         "methods": methods,
         "crossings": [
-            crossing(curves[a], curves[b], sizes, names=(a, b), groups=groups, seed=context.seed)
+            crossing(
+                curves[a],
+                curves[b],
+                sizes,
+                names=(a, b),
+                sign=plan.measure.sign,
+                seed=context.seed,
+            )
             for a, b in combinations(methods, 2)
         ],
         "warnings": list(warnings),
@@ -359,15 +395,46 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
     return whole
 
 
+def _curve(
+    plan: _Plan, found: Sequence[Sequence[Piece]], counts: NDArray[np.int32], n_classes: int
+) -> Curve:
+    """Measure the pieces of one method, draws (outer) by sizes (inner)."""
+    key = plan.measure.key
+    if key == "accuracy":
+        hits = np.stack([[piece.right() for piece in draw] for draw in found])
+        return Curve.of_hits(hits, counts)
+    labels = plan.rows.labels[plan.test]
+    once = np.ones((1, len(labels)), np.int32)
+    values, samples = (
+        np.array(
+            [
+                [
+                    resampled(
+                        labels, piece.table(n_classes), some, predicted=piece.classes(),
+                        costs=plan.costs,
+                    )[key]
+                    for piece in draw
+                ]
+                for draw in found
+            ]
+        )
+        for some in (once, counts)
+    )  # fmt: skip
+    return Curve(values[:, :, 0], samples.astype(np.float32))
+
+
 def _forecast(one: Curve, plan: _Plan) -> list[dict[str, float]] | None:
-    """Extrapolate to twice and four times the largest size; None with few draws or sizes."""
+    """Extrapolate to twice and four times the largest size; None with few draws or sizes.
+
+    Only figures from 0 to 1: the power law is one of the distance to 1.
+    """
     covariance = covariance_of_means(one)
-    if covariance is None or len(plan.sizes) < FEWEST_SIZES:
+    if covariance is None or len(plan.sizes) < FEWEST_SIZES or plan.measure.lower:
         return None
-    accuracy = one.accuracies()
     found = extrapolated(
-        plan.sizes, accuracy.mean(axis=0), covariance,
-        [plan.sizes[-1] * factor for factor in (2, 4)], one_draw=float(accuracy[:, -1].var(ddof=1)),
+        plan.sizes, one.values.mean(axis=0), covariance,
+        [plan.sizes[-1] * factor for factor in (2, 4)],
+        one_draw=float(one.values[:, -1].var(ddof=1)),
     )  # fmt: skip
     return [vars(point) for point in found]
 

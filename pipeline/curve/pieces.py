@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,9 @@ class Piece:
     chosen : dict
         What was chosen within the draw.
     warnings : list of str
+    called, probabilities : str
+        Predicted classes (int32) and probabilities (float32), compressed, in base64; empty unless
+        METRIC needs them.
     """
 
     key: str
@@ -50,6 +54,25 @@ class Piece:
     fit_s: float
     chosen: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    called: str = ""
+    probabilities: str = ""
+
+    @staticmethod
+    def packed(array: NDArray[np.generic]) -> str:
+        """Encode an array of numbers."""
+        return b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 1)).decode()
+
+    def classes(self) -> NDArray[np.int32]:
+        """Decode the predicted class of each test image, (N,)."""
+        found: NDArray[np.int32] = _unpacked(self.called, np.int32)
+        return found
+
+    def table(self, n_classes: int) -> NDArray[np.float64]:
+        """Decode the probabilities (N, K); where none were kept, 1 for the predicted class."""
+        if not self.probabilities:
+            return np.eye(n_classes)[self.classes()]
+        found = _unpacked(self.probabilities, np.float32).reshape(-1, n_classes)
+        return found.astype(np.float64)
 
     @staticmethod
     def bits(right: NDArray[np.bool_]) -> str:
@@ -110,6 +133,10 @@ class Pieces:
                 os.fsync(stream.fileno())
         self._torn = False
         self._found[piece.key] = piece
+
+
+def _unpacked(text: str, dtype: Any) -> NDArray[Any]:
+    return np.frombuffer(zlib.decompress(b64decode(text)), dtype)
 
 
 def _read(line: bytes) -> Piece | None:

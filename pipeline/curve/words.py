@@ -11,37 +11,29 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
-from ..notation import (
-    DASH,
-    confidence_interval,
-    duration,
-    interval,
-    number,
-    percent,
-    share,
-    signed_interval,
-    signed_points,
-)
-from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
+from ..notation import DASH, duration, share
+from ..results.measures import Measure, measure_of
+from ..results.tables import Cell, Column, Figures, Table, number_cell
 
 __all__ = ["curve_figures", "curve_table", "draw_picture", "sentences"]
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Say where which method is better, and how accuracy grows with more labels."""
-    said = [_pair(one) for one in record["crossings"]]
+    measure = measure_of(record)
+    said = [_pair(one, measure) for one in record["crossings"]]
     for name, one in record["methods"].items():
-        said.append(_growth(name, one))
-        said += _forecast(name, one)
+        said.append(_growth(name, one, measure))
+        said += _forecast(name, one, measure)
     return said
 
 
-def _pair(one: Mapping[str, Any]) -> str:
+def _pair(one: Mapping[str, Any], measure: Measure) -> str:
     a, b, found = one["a"], one["b"], one["differences"]
     over = "1 draw" if one["n_draws"] == 1 else f"{one['n_draws']} draws"
     range_ = _range([point["size"] for point in found])
     if any(point["ci95"] is None for point in found):
-        return _untested(one, range_, over)
+        return _untested(one, range_, over, measure)
     ahead_a = [point for point in found if point["ci95"][0] > 0]
     ahead_b = [point for point in found if point["ci95"][1] < 0]
     if one["clear"] and one["ci95"]:
@@ -62,12 +54,12 @@ def _pair(one: Mapping[str, Any]) -> str:
         name = a if widest["mean"] > 0 else b
         bound = max(abs(end) for point in found for end in point["ci95"])
         return (
-            f"{text}; the largest is {percent(abs(widest['mean']))} points in favour of {name}, "
-            f"at {widest['size']:,}. At every size the difference is at most {percent(bound)} "
-            "points (95 % confidence)."
+            f"{text}; the largest is {measure.gap(abs(widest['mean']))} in favour of {name}, "
+            f"at {widest['size']:,}. At every size the difference is at most {measure.gap(bound)} "
+            "(95 % confidence)."
         )
     parts = [
-        f"{name} is significantly better than {other} {_at(points)}"
+        f"{name} is significantly better than {other} {_at(points, measure)}"
         for name, other, points in ((a, b, ahead_a), (b, a, ahead_b))
         if points
     ]
@@ -76,15 +68,17 @@ def _pair(one: Mapping[str, Any]) -> str:
     return f"{' and '.join(parts)}{rest} ({over})."
 
 
-def _untested(one: Mapping[str, Any], range_: str, over: str) -> str:
+def _untested(one: Mapping[str, Any], range_: str, over: str, measure: Measure) -> str:
     """Describe a difference by its range over the draws; claim nothing."""
     points = [
-        f"{signed_points(point['mean'])} at {point['size']:,}"
-        + (f" (range {signed_interval(*point['range'])})" if one["n_draws"] > 1 else "")
+        f"{measure.signed(point['mean'])} at {point['size']:,}"
+        + (f" (range {measure.signed_interval(*point['range'])})" if one["n_draws"] > 1 else "")
         for point in one["differences"]
     ]
+    unit = ", in points" if measure.percent else f" of {measure.word}"
+    first, second = (one["b"], one["a"]) if measure.lower else (one["a"], one["b"])
     return (
-        f"{one['a']} minus {one['b']} {range_}, in points: {', '.join(points)}. No test is made "
+        f"{first} minus {second} {range_}{unit}: {', '.join(points)}. No test is made "
         f"with {over}: at least 5 are needed."
     )
 
@@ -95,13 +89,13 @@ def _range(sizes: Sequence[int]) -> str:
     return f"from {sizes[0]:,} to {sizes[-1]:,} images per class"
 
 
-def _at(points: Sequence[Mapping[str, Any]]) -> str:
+def _at(points: Sequence[Mapping[str, Any]], measure: Measure) -> str:
     """Name sizes, and the range of the differences there."""
     sizes = [f"{point['size']:,}" for point in points]
     where = sizes[0] if len(sizes) == 1 else f"{', '.join(sizes[:-1])} and {sizes[-1]}"
-    points_ = sorted(100 * abs(point["mean"]) for point in points)
-    low, high = number(points_[0], 1), number(points_[-1], 1)
-    by = f"{high} points" if low == high else f"{low} to {high} points"
+    gaps = sorted(abs(point["mean"]) for point in points)
+    low, high = measure.cell(gaps[0]), measure.gap(gaps[-1])
+    by = high if low == measure.cell(gaps[-1]) else f"{low} to {high}"
     return f"with {where} images per class (by {by})"
 
 
@@ -120,36 +114,35 @@ def _rounded(size: float) -> str:
     return f"{round(size / 10**digits) * 10**digits:,}"
 
 
-def _growth(name: str, one: Mapping[str, Any]) -> str:
+def _growth(name: str, one: Mapping[str, Any], measure: Measure) -> str:
     sizes, mean = one["sizes"], one["mean"]
-    text = f"{name}: {share(mean[0])} with {sizes[0]:,} images per class"
+    text = f"{name}: {measure.text(mean[0])} with {sizes[0]:,} images per class"
     if len(sizes) == 1:
-        return f"{text}{_spread(one, 0)}."
-    text += f", {share(mean[-1])} with {sizes[-1]:,}{_spread(one, -1)}"
-    step = 100 * (mean[-1] - mean[-2])
-    by = number(abs(step), 1)
+        return f"{text}{_spread(one, 0, measure)}."
+    text += f", {measure.text(mean[-1])} with {sizes[-1]:,}{_spread(one, -1, measure)}"
+    step = mean[-1] - mean[-2]
     change = "an increase" if step >= 0 else "a decrease"
-    return f"{text}; from {sizes[-2]:,} to {sizes[-1]:,}, {change} of {by} points."
+    return f"{text}; from {sizes[-2]:,} to {sizes[-1]:,}, {change} of {measure.gap(abs(step))}."
 
 
-def _spread(one: Mapping[str, Any], at: int) -> str:
+def _spread(one: Mapping[str, Any], at: int, measure: Measure) -> str:
     """Give the confidence interval at a size, or else the range over the draws."""
     if one["ci95"]:
-        return f" ({confidence_interval(*one['ci95'][at])})"
+        return f" (95 % confidence interval {measure.interval(*one['ci95'][at])})"
     values = one["values"][at]
     if len(values) == 1:
         return ""
-    return f" (range over {len(values)} draws {interval(min(values), max(values))})"
+    return f" (range over {len(values)} draws {measure.interval(min(values), max(values))})"
 
 
-def _forecast(name: str, one: Mapping[str, Any]) -> list[str]:
+def _forecast(name: str, one: Mapping[str, Any], measure: Measure) -> list[str]:
     """Say what more images would be worth, by the power law."""
     found = one.get("forecast")
     if not found:
         return []
     parts = [
-        f"{share(point['mean'])} with {_rounded(point['size'])} images per class (90 % "
-        f"band {interval(point['low'], point['high'])})"
+        f"{measure.text(point['mean'])} with {_rounded(point['size'])} images per class (90 % "
+        f"band {measure.interval(point['low'], point['high'])})"
         for point in found
     ]
     return [f"{name}, extrapolated by a power law: {', '.join(parts)}."]
@@ -161,16 +154,20 @@ def curve_table(record: Mapping[str, Any]) -> Table:
 
 
 def curve_figures(record: Mapping[str, Any]) -> Figures:
-    """Give accuracy by method and number of labelled images per class."""
+    """Give the figure by method and number of labelled images per class."""
+    measure = measure_of(record)
+    unit = ", in points" if measure.percent else ""
     rows = [
         [
             Cell(name),
             number_cell(size, 0),
             number_cell(len(values), 0),
-            percent_cell(mean),
-            percent_cell(sd),
-            Cell(interval(min(values), max(values)), min(values)) if values[1:] else Cell(DASH),
-            Cell(interval(*ends), ends[0]) if ends else Cell(DASH),
+            Cell(measure.cell(mean), mean),
+            Cell(DASH if sd is None else measure.cell(sd), sd),
+            Cell(measure.interval(min(values), max(values)), min(values))
+            if values[1:]
+            else Cell(DASH),
+            Cell(measure.interval(*ends), ends[0]) if ends else Cell(DASH),
             Cell(duration(seconds), seconds),
         ]
         for name, one in record["methods"].items()
@@ -181,8 +178,8 @@ def curve_figures(record: Mapping[str, Any]) -> Figures:
     ]  # fmt: skip
     columns = [
         Column("Method", numeric=False), Column("Images per class"), Column("Draws"),
-        Column("Accuracy, %", "mean over the draws"),
-        Column("SD", "standard deviation over the draws, in points"),
+        Column(measure.title, "mean over the draws"),
+        Column("SD", f"standard deviation over the draws{unit}"),
         Column("Range", "over the draws"),
         Column("95 % CI", "confidence interval of the mean, with 5 draws or more"),
         Column("Fit", "mean time to select hyper-parameters and fit"),
@@ -191,7 +188,7 @@ def curve_figures(record: Mapping[str, Any]) -> Figures:
 
 
 def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
-    """Draw accuracy by images per class as SVG: means, intervals, draws, significant crossings."""
+    """Draw a curve as SVG: means, intervals, draws, significant crossings."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
@@ -219,7 +216,7 @@ def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.set_xticklabels([f"{size:,}" for size in record["sizes"]])
         ax.set_xlabel("labelled images per class")
-        ax.set_ylabel(f"accuracy on {record['n_test']:,} test images")
+        ax.set_ylabel(f"{measure_of(record).word} on {record['n_test']:,} test images")
         ax.set_title(f"{record['data']}: {record['model']}", fontsize=10)
         ax.grid(alpha=0.3)
         ax.legend(loc="lower right")

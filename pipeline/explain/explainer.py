@@ -127,10 +127,10 @@ class Explainer:
         classes = model.classes
         views = loaded.views(model.preprocessing, model.views)  # (V, S, S, 3)
         blocks = [model.store(block[None]) for block in _run(model.engine, views)]
-        probabilities = model.probabilities(blocks)[0]
+        probabilities = model.output.probabilities(model.scores(blocks))[0]
         if target and target not in classes:
             raise ValueError(f"There is no class {target!r}; there are {', '.join(classes)}.")
-        at = classes.index(target) if target else int(model.decide(probabilities[None])[0])
+        at = classes.index(target) if target else int(model.output.decide(probabilities[None])[0])
         if self._views != model.views:
             views = loaded.views(model.preprocessing, self._views)
         scores = model.scores(blocks)[0]  # (K,)
@@ -149,7 +149,7 @@ class Explainer:
             name=name or name_of(image, 0),
             classes=classes,
             probabilities=probabilities,
-            predicted=int(model.decide(probabilities[None])[0]),
+            predicted=int(model.output.decide(probabilities[None])[0]),
             target=at,
             logit=logit,
             map=found.map,

@@ -135,21 +135,18 @@ def assemble(
         ("class_index", INT64, []),
     ]
     outputs += [("logits", FLOAT, [classes])]
-    shift = offsets = None
+    output = model.output
     if isinstance(model, NetworkModel):
         codes = [behind("Flatten", blocks[0], axis=1)]
         wide = behind.cast(blocks[1], DOUBLE)
         scores = behind.total(wide, 0, "ReduceMean")  # (1, K)
-        scale = model.temperature_scale
     else:
         codes = _codes(behind, blocks, parts, model.dtype)
         scores = _scores(behind, codes, model.head, model.views.count)
-        scale = model.head.temperature_scale
-        shift, offsets = model.head.shift, model.head.offsets
     behind.rename(_flat(behind, behind.cast(scores, FLOAT)), "logits")
-    probabilities = _flat(behind, add_probabilities(behind, scores, scale, shift))
+    probabilities = _flat(behind, add_probabilities(behind, scores, output))
     behind.rename(behind.cast(probabilities, FLOAT), "probabilities")
-    behind.rename(add_decision(behind, probabilities, offsets), "class_index")
+    behind.rename(add_decision(behind, probabilities, output), "class_index")
     behind.rename(_unit(behind, codes), "codes")
     outputs.append(("codes", FLOAT, [None]))
     if parts.maps and isinstance(model, HeadModel):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ..errors import HeadError
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
+from ..heads.output import Output
 from ..heads.scoring import pair_scores
 from ..notation import size
 from .graph import DOUBLE, FLOAT, Graph
@@ -124,23 +125,18 @@ def _pair_weights(head: Head) -> NDArray[np.float64]:
     return found
 
 
-def add_probabilities(
-    g: Graph, scores: str, temperature_scale: float, shift: NDArray[np.float64] | None = None
-) -> str:
-    """Add the calibrated probabilities, float64 (1, K), of scores float64 (1, K).
-
-    `shift` (K,) is the correction for the classes' shares, added behind the temperature.
-    """
-    logits = g("Mul", scores, g.constant(temperature_scale))
-    if shift is not None:
-        logits = g("Add", logits, g.constant(shift))
+def add_probabilities(g: Graph, scores: str, output: Output) -> str:
+    """Add the calibrated probabilities, float64 (1, K), of scores float64 (1, K)."""
+    logits = g("Mul", scores, g.constant(output.temperature_scale))
+    if output.shift is not None:
+        logits = g("Add", logits, g.constant(output.shift))
     return g("Softmax", logits, axis=1)
 
 
-def add_decision(g: Graph, probabilities: str, offsets: NDArray[np.float64] | None) -> str:
-    """Add the predicted class, int64, of probabilities float64 (K,), by the head's offsets."""
+def add_decision(g: Graph, probabilities: str, output: Output) -> str:
+    """Add the predicted class, int64, of probabilities float64 (K,), by the model's offsets."""
     values = probabilities
-    if offsets is not None:
+    if output.offsets is not None:
         least = g.constant(_TINY)
-        values = g("Add", g("Log", g("Max", probabilities, least)), g.constant(offsets))
+        values = g("Add", g("Log", g("Max", probabilities, least)), g.constant(output.offsets))
     return g("ArgMax", values, axis=0, keepdims=0)

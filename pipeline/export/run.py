@@ -150,6 +150,8 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
         "views": f"{model.views.kind}, {model.views.count}",
         "precision": "float32",
         "fingerprint": str(record.get("fingerprint", "")),
+        "temperature_scale": repr(model.output.temperature_scale),
+        "prediction_sets": json.dumps(dict(model.output.sets), sort_keys=True),
     }
     if isinstance(model, HeadModel):
         head = model.head
@@ -161,8 +163,6 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
             "weights_digest": model.card.weights_digest,
             "layers": ", ".join(model.layers),
             "pool": model.pool,
-            "temperature_scale": repr(head.temperature_scale),
-            "prediction_sets": json.dumps(dict(head.sets), sort_keys=True),
             "codes_fingerprint": model.key.fingerprint,
         }
     return common | {
@@ -173,7 +173,6 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
         "weights_digest": model.weights_digest,
         "layers": "scores",
         "pool": "its own",
-        "temperature_scale": repr(model.temperature_scale),
         "codes_fingerprint": "",
     }
 

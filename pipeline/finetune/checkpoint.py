@@ -25,6 +25,7 @@ from ..backbones.preprocess import Preprocessing
 from ..backbones.sizes import fit_size
 from ..backbones.weights import build, parameter_shapes
 from ..files import write_atomic, write_json
+from ..heads.output import Output
 from .description import SCHEMA, checkpoint_paths, read_description, refusal
 from .start import new_head
 
@@ -42,7 +43,7 @@ def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> 
         With its weights.
     meta : mapping
         ``model``, ``final`` (name of the last layer), ``classes``, ``preprocessing``, ``views``,
-        ``temperature_scale``, and whatever else is fit for JSON.
+        the values of an :class:`~cnn_codes.heads.output.Output`, and whatever else is fit for JSON.
     """
     tensors = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     tensors = {n: t.clone() for n, t in tensors.items()}  # safetensors refuses shared memory
@@ -166,5 +167,5 @@ def predict_proba(
     flat = torch.from_numpy(views.reshape(-1, *views.shape[2:])).permute(0, 3, 1, 2)
     scores = torch.cat([network((part.float() - mean) / std) for part in torch.split(flat, 32)])
     mean_scores = scores.double().view(len(views), views.shape[1], -1).mean(1)  # (N, K)
-    found: NDArray[np.float64] = (mean_scores * meta["temperature_scale"]).softmax(1).numpy()
-    return found
+    output: Output = meta["output"]
+    return output.probabilities(mean_scores.numpy())

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..backbones.preprocess import Preprocessing
 from ..errors import TrainingError
+from ..heads.output import Output
 
 __all__ = ["SCHEMA", "checkpoint_paths", "read_description", "refusal"]
 
@@ -39,7 +40,8 @@ def read_description(path: Path) -> dict[str, Any]:
     -------
     dict
         As it was saved; ``preprocessing`` as a
-        :class:`~cnn_codes.backbones.preprocess.Preprocessing`, and
+        :class:`~cnn_codes.backbones.preprocess.Preprocessing`, ``output`` as an
+        :class:`~cnn_codes.heads.output.Output`, and
         ``tensors_sha256``, the digest of the weights' file.
 
     Raises
@@ -62,8 +64,7 @@ def read_description(path: Path) -> dict[str, Any]:
         if len(classes) < 2 or len(set(classes)) < len(classes):
             raise ValueError("its classes are not at least two different names")
         meta["preprocessing"] = Preprocessing.from_dict(meta["preprocessing"])
-        if not 0 < float(meta["temperature_scale"]) < float("inf"):
-            raise ValueError("its temperature is not positive")
+        meta["output"] = Output.from_dict(meta, len(classes))
         meta["tensors_sha256"] = str(meta["tensors_sha256"])
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise refusal(json_path, str(error)) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.extract import Extraction, extract
 from ..context import Context
 from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
+from ..heads.costs import read_costs
 from ..notation import size
 from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
@@ -48,6 +50,12 @@ class Setup:
     rows: Rows
     device: str
     world: World
+
+    def costs(self, settings: FinetuneSettings) -> NDArray[np.float64] | None:
+        """Read COST, (K, K); None where it is not given."""
+        if not settings.cost:
+            return None
+        return read_costs(Path(settings.cost), self.context.manifest.class_names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +146,7 @@ def prepare(
         "seed": setup.context.seed + settings.repeat,
         "phase": phase,
         "device": setup.device,
+        "costs": setup.costs(settings),
         "mixed": setup.context.codes.precision == "mixed",
         "world": setup.world,
     }

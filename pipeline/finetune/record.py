@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import nn
 
 from ..files import digest_of, write_atomic
 from ..heads import Head
+from ..heads.rules import Ruled
+from ..results.measures import measure_named
 from ..results.metrics import measure
 from ..results.runs import Predictions, build_record, run_name, write_run
 from ..settings import FinetuneSettings, as_dict
@@ -74,8 +75,8 @@ class Outcome:
         Before softmax; `test_scores` is None for an interrupted run.
     training_codes : TrainingCodes or None
         Of the images that were trained on; None for an interrupted run.
-    scale : float
-        Probabilities are ``softmax(scale * scores)``.
+    ruled : Ruled
+        From scores to predictions, as it was set on val.
     times_s : mapping
         ``predict`` and ``total``.
     """
@@ -88,7 +89,7 @@ class Outcome:
     val_scores: NDArray[np.float64]
     test_scores: NDArray[np.float64] | None
     training_codes: TrainingCodes | None
-    scale: float
+    ruled: Ruled
     refit: bool
     times_s: Mapping[str, float]
 
@@ -122,12 +123,14 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
     folder = setup.context.folder
     used = rows.val if outcome.test_scores is None else rows.test
     scores = outcome.val_scores if outcome.test_scores is None else outcome.test_scores
-    probabilities = softmax(outcome.scale * scores, axis=1)
+    output = outcome.ruled.output
+    probabilities = output.probabilities(scores)
     predictions = Predictions(
         tuple(setup.context.manifest.paths[i] for i in used.tolist()),
         setup.context.manifest.labels[used],
         probabilities,
         setup.context.manifest.class_names,
+        None if output.offsets is None else output.decide(probabilities),
     )
     record = _record(outcome)
 
@@ -159,7 +162,7 @@ def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
         "preprocessing": setup.preprocessing.as_dict(),
         "views": setup.context.codes.views,
         "seed": setup.context.seed,
-        "temperature_scale": outcome.scale,
+        **outcome.ruled.output.as_dict(),
         "fingerprint": outcome.fingerprint,
     }
 
@@ -175,6 +178,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     last = outcome.history.prepared[-1].task.plan
     codes_s = outcome.history.codes_s + sum(one.codes_s for one in outcome.history.prepared)
     warnings = [*manifest.warnings, *setup.context.warnings, *rows.warnings, *_notes(outcome)]
+    warnings += outcome.ruled.notes
     return build_record(
         run=outcome.name,
         data=manifest.name,
@@ -207,7 +211,13 @@ def _record(outcome: Outcome) -> dict[str, Any]:
             "device": setup.device,
             "interrupted": outcome.test_scores is None,
             "phases": [_phase(one) for one in outcome.history.prepared],
-            "calibration": {"method": "temperature", "scale": outcome.scale, "on": "val"},
+            "calibration": {
+                "method": outcome.ruled.method,
+                "scale": outcome.ruled.calibration.scale,
+                "on": "val",
+            },
+            "decision": dict(outcome.ruled.output.decision),
+            "sets": dict(outcome.ruled.output.sets),
         },
     )
 
@@ -216,11 +226,16 @@ def _measured(
     outcome: Outcome, used: NDArray[np.int64], scores: NDArray[np.float64]
 ) -> dict[str, Any]:
     manifest = outcome.setup.context.manifest
-    probabilities = softmax(outcome.scale * scores, axis=1)
-    found = measure(manifest.labels[used], probabilities)
+    output = outcome.ruled.output
+    probabilities = output.probabilities(scores)
+    decided = output.decide(probabilities)
+    costs = outcome.setup.costs(outcome.settings)
+    found = measure(manifest.labels[used], probabilities, predicted=decided, costs=costs)
     if "weight" in manifest.extra:
         weight = np.asarray(manifest.extra["weight"][used], np.float64)
-        weighted = measure(manifest.labels[used], probabilities, sample_weight=weight)
+        weighted = measure(
+            manifest.labels[used], probabilities, sample_weight=weight, predicted=decided
+        )
         found["weighted_accuracy"] = weighted["accuracy"]
     return found
 
@@ -234,7 +249,7 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
     by = {
         "accuracy": "accuracy, of equals the lower loss",
         "loss": "least calibrated log-loss",
-        "one_se": "calibrated log-loss lower by more than one standard error",
+        "one_se": _one_se(last),
         "last": "being the last",
     }
     figures = ("val_accuracy", "val_loss", "val_calibrated_loss")
@@ -262,6 +277,12 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
             "val_accuracy": start["val_accuracy"] if not outcome.refit else None,
         }
     return chosen
+
+
+def _one_se(settings: FinetuneSettings) -> str:
+    plain = settings.metric == "accuracy" and not settings.cost
+    word = "calibrated log-loss" if plain else measure_named(settings.metric, settings.cost).word
+    return f"{word} better by more than one standard error"
 
 
 def _share(rows: Rows) -> float:

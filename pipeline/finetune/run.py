@@ -23,9 +23,10 @@ from ..context import Context
 from ..datasets.images import limit_pixels
 from ..datasets.ranges import reading_of
 from ..errors import ImageError, SettingsError
-from ..files import digest_of
+from ..files import digest_of, sha256_file
 from ..heads import Examples, fit_head
-from ..heads.calibrate import fit_scale
+from ..heads.decide import Rule, parse_rule
+from ..heads.rules import Ruled, output_of
 from ..progress import Messages
 from ..results.runs import known_run, read_record
 from ..settings import FinetuneSettings, HeadSettings, as_dict
@@ -160,7 +161,9 @@ class _Run:
     chosen: tuple[Best, dict[str, torch.Tensor], list[Prepared]] | None = None
 
     def __post_init__(self) -> None:
-        """Name the run and take its fingerprint."""
+        """Name the run and take its fingerprint; refuse COST and THRESHOLD that cannot be used."""
+        for phase in self.history.phases:
+            self._costs_and_rule(phase)
         setup = self.setup
         manifest, rows = setup.context.manifest, setup.rows
         self.name = name_of(setup, self.settings)
@@ -179,6 +182,8 @@ class _Run:
                 "rows": [rows.train.tolist(), rows.val.tolist(), rows.test.tolist()],
             }
             | ({"groups": manifest.groups_digest} if manifest.grouping else {})
+            | ({"prior": "corrected"} if self.settings.balanced else {})
+            | ({"cost": sha256_file(Path(self.settings.cost))} if self.settings.cost else {})
         )
 
     def train(self, network: nn.Module) -> dict[str, Any]:
@@ -193,7 +198,7 @@ class _Run:
             self.history.phases = [tuned_settings]
             self.history.fit_s += sum(trial["seconds"] for trial in self.history.trials)
         best = self._phases(network, rows.train, rows.val, "phase")
-        scale = _temperature(best, setup.context.manifest.labels[rows.val])
+        ruled = self._ruled(best)
         refit = self.settings.refit and rows.val_from == "cut"
         if refit:
             setup.context.say(
@@ -217,7 +222,7 @@ class _Run:
         self._release()
         if setup.world.first:
             outcome = self._outcome(
-                best, scale, test_scores,
+                best, ruled, test_scores,
                 training_codes=training_codes, predict_s=predict_s, refit=refit,
             )  # fmt: skip
             write_result(outcome, network)
@@ -246,7 +251,12 @@ class _Run:
             self.settings.probe,
             examples(train),
             examples(setup.rows.val) if setup.rows.val_from == "data" else None,
-            HeadSettings(jobs=setup.context.machine.workers),
+            HeadSettings(
+                jobs=setup.context.machine.workers,
+                class_weight=self.settings.class_weight,
+                metric=self.settings.metric,
+                cost=self.settings.cost,
+            ),
             n_classes=manifest.n_classes,
             seed=seed,
             class_names=manifest.class_names,
@@ -312,7 +322,7 @@ class _Run:
     def _outcome(
         self,
         best: Best,
-        scale: float,
+        ruled: Ruled,
         test_scores: NDArray[np.float64] | None,
         *,
         training_codes: TrainingCodes | None = None,
@@ -328,10 +338,28 @@ class _Run:
             val_scores=best.scores.numpy(),
             test_scores=test_scores,
             training_codes=training_codes,
-            scale=scale,
+            ruled=ruled,
             refit=refit,
             times_s={"predict": predict_s, "total": time.perf_counter() - self.began},
         )
+
+    def _ruled(self, best: Best) -> Ruled:
+        """Set the output on val, which chose the epoch and trained nothing."""
+        val, settings = self.setup.rows.val, self.history.phases[-1]
+        costs, rule = self._costs_and_rule(settings)
+        return output_of(
+            best.scores.numpy(), self.setup.context.manifest.labels[val].astype(np.int64),
+            np.zeros(len(val), np.int64), settings,
+            rule=rule, costs=costs, balanced=settings.balanced,
+        )  # fmt: skip
+
+    def _costs_and_rule(
+        self, settings: FinetuneSettings
+    ) -> tuple[NDArray[np.float64] | None, Rule | None]:
+        """Read COST and THRESHOLD."""
+        costs = self.setup.costs(settings)
+        names = self.setup.context.manifest.class_names
+        return costs, parse_rule(settings.threshold, names, has_costs=costs is not None)
 
     def _state_path(self, what: str) -> Path:
         return self.setup.context.folder / f".{self.name}.{what}.{self.fingerprint[:12]}.state"
@@ -364,17 +392,11 @@ class _Run:
                 self.history.curve + training.curve,
                 [*self.history.epochs, best.epoch],
             )
-        scale = _temperature(best, self.setup.context.manifest.labels[self.setup.rows.val])
-        write_result(self._outcome(best, scale, None), network)
+        write_result(self._outcome(best, self._ruled(best), None), network)
         self.setup.context.say(
             f"interrupted: the best epoch so far ({best.epoch}) is kept as "
             f"{self.name}.interrupted; the same command goes on from the last whole epoch"
         )
-
-
-def _temperature(best: Best, labels: NDArray[np.int32]) -> float:
-    """Calibrate on val, which chose the epoch and trained nothing."""
-    return fit_scale(best.scores.numpy(), labels.astype(np.int64))
 
 
 def _in(name: str, modules: tuple[str, ...]) -> bool:

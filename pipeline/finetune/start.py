@@ -6,6 +6,8 @@ steps; starting it from the fitted linear head (LP-FT) does not, and makes epoch
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -46,9 +48,10 @@ def put_head(network: nn.Module, final: str, head: Head) -> None:
     """Make the last layer give the linear head's calibrated scores.
 
     Standardisation and temperature are folded into weight and bias, so the softmax of the
-    network's scores is the head's probabilities (of an SVM: by its hyperplane, scaled).
+    network's scores is the head's probabilities (of an SVM: by its hyperplane, scaled). The prior
+    correction of balanced training is left out: training goes on balanced, and corrects at its end.
     """
-    weight, bias = head.affine()  # (K, D), (K,)
+    weight, bias = replace(head, output=replace(head.output, shift=None)).affine()  # (K, D), (K,)
     layer = network.get_submodule(final)
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     assert layer.bias is not None

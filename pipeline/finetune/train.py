@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DeviceError, TrainingError
-from ..heads.calibrate import fit_scale
+from ..heads.calibrate import fit_prior, fit_scale, log_losses
+from ..heads.merit import contributions
 from ..progress import Progress, silent
 from ..settings import FinetuneSettings
 from .batches import Draw, Source
@@ -62,6 +63,8 @@ class Task:
         Start of everything random.
     device : str
         ``cpu``, ``cuda:N`` or ``mps``.
+    costs : float64 (K, K) or None
+        From COST.
     mixed : bool
         float16 arithmetic where it is safe, with a scaled loss (CUDA only).
     world : World
@@ -81,6 +84,7 @@ class Task:
     seed: int
     phase: int = 0
     device: str = "cpu"
+    costs: NDArray[np.float64] | None = None
     mixed: bool = False
     world: World = ALONE
 
@@ -182,7 +186,7 @@ class Training:
             row |= {"val_loss": loss if math.isfinite(loss) else None, "val_accuracy": accuracy}
             if task.settings.choose in ("loss", "one_se") and math.isfinite(loss):
                 # As it will be used, with a temperature: one that is sure too early is not worse.
-                loss = float(_calibrated(scores, truth).mean())
+                loss = float(_calibrated(scores, truth, task.settings.balanced)[1].mean())
                 row |= {"val_calibrated_loss": loss}
             by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "one_se": (-loss,), "last": key}
             key = by[task.settings.choose]
@@ -193,22 +197,39 @@ class Training:
     def _is_better(self, key: tuple[float, ...], scores: Tensor) -> bool:
         """Whether this epoch replaces the best one so far.
 
-        With ``one_se`` its calibrated log-loss on val must be lower by more than one standard error
-        of the paired differences, clustered by group: small gains of many looks are noise.
+        With ``one_se`` it must be better on val by more than one standard error of the paired
+        differences, clustered by group: small gains of many looks are noise. Better by METRIC;
+        where that is the accuracy, by the calibrated log-loss, which tells more from few images.
         """
         assert self.best is not None
         if self.task.settings.choose != "one_se" or not len(self.task.val):
             return key > self.best.key
-        truth = torch.from_numpy(self.task.labels[self.task.val])
-        gains = _calibrated(self.best.scores, truth) - _calibrated(scores, truth)  # (n,)
-        error = clustered_error(gains.numpy(), self.task.groups[self.task.val])
-        return float(gains.mean()) > error
+        gains = self._merit(scores) - self._merit(self.best.scores)  # (n,), or one per block
+        rows = self.task.val
+        groups = self.task.groups[rows] if len(gains) == len(rows) else np.arange(len(gains))
+        return float(gains.mean()) > clustered_error(gains, groups)
+
+    def _merit(self, scores: Tensor) -> NDArray[np.float64]:
+        """Contributions of the images of val to the figure that decides, higher is better."""
+        task = self.task
+        truth = torch.from_numpy(task.labels[task.val])
+        scale, losses = _calibrated(scores, truth, task.settings.balanced)
+        metric = task.settings.metric
+        return contributions(
+            "log_loss" if metric == "accuracy" else metric,
+            scores.numpy(), truth.numpy(), scale=scale, losses=losses, weights=None,
+            costs=task.costs, by_cost=task.settings.threshold == "cost",
+        )  # fmt: skip
 
 
-def _calibrated(scores: Tensor, truth: Tensor) -> Tensor:
-    """Log-loss of each row (n,) of scores (n, K), with the temperature that suits them best."""
-    scale = fit_scale(scores.numpy(), truth.numpy())
-    return F.cross_entropy(scale * scores, truth, reduction="none")
+def _calibrated(scores: Tensor, truth: Tensor, balanced: bool) -> tuple[float, NDArray[np.float64]]:
+    """Fit the temperature (after balanced training the prior too); give it and the log-losses."""
+    shift: NDArray[np.float64] | float = 0.0
+    if balanced:
+        scale, shift = fit_prior(scores.numpy(), truth.numpy())
+    else:
+        scale = fit_scale(scores.numpy(), truth.numpy())
+    return scale, log_losses(scale * scores.numpy() + shift, truth.numpy())
 
 
 def clustered_error(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
@@ -458,7 +479,7 @@ def _draws(task: Task, epoch: int) -> list[Draw]:
 
 def _class_weights(task: Task) -> NDArray[np.float32]:
     """Give the weight of each class in the loss, (K,); of mean 1 over the training images."""
-    if task.settings.balance != "weights":
+    if not task.settings.weighted:
         return np.ones(task.n_classes, np.float32)
     counts = np.bincount(task.labels[task.train], minlength=task.n_classes)
     weights: NDArray[np.float32] = (counts.sum() / (task.n_classes * counts)).astype(np.float32)

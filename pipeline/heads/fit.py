@@ -5,25 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from ..errors import HeadError
 from ..progress import Progress, silent
 from ..settings import METHODS, HeadSettings
-from .calibrate import calibrate, calibrate_balanced
 from .costs import read_costs
-from .decide import choose_offsets, conformal, parse_rule
+from .decide import parse_rule
 from .design import moments
 from .examples import Examples, check_examples
 from .final import fit_final
 from .folds import cut_folds, groups_per_class
 from .grids import around, axes_of
 from .model import Head
+from .output import Output
+from .rules import output_of
 from .search import Problem, Search, pick, quiet_solvers, search
 
 __all__ = ["fit_head"]
@@ -108,29 +107,11 @@ def fit_head(
         )  # fmt: skip
         notes += few
         held_labels = (held_out or train).labels[found.rows]
-        shift = None
-        if balanced:
-            calibration, shift = calibrate_balanced(found.scores, held_labels, found.parts)
-        else:
-            calibration = calibrate(
-                found.scores, held_labels, found.parts, optional=method == "softmax"
-            )
-        logits = calibration.scale * found.scores
-        logits += 0.0 if shift is None else shift
-        held_p = softmax(logits, axis=1)
-        # Balanced training is for the decisions: probabilities are of the data's shares of the
-        # classes, decisions are what they were.
-        offsets = None if shift is None else -shift
-        decision: dict[str, Any] = {}
-        if rule is not None:
-            offsets, reached = choose_offsets(rule, held_p, held_labels, costs)
-            decision = {"rule": settings.threshold, "out_of_fold": reached}
-            if rule.kind != "cost" and reached[rule.kind] < rule.value:
-                notes.append(
-                    f"THRESHOLD={settings.threshold} was not reached out of fold: "
-                    f"{rule.kind} {reached[rule.kind]:.3f}."
-                )
-        sets = conformal(held_p, held_labels, settings.set) if settings.set else {}
+        ruled = output_of(
+            found.scores, held_labels, found.parts, settings, rule=rule, costs=costs,
+            balanced=balanced, optional=method == "softmax",
+        )  # fmt: skip
+        notes += ruled.notes
         chosen_s = time.perf_counter() - started
         mean, scale = moments(train.codes, views)
         with progress(f"{method}: fitting", FINAL_STEPS, "steps") as meter:
@@ -158,17 +139,13 @@ def fit_head(
         arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
         parameters=fitted.parameters,
         views=views,
-        temperature_scale=calibration.scale,
-        shift=shift,
-        offsets=offsets,
-        decision=decision,
-        sets=sets,
+        output=ruled.output,
         calibration={
-            "method": "temperature" if shift is None else "temperature and prior correction",
-            "scale": calibration.scale,
+            "method": ruled.method,
+            "scale": ruled.calibration.scale,
             "on": "val" if held_out else f"out-of-fold scores of {n_folds} folds",
-            "before": calibration.before,
-            "after": calibration.after,
+            "before": ruled.calibration.before,
+            "after": ruled.calibration.after,
         },
         chosen={
             **found.best,
@@ -230,7 +207,7 @@ def _without_choice(
         arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
         parameters=fitted.parameters,
         views=views,
-        temperature_scale=plain,
+        output=Output(plain),
         calibration={"method": "none", "scale": plain, "on": "nothing", "before": {}, "after": {}},
         chosen={
             **best, "train_views": views, "by": "nothing: a class has one image", "on": "nothing",

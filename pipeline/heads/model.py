@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeadError
-from .decide import decide, prediction_sets
 from .examples import Codes, mean_view, row_blocks
+from .output import Output
 from .scoring import neighbour_scores, rbf_scores
 
 __all__ = ["AFFINE_METHODS", "ARRAYS", "Head"]
@@ -55,16 +55,8 @@ class Head:
     views : str
         ``"mean"``: the views of an image are averaged, then scored; ``"all"``: each is scored,
         then the scores are averaged. For the affine methods that is the same.
-    temperature_scale : float
-        Probabilities are ``softmax(temperature_scale * scores + shift)``.
-    shift : float64 (K,) or None
-        Correction from the classes' weights in training to their shares in the data; None: 0.
-    offsets : float64 (K,) or None
-        The predicted class is the one of the largest ``log(probability) + offset``; None: 0.
-    decision : mapping
-        How the offsets were chosen, and what they reached out of fold; empty: they were not.
-    sets : mapping
-        Thresholds of prediction sets (:func:`cnn_codes.heads.decide.conformal`); empty: none.
+    output : Output
+        From scores to probabilities, classes and prediction sets.
     calibration, chosen, warnings, times_s
         How the scale was had and what it is worth; how the setting was chosen, with the whole
         curve; what the user should know; seconds.
@@ -77,15 +69,16 @@ class Head:
     arrays: Mapping[str, NDArray[Any]]
     parameters: Mapping[str, Any] = field(default_factory=dict)
     views: str = "mean"
-    temperature_scale: float = 1.0
-    shift: NDArray[np.float64] | None = None
-    offsets: NDArray[np.float64] | None = None
-    decision: Mapping[str, Any] = field(default_factory=dict)
-    sets: Mapping[str, Any] = field(default_factory=dict)
+    output: Output = field(default_factory=Output)
     calibration: Mapping[str, Any] = field(default_factory=dict)
     chosen: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     times_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def temperature_scale(self) -> float:
+        """What scores are multiplied by before the softmax."""
+        return self.output.temperature_scale
 
     @property
     def n_classes(self) -> int:
@@ -169,13 +162,7 @@ class Head:
 
     def predict_proba(self, codes: Codes) -> NDArray[np.float64]:
         """Calibrated probabilities (N, K); rows sum to 1."""
-        logits = self.temperature_scale * self.scores(codes)
-        if self.shift is not None:
-            logits += self.shift
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        probabilities: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
-        return probabilities
+        return self.output.probabilities(self.scores(codes))
 
     def predict(self, codes: Codes) -> NDArray[np.int64]:
         """Class of each image (N,), by :meth:`decide`."""
@@ -183,31 +170,7 @@ class Head:
 
     def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         """Class of each row of probabilities (N, K): the most probable, unless offsets are set."""
-        return decide(probabilities, self.offsets)
-
-    def predict_sets(
-        self, probabilities: NDArray[np.float64], *, conditional: bool = False
-    ) -> NDArray[np.bool_]:
-        """Classes in the prediction set of each row of probabilities, (N, K).
-
-        Parameters
-        ----------
-        probabilities : float64 (N, K)
-        conditional : bool
-            Hold the level for each true class by itself, not only over all images.
-
-        Raises
-        ------
-        HeadError
-            The head was trained without prediction sets.
-        """
-        if not self.sets:
-            raise HeadError(
-                "This head has no prediction sets.",
-                expected="a head that was trained with SET",
-                todo="train it again with SET=0.9",
-            )
-        return prediction_sets(probabilities, self.sets, conditional=conditional)
+        return self.output.decide(probabilities)
 
     def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Weight (K, D) and bias (K,) for raw codes, the standardisation folded in.
@@ -227,4 +190,5 @@ class Head:
             )
         weight = self.arrays["weight"] / self.scale
         bias: NDArray[np.float64] = self.arrays["bias"] - weight @ self.mean
-        return weight, bias if self.shift is None else bias + self.shift / self.temperature_scale
+        shift = self.output.shift
+        return weight, bias if shift is None else bias + shift / self.temperature_scale

@@ -242,6 +242,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
     if there is not None:
         return there
     from . import Examples, fit_head, save_head  # and with it scikit-learn
+    from .costs import read_costs
 
     began = time.perf_counter()
     manifest, rows = context.manifest, task.rows
@@ -278,6 +279,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         progress=context.progress,
     )
     fit_s = time.perf_counter() - began
+    costs = read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None
     metrics, predict_s = {}, 0.0
     probabilities = np.empty((0, manifest.n_classes))
     decided = np.empty(0, np.int64)
@@ -288,7 +290,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         probabilities = head.predict_proba(matrix[mask])  # (n, K)
         predict_s = time.perf_counter() - start
         decided = head.decide(probabilities)
-        metrics[split] = measure(rows.labels[mask], probabilities, predicted=decided)
+        metrics[split] = measure(rows.labels[mask], probabilities, predicted=decided, costs=costs)
         if rows.weight is not None:
             weighted = measure(
                 rows.labels[mask],
@@ -303,7 +305,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         rows.labels[test],
         probabilities,
         manifest.class_names,
-        decided if head.offsets is not None else None,
+        decided if head.output.offsets is not None else None,
     )
     config = codes.config
     record = build_record(
@@ -341,8 +343,8 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
             "code_dim": head.code_dim,
             "n_parameters": head.n_parameters,
             "calibration": dict(head.calibration),
-            "decision": dict(head.decision),
-            "sets": dict(head.sets),
+            "decision": dict(head.output.decision),
+            "sets": dict(head.output.sets),
         },
     )
     meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}

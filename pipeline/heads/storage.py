@@ -24,6 +24,7 @@ from safetensors.numpy import save as make_safetensors
 from ..errors import HeadError
 from ..files import write_atomic, write_json
 from .model import ARRAYS, Head
+from .output import Output
 
 __all__ = ["SCHEMA", "load_head", "save_head"]
 
@@ -61,11 +62,7 @@ def save_head(path_stem: Path, head: Head, meta: Mapping[str, Any]) -> tuple[Pat
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in arrays.items()},
         "parameters": dict(head.parameters),
         "views": head.views,
-        "temperature_scale": head.temperature_scale,
-        "shift": None if head.shift is None else head.shift.tolist(),
-        "offsets": None if head.offsets is None else head.offsets.tolist(),
-        "decision": dict(head.decision),
-        "sets": dict(head.sets),
+        **head.output.as_dict(),
         "calibration": dict(head.calibration),
         "chosen": dict(head.chosen),
         "warnings": list(head.warnings),
@@ -166,11 +163,7 @@ def _build(description: dict[str, Any], arrays_path: Path) -> tuple[Head, dict[s
         arrays=arrays,
         parameters=dict(description["parameters"]),
         views=description["views"],
-        temperature_scale=float(description["temperature_scale"]),
-        shift=_vector(description, "shift", len(classes)),
-        offsets=_vector(description, "offsets", len(classes)),
-        decision=dict(description.get("decision") or {}),
-        sets=_sets(description.get("sets") or {}, len(classes)),
+        output=_output(description, len(classes)),
         calibration=dict(description["calibration"]),
         chosen=dict(description["chosen"]),
         warnings=tuple(map(str, description["warnings"])),
@@ -179,36 +172,11 @@ def _build(description: dict[str, Any], arrays_path: Path) -> tuple[Head, dict[s
     return head, dict(description["meta"])
 
 
-def _vector(
-    description: Mapping[str, Any], name: str, n_classes: int
-) -> NDArray[np.float64] | None:
-    """One finite number per class, or None; files of before have none."""
-    found = description.get(name)
-    if found is None:
-        return None
-    if not _numbers(found, n_classes):
-        raise _Mismatch(f"its {name} is {str(found)[:60]!r}")
-    return np.array(found, dtype=np.float64)
-
-
-def _numbers(found: Any, count: int) -> bool:
-    return (
-        isinstance(found, list)
-        and len(found) == count
-        and all(type(one) in (int, float) and math.isfinite(one) for one in found)
-    )
-
-
-def _sets(found: Any, n_classes: int) -> dict[str, Any]:
-    """Thresholds of prediction sets, checked; empty: none."""
-    if not isinstance(found, dict):
-        raise _Mismatch(f"its sets are {str(found)[:60]!r}")
-    if found and not (
-        _numbers([found.get("level"), found.get("threshold")], 2)
-        and _numbers(found.get("class_thresholds"), n_classes)
-    ):
-        raise _Mismatch(f"its sets are {str(found)[:60]!r}")
-    return dict(found)
+def _output(description: Mapping[str, Any], n_classes: int) -> Output:
+    try:
+        return Output.from_dict(description, n_classes)
+    except ValueError as error:
+        raise _Mismatch(str(error)) from error
 
 
 def _read_arrays(path: Path, digest: str) -> dict[str, NDArray[Any]]:
@@ -258,11 +226,9 @@ def _check_values(
     arrays: Mapping[str, NDArray[Any]], description: Mapping[str, Any], *, n_classes: int
 ) -> None:
     """Refuse values that prediction would stumble over."""
-    parameters, temperature = description["parameters"], description["temperature_scale"]
+    parameters = description["parameters"]
     if not (arrays["scale"] > 0).all():
         raise _Mismatch("scale is not positive throughout", arrays=True)
-    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
-        raise _Mismatch(f"its temperature_scale is {temperature!r}")
     if description["views"] not in ("mean", "all"):
         raise _Mismatch(f"its views are {description['views']!r}")
     if description["method"] == "knn":

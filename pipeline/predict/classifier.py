@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ class Outcome:
         The nearest training images, where they were asked for.
     decided : int or None
         Index of the predicted class by the run's decision rule; None: the most probable one.
+    inside : tuple of int or None
+        Indices of the classes in the prediction set; None where the run has no sets (SET).
     """
 
     name: str
@@ -54,6 +56,7 @@ class Outcome:
     error: str = ""
     nearest: tuple[Nearest, ...] = ()
     decided: int | None = None
+    inside: tuple[int, ...] | None = None
 
     @property
     def best(self) -> int:
@@ -248,7 +251,7 @@ class Classifier:
         The most probable one, unless the head was trained with a decision rule (THRESHOLD) or
         balanced class weights, whose offsets are then followed.
         """
-        best = self.model.decide(self.predict_proba(images))
+        best = self.model.output.decide(self.predict_proba(images))
         called: NDArray[np.str_] = np.array(self.classes)[best]
         return called
 
@@ -313,11 +316,7 @@ class Classifier:
                     found[index] = Outcome(name_of(item, index), None, error)
             for index in sorted(found):
                 one = found[index]
-                if names is not None:
-                    one = Outcome(
-                        names[index], one.probabilities, one.error, one.nearest, one.decided
-                    )
-                yield one
+                yield one if names is None else replace(one, name=names[index])
 
         for batch in stream.batches(enumerate(images)):
             waiting.append(batch)
@@ -347,7 +346,18 @@ def _scored(
     # its 14th digit with its place in the list.
     missing = -len(items) % 16
     padded = [np.concatenate([one, *[one[-1:]] * missing]) for one in blocks]
-    probabilities = model.probabilities(padded)[: len(items)]
-    decided = model.decide(probabilities).tolist()
-    for (index, item), row, near, best in zip(items, probabilities, nearest, decided, strict=True):
-        yield index, Outcome(name_of(item, index), row, "", tuple(near), best)
+    output = model.output
+    probabilities = output.probabilities(model.scores(padded))[: len(items)]
+    decided = output.decide(probabilities).tolist()
+    inside = [np.flatnonzero(row) for row in output.inside(probabilities)] if output.sets else None
+    for at, ((index, item), near) in enumerate(zip(items, nearest, strict=True)):
+        yield (
+            index,
+            Outcome(
+                name_of(item, index),
+                probabilities[at],
+                nearest=tuple(near),
+                decided=decided[at],
+                inside=tuple(inside[at].tolist()) if inside else None,
+            ),
+        )

@@ -29,6 +29,7 @@ from ..errors import BackboneError, HeadError, SettingsError, TrainingError
 from ..files import sha256_file
 from ..finetune.description import read_description, refusal
 from ..heads import Head, load_head
+from ..heads.output import Output
 from ..progress import Progress, silent
 from ..settings import CodesSettings, MachineSettings, from_mapping
 from .runs import Run
@@ -142,13 +143,10 @@ class HeadModel:
         """Score every class before the temperature, (n, K)."""
         return self.head.scores(self.flat_codes(blocks))
 
-    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Give the predicted class of each row of probabilities (n, K), by the head's rule."""
-        return self.head.decide(probabilities)
-
-    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Give calibrated probabilities (n, K) of codes (n, V, D), one block a layer."""
-        return self.head.predict_proba(self.flat_codes(blocks))
+    @property
+    def output(self) -> Output:
+        """From scores to probabilities, classes and prediction sets."""
+        return self.head.output
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +164,8 @@ class NetworkModel:
         D.
     weights_digest : str
         SHA-256 of the weights' file.
-    temperature_scale : float
-        Probabilities are ``softmax(temperature_scale * scores)``.
+    output : Output
+        From scores to probabilities, classes and prediction sets.
     stem : Path
         The run's files, without a suffix.
     final : str
@@ -184,7 +182,7 @@ class NetworkModel:
     engine: Engine
     code_dim: int
     weights_digest: str
-    temperature_scale: float
+    output: Output
     stem: Path
     final: str
     card: Card
@@ -229,18 +227,6 @@ class NetworkModel:
                 todo="fetch both files of the run again",
             )
         found: NDArray[np.float64] = given.astype(np.float64).mean(axis=1)  # (n, K)
-        return found
-
-    def decide(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Give the most probable class of each row of probabilities (n, K)."""
-        found: NDArray[np.int64] = probabilities.argmax(axis=1)
-        return found
-
-    def probabilities(self, blocks: list[NDArray[Any]]) -> NDArray[np.float64]:
-        """Give calibrated probabilities (n, K)."""
-        scores = self.temperature_scale * self.scores(blocks)
-        odds = np.exp(scores - scores.max(axis=1, keepdims=True))
-        found: NDArray[np.float64] = odds / odds.sum(axis=1, keepdims=True)
         return found
 
 
@@ -338,7 +324,7 @@ def _network_model(
         engine=engine,
         code_dim=_code_dim(file, final),
         weights_digest=meta["tensors_sha256"],
-        temperature_scale=float(meta["temperature_scale"]),
+        output=meta["output"],
         stem=run.stem,
         final=final,
         card=card,

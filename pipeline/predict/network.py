@@ -77,7 +77,7 @@ def load_network(
     nn.Module
         In eval mode, float32, on the CPU: normalised images (B, 3, size, size) to logits (B, K).
         Its attribute ``preprocessing`` is an :class:`InputTransform`; ``classes`` (tuple of str)
-        names the K columns; ``softmax(temperature_scale * logits)``, with the logits averaged
+        names the K columns; ``output.probabilities(logits)``, with the logits (an array) averaged
         over ``preprocessing.views(image)``, are the probabilities of ``make predict``.
 
     Raises
@@ -99,5 +99,6 @@ def load_network(
     views = Views.parse(str(meta["views"]), int(meta.get("seed", 0)))
     network.preprocessing = InputTransform(meta["preprocessing"], views)  # type: ignore[assignment]
     network.classes = tuple(meta["classes"])  # type: ignore[assignment]
-    network.temperature_scale = float(meta["temperature_scale"])  # type: ignore[assignment]
+    network.temperature_scale = meta["output"].temperature_scale
+    network.output = meta["output"]
     return network

@@ -17,7 +17,7 @@ __all__ = ["Table"]
 
 @dataclass(frozen=True)
 class Table:
-    """What is written of each image.
+    r"""What is written of each image.
 
     A spreadsheet takes a CSV cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and
     file and class names may be a stranger's. In CSV, such a path gets ``./`` in front, which is
@@ -37,6 +37,8 @@ class Table:
         Flag images farther than this from every training image; None: no distances.
     n_nearest : int
         List so many of the nearest training images.
+    sets : bool
+        List the classes of the prediction set, in CSV joined by ``|`` (``\\|`` in a name).
     """
 
     classes: tuple[str, ...]
@@ -45,6 +47,7 @@ class Table:
     abstain: float = 0.0
     limit: float | None = None
     n_nearest: int = 0
+    sets: bool = False
 
     def header(self) -> bytes:
         """Give the first line, empty for JSON Lines."""
@@ -82,6 +85,8 @@ class Table:
         if self.limit is not None and outcome.nearest:
             distance = outcome.nearest[0].distance
             row |= {"distance": distance, "unlike": distance > self.limit}
+        if self.sets and outcome.inside is not None:
+            row["set"] = [self.classes[k] for k in outcome.inside]
         row["probabilities"] = dict(zip(self.classes, probabilities.tolist(), strict=True))
         if self.top:
             order = np.argsort(-probabilities, kind="stable")[: self.top].tolist()
@@ -97,6 +102,8 @@ class Table:
 
     def _columns(self) -> list[str]:
         names = ["path", "predicted", "status", "reason"]
+        if self.sets:
+            names += ["set"]
         if self.limit is not None:
             names += ["distance", "unlike"]
         for k in range(1, min(self.top, len(self.classes)) + 1):
@@ -108,6 +115,9 @@ class Table:
     def _cells(self, row: dict[str, Any]) -> list[str]:
         predicted = _harmless(row["predicted"] or "")
         cells = [_harmless(row["path"], "./"), predicted, row["status"], row["reason"]]
+        if self.sets:
+            names = [one.replace("|", "\\|") for one in row.get("set", [])]
+            cells += [_harmless("|".join(names))]
         if self.limit is not None:
             flag = row.get("unlike")
             cells += [_cell(row.get("distance")), "" if flag is None else str(int(flag))]

@@ -110,6 +110,7 @@ def predict(
             abstain=settings.abstain,
             limit=neighbours.limit if neighbours and settings.unlike else None,
             n_nearest=settings.nearest if neighbours else 0,
+            sets=bool(classifier.model.output.sets),
         )
         start_s = time.perf_counter() - began
         counts = dict.fromkeys(("ok", "abstain", "error", "unlike"), 0)

@@ -7,14 +7,11 @@ from typing import Any
 
 from ..compare.words import comparison_figures, tests_made
 from ..notation import (
-    confidence_interval,
     count,
     p_equals,
     p_value,
-    share,
-    signed_interval,
-    signed_points,
 )
+from ..results.measures import Measure, measure_of
 from ..results.tables import number_cell
 from . import charts
 from .blocks import Block, Cell, Column, Missing, Section, Table, Text
@@ -29,8 +26,10 @@ ALPHA = 0.05
 def comparison(evidence: Evidence) -> Section:
     """Show all methods in one table, one line per method."""
     record = evidence.comparison
+    measure = measure_of(record)
     note = (
-        "Best: highest accuracy; of equals, lowest log-loss. Not significantly different: from "
+        f"Best: {measure.extreme} {measure.word}; of equals, lowest log-loss. Not significantly "
+        "different: from "
         f"the best, Holm-adjusted p > {ALPHA:g}. Unmarked: significantly worse."
     )
     if record["n_splits"] > 1:
@@ -64,6 +63,7 @@ def cost(evidence: Evidence) -> Section:
 def pairs(evidence: Evidence) -> Section:
     """Show the test of each pair of methods."""
     record, names = evidence.comparison, names_of(evidence)
+    measure = measure_of(record)
     found = record["pairs"]
     if not found:
         text = "The comparison has one method only."
@@ -85,11 +85,13 @@ def pairs(evidence: Evidence) -> Section:
             "this test and the upper 95 % limit of the rate of disagreement",
         )
     ]
+    if measure.key != "accuracy":
+        last = []
     if not single:
         middle, last = [], [Column("P(worse)"), Column("P(equal)"), Column("P(better)")]
     columns = [
         Column("First", numeric=False), Column("Second", numeric=False), *middle,
-        Column("Difference", "accuracy of the first minus that of the second, in points"),
+        Column("Difference", _difference_hint(measure)),
         Column("95 % CI", "confidence interval of the difference, not adjusted"),
         Column("p", "two-sided"), Column("p (Holm)", "adjusted for the number of pairs"),
         Column("Result", numeric=False), *last,
@@ -104,16 +106,23 @@ def pairs(evidence: Evidence) -> Section:
             [
                 Cell(a), Cell(b),
                 *([number_cell(pair[key], 0) for key in ("only_a", "only_b")] if single else []),
-                Cell(signed_points(pair["difference"]), pair["difference"]),
-                Cell(signed_interval(low, high), low),
+                Cell(measure.signed(pair["difference"]), pair["difference"]),
+                Cell(measure.signed_interval(low, high), low),
                 Cell(p_value(pair["p"]), pair["p"]), Cell(p_value(pair["p_holm"]), pair["p_holm"]),
                 Cell(f"{better} significantly better" if shown else "not significant",
                      mark="best" if shown else ""),
-                *_last_cells(pair, single),
+                *_last_cells(pair, single)[: len(last)],
             ]
         )  # fmt: skip
     table = Table("All pairs of methods", columns, rows, "pairs", sortable=True)
     return Section("pairs", "Pairwise tests", [Text(_tests_text(record)), table])
+
+
+def _difference_hint(measure: Measure) -> str:
+    if measure.lower:
+        return f"{measure.word} of the second minus that of the first: above 0, the first is better"
+    unit = ", in points" if measure.percent else ""
+    return f"{measure.word} of the first minus that of the second{unit}"
 
 
 def _tests_text(record: Mapping[str, Any]) -> str:
@@ -131,7 +140,7 @@ def _tests_text(record: Mapping[str, Any]) -> str:
         return f"{text}. Confidence intervals of the differences are not adjusted."
     return (
         f"{text}; posterior probabilities by the Bayesian correlated t-test, where equal means "
-        f"within {100 * record['rope']:g} points."
+        f"within {measure_of(record).gap(record['rope'])}."
     )
 
 
@@ -144,7 +153,7 @@ def _last_cells(pair: Mapping[str, Any], single: bool) -> list[Cell]:
 
 def scratch_gap(evidence: Evidence) -> Section:
     """Show the benefit of pretraining: fine-tuning minus training from scratch."""
-    title = "Benefit of pretraining"
+    title, measure = "Benefit of pretraining", measure_of(evidence.comparison)
     names = names_of(evidence)
     of = {
         kind: [at for at, run in enumerate(evidence.runs) if run.record["method"] == kind]
@@ -154,7 +163,7 @@ def scratch_gap(evidence: Evidence) -> Section:
         lacking = " and no ".join(kind for kind, found in of.items() if not found)
         text = (
             f"Not measured: the comparison has no {lacking}. The benefit of pretraining is the "
-            "accuracy of fine-tuning minus that of training from random weights."
+            f"{measure.word} of fine-tuning minus that of training from random weights."
         )
         command = with_methods(evidence, *(kind for kind, found in of.items() if not found))
         return Section("scratch", title, [Missing(text, command)])
@@ -166,15 +175,17 @@ def scratch_gap(evidence: Evidence) -> Section:
                 continue
             pair = next(p for p in evidence.comparison["pairs"] if {p["a"], p["b"]} == {a, b})
             sign = 1 if pair["a"] == a else -1
-            gap = signed_points(sign * pair["difference"])
+            gap = measure.signed(sign * pair["difference"])
             tested = ""
             if pair["ci95"]:
                 low, high = sorted(sign * end for end in pair["ci95"])
                 p = p_equals(pair["p_holm"])
-                tested = f" ({confidence_interval(low, high)}; Holm-adjusted {p})"
+                ends = measure.signed_interval(low, high)
+                tested = f" (95 % confidence interval {ends}; Holm-adjusted {p})"
+            unit = " points" if measure.percent else ""
             said.append(
-                f"{names[a]}, which starts from the pretrained weights, reaches "
-                f"{share(one['accuracy'])}; {names[b]}, which starts from random weights, reaches "
-                f"{share(other['accuracy'])}. Difference: {gap} points{tested}."
+                f"{names[a]}, which starts from the pretrained weights, reaches {measure.word} "
+                f"{measure.text(one[measure.key])}; {names[b]}, which starts from random weights, "
+                f"reaches {measure.text(other[measure.key])}. Difference: {gap}{unit}{tested}."
             )
     return Section("scratch", title, [Text(one) for one in said])

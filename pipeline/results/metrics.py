@@ -1,7 +1,7 @@
 """How good predictions are: every metric from labels and probabilities alone.
 
-Stands between the heads (or fine-tuning) and the results. The predicted class is always the one
-of the largest probability, so everything here can be recomputed from ``<run>.predictions.csv``.
+Stands between the heads (or fine-tuning) and the results. Everything here can be recomputed from
+``<run>.predictions.csv``.
 In numpy, so that results can be recomputed and reported where scikit-learn is not imported, and
 so that a class the split does not contain is an ordinary case; the tests hold every figure to
 scikit-learn's.
@@ -43,6 +43,7 @@ def measure(
     *,
     sample_weight: ArrayLike | None = None,
     predicted: ArrayLike | None = None,
+    costs: NDArray[np.float64] | None = None,
 ) -> dict[str, Any]:
     """Compute every metric of one split.
 
@@ -57,6 +58,8 @@ def measure(
         How much each image counts: not negative, not all zero; by default 1 each.
     predicted : integer (N,), optional
         Predicted classes, where another rule than the largest probability made them.
+    costs : float64 (K, K), optional
+        Cost of predicting the column's class where the row's is true.
 
     Returns
     -------
@@ -101,6 +104,7 @@ def measure(
         "macro_f1": float(f1[(support > 0) | (called > 0)].mean()),
         "auroc": auroc(y, p, sample_weight=w),
         "average_precision": average_precision(y, p, sample_weight=w),
+        **({} if costs is None else {"cost": float((confusion * costs).sum() / total)}),
         "log_loss": log_loss(y, p, sample_weight=w),
         "brier": brier(y, p, sample_weight=w),
         **calibration_error(y, p, sample_weight=w),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ResultError
 
-__all__ = ["FIGURES", "SCHEMA", "check_record", "plain"]
+__all__ = ["FIGURES", "MORE_FIGURES", "SCHEMA", "check_record", "plain"]
 
 SCHEMA = 1
 KINDS = ("run", "summary")
@@ -20,7 +20,9 @@ FIELDS: dict[str, type | tuple[type, ...]] = {
     "splits": dict, "chosen": dict, "metrics": dict, "times_s": dict, "fingerprint": str,
     "versions": dict, "warnings": list,
 }  # fmt: skip
+_UNDEFINED = ("auroc", "average_precision")  # where one class alone occurs
 FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "log_loss", "brier", "ece")
+MORE_FIGURES = ("average_precision", "cost")  # of records that have them
 
 
 def check_record(record: Any, *, name: str) -> None:
@@ -51,9 +53,10 @@ def check_record(record: Any, *, name: str) -> None:
 def _wrong_figures(metrics: Mapping[str, Any]) -> str:
     """Say what is wrong with the figures of the splits; nothing where nothing is."""
     for split, figures in metrics.items():
-        for key in FIGURES:
-            value = figures.get(key, math.nan) if isinstance(figures, Mapping) else math.nan
-            if value is None and key == "auroc":  # undefined where one class alone occurs
+        known = figures if isinstance(figures, Mapping) else {}
+        for key in (*FIGURES, *(key for key in MORE_FIGURES if key in known)):
+            value = known.get(key, math.nan)
+            if value is None and key in _UNDEFINED:
                 continue
             if not isinstance(value, int | float) or not math.isfinite(value):
                 return f"metrics/{split}/{key} is no finite number"

@@ -22,7 +22,7 @@ from ..files import explained, sha256_file, sync_folder
 from .frame import provenance, read_framed, write_framed
 from .predictions import Predictions, read_predictions, write_predictions
 from .provenance import machine, versions
-from .records import FIGURES, SCHEMA, check_record, plain
+from .records import FIGURES, MORE_FIGURES, SCHEMA, check_record, plain
 from .tables import table
 
 __all__ = [
@@ -332,7 +332,8 @@ def summarise(
                 expected="runs that differ in seed or split only",
             )
     spread: dict[str, Any] = {}
-    for key in FIGURES:
+    more = [key for key in MORE_FIGURES if all(key in one["metrics"][split] for one in records)]
+    for key in (*FIGURES, *more):
         values = [record["metrics"][split][key] for record in records]
         known = [value for value in values if value is not None]
         spread[key] = {**_spread(known), "values": values}
@@ -348,7 +349,7 @@ def summarise(
         "runs": [record["run"] for record in records],
         "seeds": [record["seed"] for record in records],
         "chosen": {"each": [record["chosen"] for record in records]},
-        "metrics": {split: {key: spread[key]["mean"] for key in FIGURES}},
+        "metrics": {split: {key: spread[key]["mean"] for key in spread}},
         "spread": {split: spread},
         "times_s": times,
         "fingerprint": first["fingerprint"],

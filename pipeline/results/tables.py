@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..notation import DASH, duration, interval, number, percent, scientific
+from .measures import MEASURES, Measure, measure_named
 
 __all__ = ["Cell", "Column", "Figures", "Table", "aligned", "number_cell", "percent_cell", "table"]
 
@@ -81,7 +82,7 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table
     """Lay out records as an aligned plain-text table, one line a run.
 
     The accuracy stands with its 95 % interval, or, for a summary, with the standard deviation
-    over its runs; ``*`` marks the highest accuracy (of equals, the lowest log-loss). Columns
+    over its runs; ``*`` marks the best METRIC (of equals, the lowest log-loss). Columns
     for network, layers, views and seed appear where the records differ in them. An empty string
     where there are no records.
     """
@@ -94,13 +95,19 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table
         if len({str(record[key]) for record in shown}) > 1
     ]
 
+    measure = _measure_of(shown)
+
     def rank(record: Mapping[str, Any]) -> tuple[float, float]:
         figures = record["metrics"][split]
-        return figures["accuracy"], -(figures.get("log_loss") or math.inf)
+        value = figures.get(measure.key)
+        merit = -math.inf if value is None else measure.sign * value
+        return merit, -(figures.get("log_loss") or math.inf)
 
     best = max(shown, key=rank)
-    header = ["", "Method", *varying, "Accuracy, %", "95 % CI", "Macro-F1", "AUROC"]
-    header += ["Log-loss", "ECE", "C", "Fit"]
+    others = ("macro_f1", "auroc", "log_loss")
+    own = [] if measure.key in ("accuracy", *others) else [measure]
+    header = ["", "Method", *varying, *(one.title for one in own), "Accuracy, %", "95 % CI"]
+    header += [*(MEASURES[key].title for key in others), "ECE", "C", "Fit"]
     lines = [header]
     for record in shown:
         figures = record["metrics"][split]
@@ -109,14 +116,26 @@ def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table
                 "*" if record is best else "",
                 str(record["method"]),
                 *(_cell(record[key]) for key in varying),
+                *(one.cell(figures.get(one.key)) for one in own),
                 percent(figures["accuracy"]),
                 _interval(record, split),
-                *(number(figures.get(key)) for key in ("macro_f1", "auroc", "log_loss", "ece")),
+                *(number(figures.get(key)) for key in (*others, "ece")),
                 _chosen_c(record["chosen"]),
                 duration(record["times_s"].get("fit")),
             ]
         )
     return aligned(lines, text_columns=2 + len(varying))
+
+
+def _measure_of(records: Sequence[Mapping[str, Any]]) -> Measure:
+    """Give the figure that all records were made for; the accuracy where they differ."""
+    asked = [record.get("provenance", {}).get("settings", {}) for record in records]
+    found = {(one.get("metric", "accuracy"), one.get("cost", "")) for one in asked}
+    known = all("cost" in figures for one in records for figures in one["metrics"].values())
+    if len(found) > 1:
+        return MEASURES["accuracy"]
+    metric, cost = found.pop()
+    return measure_named(metric, cost if known else "")
 
 
 class Table(str):

@@ -429,6 +429,7 @@ def _row(
     table = Table(
         served.classifier.classes, format="jsonl", top=top,
         limit=known.limit if known else None, n_nearest=nearest if known else 0,
+        sets=bool(served.classifier.model.output.sets),
     )  # fmt: skip
     row = table.row(found)
     row["name"] = upload.name
