@@ -395,7 +395,7 @@ def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
     quick = {"unfreeze": "last", "epochs": 1, "trunk_views": "random:2", "batch_size": 8}
     training = from_mapping(FinetuneSettings, quick)
     monkeypatch.setattr(extract_module, "_run", counted)
-    monkeypatch.setattr(curve_module, "training_of", lambda method: training)
+    monkeypatch.setattr(curve_module, "training_of", lambda method, fit: training)
     context, network = asked(stage_one, some)
     settings = replace(
         QUICK, methods=("ridge", "finetune"), sizes=("5", "8"), draws=2, trained_draws=1

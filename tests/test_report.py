@@ -271,7 +271,7 @@ def test_the_gap_to_scratch_follows_from_the_predictions(page, predicted):
     text = " ".join(page.text)
     gap = 100 * (of["finetune"] - of["scratch"])
     assert f"Difference: {gap:+.1f} points" in text
-    assert f"reaches {100 * of['finetune']:.1f} %" in text
+    assert f"reaches accuracy {100 * of['finetune']:.1f} %" in text
 
 
 def test_every_section_is_there_in_order_and_links_lead_to_it(page):
