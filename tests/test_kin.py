@@ -1,8 +1,11 @@
 """Images of one thing that no GROUP keeps together: found, measured, and named with the setting."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from cnn_codes.audit.kin import find_kin, kin_finding
+from cnn_codes.audit import kin as kin_module
+from cnn_codes.audit.kin import find_kin, kin_cost, kin_finding
 from cnn_codes.datasets.listing import TEST, TRAIN
 from test_audit import coded, made_up
 
@@ -74,8 +77,6 @@ def test_stems_that_share_no_thing_are_no_finding(cache, seed):
 def test_where_groups_are_given_nothing_is_searched(cache):
     manifest, thing = things(cache, worth=2.0)
     keys = np.array([f"{one:064}" for one in thing.tolist()], "S64")
-    from dataclasses import replace
-
     given = replace(manifest, group_keys=keys, grouping="column plant")
     assert find_kin(given, cache) is None
 
@@ -93,3 +94,35 @@ def test_names_that_say_the_class_are_no_things(cache, names):
     codes = random.normal(size=(240, 24)) + 2 * random.normal(size=(12, 24))[labels]
     coded(cache, manifest, codes)
     assert find_kin(manifest, cache) is None
+
+
+def test_the_search_is_remembered_until_anything_it_depends_on_changes(cache, monkeypatch):
+    searched = []
+    search = kin_module._search
+    monkeypatch.setattr(kin_module, "_search", lambda *all: searched.append(1) or search(*all))
+    manifest, _ = things(cache, worth=2.0)
+    first = find_kin(manifest, cache)
+    assert kin_cost(manifest, cache) == 0 < kin_cost(manifest, cache, seed=1)
+    assert find_kin(manifest, cache) == first is not None
+    assert len(searched) == 1
+    swapped = manifest.labels.copy()
+    swapped[[0, -1]] = swapped[[-1, 0]]
+    split = manifest.split.copy()
+    split[0] = TEST - split[0]
+    paths = (*manifest.paths[1:], "another.jpg")
+    column = {"lot": np.arange(len(paths)) % 7}
+    others = [
+        replace(manifest, **change)
+        for change in ({"labels": swapped}, {"split": split}, {"paths": paths}, {"extra": column})
+    ]
+    for n, other in enumerate(others, 2):
+        found = find_kin(other, cache)
+        assert len(searched) == n
+        assert find_kin(other, cache) == found
+    find_kin(manifest, cache, seed=1)
+    assert len(searched) == 6
+    (cache / "set" / "net.h5").unlink()
+    things(cache, worth=0.0)  # the same images, other codes under the same name
+    assert find_kin(manifest, cache) is None
+    assert find_kin(manifest, cache) is None  # no grouping is an answer too
+    assert len(searched) == 7

@@ -16,11 +16,12 @@ from ..backbones.card import load_network, safe_name
 from ..compare.runs import Network
 from ..context import Context
 from ..errors import BackboneError
-from ..files import replacing
+from ..memory import recall_arrays, remember_arrays
 
 __all__ = ["Familiarity", "familiarity", "source_probabilities"]
 
 BLOCK = 1024
+_KIND = "classifier 1"
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,9 @@ def _classifier(
     digest = hashlib.sha256(str(config["weights_digest"]).encode()).hexdigest()[:16]
     folder = context.cache / "backbones"
     path = folder / f"{safe_name(network.model)}-{digest}.classifier.npz"
-    try:
-        with np.load(path) as found:
-            return found["weight"], found["bias"]
-    except (OSError, ValueError, KeyError):
-        pass
+    saved = recall_arrays(path, _KIND)
+    if saved is not None:
+        return saved["weight"], saved["bias"]
     card, built = load_network(network.asked, **context.source)
     if card.final is None or card.weights_digest != config["weights_digest"]:
         return None
@@ -104,6 +103,5 @@ def _classifier(
         return None
     weight = state["weight"].reshape(len(state["weight"]), -1).astype(np.float64)
     bias = state["bias"].astype(np.float64) if "bias" in state else np.zeros(len(weight))
-    with replacing(path) as stream:
-        np.savez(stream, weight=weight, bias=bias)
+    remember_arrays(path, _KIND, {"weight": weight, "bias": bias})
     return weight, bias

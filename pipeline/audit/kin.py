@@ -9,12 +9,14 @@ are left out instead. The difference is what knowing the thing, and not the clas
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,8 @@ from ..codes.reader import Codes
 from ..datasets import Manifest
 from ..datasets.listing import TEST, TRAIN, plural
 from ..errors import DataError
+from ..files import digest_of
+from ..memory import recall_values, remember_values
 from .clusters import near_groups
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
@@ -45,6 +49,8 @@ AS_GOOD = 0.01  # a named grouping goes before one by codes that shows this litt
 _MOST_QUERIES = 4000
 _MOST_WORK = 4e11  # multiplications, some ten seconds on two cores
 _ROWS = 512
+_KIND = "groupings 1"
+_MOST_KEPT = 20  # answers in the memory file: other seeds, splits and codes
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,10 @@ class Kin:
         return self.kept - self.left_out
 
 
-def kin_cost(manifest: Manifest, cache: Path) -> float:
-    """Multiplications that :func:`find_kin` takes; 0 where it has nothing to search."""
+def kin_cost(manifest: Manifest, cache: Path, *, seed: int = 0) -> float:
+    """Multiplications that :func:`find_kin` takes; 0 where it need not search or cannot."""
     codes = None if manifest.grouping else telling_codes(manifest, cache)
-    if codes is None:
+    if codes is None or _key(manifest, codes, seed) in _recall(manifest, cache):
         return 0.0
     n, d = float(np.sum(manifest.split == TRAIN)), float(codes["final"].shape[-1])
     return min(n, _MOST_QUERIES) * n * d + n * n * d / 2
@@ -100,7 +106,8 @@ def find_kin(manifest: Manifest, cache: Path, *, seed: int = 0) -> Kin | None:
     manifest : Manifest
         The images. Where groups are given already, nothing is searched.
     cache : Path
-        The cache folder, with codes of layer ``final``.
+        The cache folder, with codes of layer ``final``. What was found is remembered in
+        ``<cache>/<name>/kin.json``.
     seed : int
         Draws the images that are left out for comparison.
 
@@ -113,6 +120,37 @@ def find_kin(manifest: Manifest, cache: Path, *, seed: int = 0) -> Kin | None:
     codes = None if manifest.grouping else telling_codes(manifest, cache)
     if codes is None:
         return None
+    key, held = _key(manifest, codes, seed), _recall(manifest, cache)
+    if key in held:
+        return held[key] and Kin(**held[key])
+    kin = _search(manifest, codes, seed)
+    kept = {**dict(list(held.items())[1 - _MOST_KEPT :]), key: kin and asdict(kin)}
+    remember_values(cache / manifest.name / "kin.json", _KIND, kept)
+    return kin
+
+
+def _key(manifest: Manifest, codes: Codes, seed: int) -> str:
+    """Digest of all that an answer depends on."""
+    digest = hashlib.sha256()
+    for column in (
+        manifest.sha256,
+        manifest.split,
+        manifest.labels,
+        codes.sha256,
+        codes.contents.array("images/row_digest"),
+    ):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    extra = {name: list(map(str, column.tolist())) for name, column in manifest.extra.items()}
+    names = [list(manifest.paths), list(manifest.class_names), extra]
+    return digest_of([seed, codes.fingerprint, digest.hexdigest(), names])
+
+
+def _recall(manifest: Manifest, cache: Path) -> dict[str, Any]:
+    return recall_values(cache / manifest.name / "kin.json", _KIND) or {}
+
+
+def _search(manifest: Manifest, codes: Codes, seed: int) -> Kin | None:
+    """Measure every grouping on offer."""
     where = {digest: row for row, digest in enumerate(codes.sha256.tolist())}
     has = [row for row, digest in enumerate(manifest.sha256.tolist()) if digest in where]
     train = np.array([row for row in has if manifest.split[row] == TRAIN], np.int64)

@@ -17,7 +17,6 @@ elpv 71 % of the test images have a training image above .85. `Near.is_series` t
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,8 +28,8 @@ from numpy.typing import NDArray
 from ..codes.reader import Codes, open_codes
 from ..datasets import Manifest
 from ..datasets.listing import TEST, TRAIN, VAL, few
-from ..errors import CacheError, PipelineError
-from ..files import write_json
+from ..errors import PipelineError
+from ..memory import recall_values, remember_values
 from ..progress import Progress, silent
 from .findings import Finding
 
@@ -50,7 +49,7 @@ MOST_PAIRS = 1000  # kept, the most alike
 _LAYER = "final"
 _QUERIES = 1024  # rows a block
 _BLOCK_BYTES = 64_000_000  # of normalised codes a block
-_VERSION = 1
+_KIND = "near-duplicates 2"
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _blocks(rows: NDArray[Any], step: int) -> Iterator[NDArray[Any]]:
 
 
 def _key(manifest: Manifest) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {THRESHOLD} {manifest.val_from}".encode())
+    digest = hashlib.sha256(f"{THRESHOLD} {manifest.val_from}".encode())
     digest.update("\0".join(manifest.paths).encode())
     for column in (manifest.sha256, manifest.split, manifest.labels):
         digest.update(np.ascontiguousarray(column).tobytes())
@@ -293,19 +292,11 @@ def _key(manifest: Manifest) -> str:
 
 
 def _recall(manifest: Manifest, cache: Path) -> Near | None:
-    try:
-        value = json.loads((cache / manifest.name / "near.json").read_bytes())
-        value["pairs"] = tuple(
-            (str(a), str(b), float(s), bool(same)) for a, b, s, same in value["pairs"]
-        )
-        near = Near(**value)
-    except Exception:  # none, or damaged: searched again
+    saved = recall_values(cache / manifest.name / "near.json", _KIND)
+    if saved is None or saved["key"] != _key(manifest):
         return None
-    return near if near.key == _key(manifest) else None
+    return Near(**{**saved, "pairs": tuple(map(tuple, saved["pairs"]))})
 
 
 def _remember(manifest: Manifest, cache: Path, near: Near) -> None:
-    try:
-        write_json(cache / manifest.name / "near.json", asdict(near))
-    except (CacheError, OSError):
-        return  # a read-only or full cache: searched again next time
+    remember_values(cache / manifest.name / "near.json", _KIND, asdict(near))

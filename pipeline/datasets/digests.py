@@ -21,15 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CacheError
-from ..files import replacing
+from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 from .sniff import pointer
 
 __all__ = ["Digests", "hash_files", "recall"]
 
 RACY_NS = 2_000_000_000
-_VERSION = 1
+_KIND = "digests of files 2"
 _POINTER_BYTES = 1024  # a pointer of Git LFS or git-annex is smaller
 _CHUNK = 32  # files a task: enough that handing out tasks costs nothing
 _COLUMNS = 4  # size, mtime_ns, ctime_ns, inode
@@ -111,12 +110,14 @@ def hash_files(
         n_old = 0 if remembered is None else len(remembered[1])
         changed = bool(np.any(trusted & ~known)) or int(known.sum()) != n_old
         if memory is not None and changed:
-            _remember(
-                memory,
-                [paths[row] for row in np.flatnonzero(trusted).tolist()],
-                stats[trusted],
-                raw[trusted],
-            )
+            kept = [paths[row] for row in np.flatnonzero(trusted).tolist()]
+            listed = np.frombuffer("\0".join(kept).encode(), np.uint8)
+            known_now: dict[str, NDArray[Any]] = {
+                "paths": listed,
+                "stats": stats[trusted],
+                "digests": raw[trusted],
+            }
+            remember_arrays(memory, _KIND, known_now)
     raw[list(faults)] = 0
     return Digests(raw, dict(sorted(faults.items())), len(todo))
 
@@ -254,34 +255,8 @@ _Memory = tuple[bytes, NDArray[np.int64], NDArray[np.uint8]]
 
 def recall(memory: Path) -> _Memory | None:
     """Give the paths, file states and digests (N, 32) that a file remembers; None for none."""
-    try:
-        with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
-            version, blob = int(saved["version"]), saved["paths"].tobytes()
-            stats, raw = saved["stats"], saved["digests"]
-    except Exception:  # none, or damaged (zip, npy and keys raise many kinds): hashed again
-        return None
-    count = blob.count(b"\0") + 1 if blob else 0
-    if version != _VERSION or stats.dtype != np.int64 or raw.dtype != np.uint8:
-        return None
-    if stats.shape != (count, _COLUMNS) or raw.shape != (count, 32):
-        return None
-    return blob, stats, raw
-
-
-def _remember(
-    memory: Path, paths: list[str], stats: NDArray[np.int64], raw: NDArray[np.uint8]
-) -> None:
-    arrays: dict[str, Any] = {
-        "version": np.int64(_VERSION),
-        "paths": np.frombuffer("\0".join(paths).encode(), dtype=np.uint8),
-        "stats": stats,
-        "digests": raw,
-    }
-    try:
-        with replacing(memory) as stream:
-            np.savez(stream, **arrays)
-    except (CacheError, OSError):
-        return  # a read-only or full cache: hashed again next time
+    saved = recall_arrays(memory, _KIND)
+    return None if saved is None else (saved["paths"].tobytes(), saved["stats"], saved["digests"])
 
 
 def _look_up(

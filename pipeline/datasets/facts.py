@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CacheError, DataError, ImageError
-from ..files import replacing
+from ..errors import DataError, ImageError
+from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 from .emptiness import emptiness
 from .images import ImageFacts, decode, decoder_version, probe, read_file
@@ -198,40 +198,20 @@ def _bits(seen: ImageFacts) -> int:
     return int(seen.samples.lstrip("uintfloa"))
 
 
-def _version() -> str:
-    return f"2, {decoder_version()}"
+def _kind() -> str:
+    return f"facts of images 3, {_ROW.descr}, {decoder_version()}"
 
 
 def _recall(memory: Path) -> tuple[NDArray[Any], dict[str, str]]:
-    try:
-        with memory.open("rb") as stream, np.load(stream, allow_pickle=False) as saved:
-            rows = saved["rows"]
-            reasons = json.loads(saved["faults"].tobytes())
-            total = hashlib.sha256(rows.tobytes() + saved["faults"].tobytes()).hexdigest()
-            sound = (
-                str(saved["checksum"]) == total
-                and str(saved["version"]) == _version()
-                and rows.dtype == _ROW
-                and rows.ndim == 1
-            )
-            if sound and all(isinstance(text, str) for text in reasons.values()):
-                return rows, dict(reasons)
-    except Exception:  # damaged, or of another version: read again
-        pass
-    return np.zeros(0, _ROW), {}
+    """Give the rows that are remembered, by rising digest, and the reasons by digest."""
+    saved = recall_arrays(memory, _kind())
+    if saved is None:
+        return np.zeros(0, _ROW), {}
+    return saved["rows"], json.loads(saved["faults"].tobytes())
 
 
 def _remember(memory: Path, rows: NDArray[Any], reasons: dict[str, str]) -> None:
     held = set(rows["sha256"].astype(str).tolist())
     text = json.dumps({sha: reason for sha, reason in sorted(reasons.items()) if sha in held})
-    arrays: dict[str, Any] = {
-        "version": np.array(_version()),
-        "rows": rows,
-        "checksum": np.array(hashlib.sha256(rows.tobytes() + text.encode()).hexdigest()),
-        "faults": np.frombuffer(text.encode(), np.uint8),
-    }
-    try:
-        with replacing(memory) as stream:
-            np.savez(stream, **arrays)
-    except (CacheError, OSError):
-        return  # a read-only or full cache: read again next time
+    faults = np.frombuffer(text.encode(), np.uint8)
+    remember_arrays(memory, _kind(), {"rows": rows, "faults": faults})

@@ -6,7 +6,6 @@ grey in every image. 8-bit images are not concerned.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import CacheError, ImageError, SettingsError
-from ..files import digest_of, write_json
+from ..errors import ImageError, SettingsError
+from ..files import digest_of
+from ..memory import recall_values, remember_values
 from ..progress import Progress, silent
 from .facts import read_facts
 from .images import read_file, samples_of
@@ -27,7 +27,7 @@ from .samples import Reading
 
 __all__ = ["SetReading", "read_bands", "read_range", "reading_of"]
 
-_VERSION = 1
+_KIND = "quantiles of images 2"
 _MOST_IMAGES = 500  # that are looked at for each type of samples
 _PIXELS = 4096  # of each
 _LOW, _HIGH = 0.1, 99.9  # percentiles: single hot or dead pixels decide nothing
@@ -197,17 +197,13 @@ def _spread(
         Quantiles of each image that can be read: percentiles 0.1, 1, 2, ..., 99, 99.9.
     """
     memory = cache / manifest.name / "ranges.json"
-    key = digest_of([_VERSION, bands, [manifest.sha256[row].decode() for row in rows]])
-    held = _recall(memory)
+    key = digest_of([bands, [manifest.sha256[row].decode() for row in rows]])
+    held: dict[str, Any] = recall_values(memory, _KIND) or {}
     if key in held:
         return np.array(held[key], float).reshape(-1, len(_LEVELS))
     with ThreadPoolExecutor(workers or None) as pool:
         found = [one for one in pool.map(lambda row: _levels(manifest, row, bands), rows) if one]
-    held = {**dict(list(held.items())[-20:]), key: found}
-    try:
-        write_json(memory, {"digest": digest_of(held), "levels": held})
-    except (CacheError, OSError):  # a cache that is read-only or full: measured again next time
-        pass
+    remember_values(memory, _KIND, {**dict(list(held.items())[-20:]), key: found})
     return np.array(found, float).reshape(-1, len(_LEVELS))
 
 
@@ -223,15 +219,6 @@ def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float]
     flat = flat[:: max(1, len(flat) // _PIXELS)].astype(float)
     flat = flat[np.isfinite(flat)]
     return [float(one) for one in np.percentile(flat, _LEVELS)] if len(flat) else []
-
-
-def _recall(memory: Path) -> dict[str, Any]:
-    try:
-        saved = json.loads(memory.read_text())
-        levels = saved["levels"]
-        return dict(levels) if saved["digest"] == digest_of(levels) else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _ends(

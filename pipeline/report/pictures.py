@@ -16,8 +16,8 @@ from PIL import Image
 
 from ..datasets import Manifest
 from ..datasets.images import preview
-from ..errors import CacheError, ImageError
-from ..files import replacing
+from ..errors import ImageError
+from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 
 __all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "make_thumbnails"]
@@ -28,7 +28,7 @@ BUDGET_BYTES = 7_500_000  # all small ones together; base64 adds a third
 _QUALITIES = (60, 45, 30)
 _LEAST_BYTES = 600  # below this a picture shows nothing
 _CHUNK = 32
-_VERSION = 1
+_KIND = "small pictures 2"
 _KEY = np.dtype([("sha256", "S64"), ("side", "<i4"), ("most", "<i4")])
 _ROW = np.dtype([("key", _KEY), ("width", "<i2"), ("height", "<i2"), ("start", "<i8"),
                  ("length", "<i4")])  # fmt: skip
@@ -157,19 +157,14 @@ def _make(manifest: Manifest, sha: bytes, row: int, side: int, most: int) -> Thu
 
 def _recall(path: Path) -> dict[tuple[bytes, int, int], Thumbnail]:
     """Give the pictures of an earlier call, by digest, side and most bytes."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            if int(file["version"]) != _VERSION:
-                return {}
-            rows, blob = file["rows"], file["blob"].tobytes()
-        found = {}
-        for key, width, height, start, length in rows.astype(_ROW, casting="equiv").tolist():
-            sha, side, most = key
-            data = blob[start : start + length]
-            found[(sha, side, most)] = Thumbnail(f"p{sha[:16].decode()}", width, height, data)
-        return found
-    except Exception:  # none, or damaged: made again
+    saved = recall_arrays(path, _KIND)
+    if saved is None:
         return {}
+    blob = saved["blob"].tobytes()
+    return {
+        key: Thumbnail(f"p{key[0][:16].decode()}", width, height, blob[start : start + length])
+        for key, width, height, start, length in saved["rows"].tolist()
+    }
 
 
 def _remember(path: Path, kept: Mapping[tuple[bytes, int, int], Thumbnail]) -> None:
@@ -180,8 +175,4 @@ def _remember(path: Path, kept: Mapping[tuple[bytes, int, int], Thumbnail]) -> N
         row["start"], row["length"] = start, len(one.data)
         start += len(one.data)
     blob = np.frombuffer(b"".join(one.data for one in kept.values()), np.uint8)
-    try:
-        with replacing(path) as stream:
-            np.savez(stream, version=np.int64(_VERSION), rows=rows, blob=blob)
-    except (CacheError, OSError):
-        return  # a read-only or full cache: made again next time
+    remember_arrays(path, _KIND, {"rows": rows, "blob": blob})
