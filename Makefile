@@ -12,7 +12,7 @@ READY = $(VENV)/.ready
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 EXTRAS = dev,demo
 
-# The names of the settings in pipeline/settings.py; a test holds the two lists together.
+# The names of the settings in pipeline/settings/; a test holds the two lists together.
 SETTINGS := DATA SEED OFFLINE STRICT LEAKS GROUP LAYOUT LABEL LABEL_COLUMN PATH_COLUMN DATA_ROOT CACHE RESULTS \
 	MODEL WEIGHTS LAYERS POOL SIZE RESIZE RANGE BANDS VIEWS PRECISION DTYPE \
 	DEVICE ENGINE EXTRACT_BATCH WORKERS MAX_PIXELS \

@@ -1,0 +1,179 @@
+"""Settings of the images, of the codes that are extracted of them, and of the machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import SettingsError
+from .fields import LARGEST, Settings, setting
+
+__all__ = [
+    "NUMBER",
+    "VIEWS",
+    "CodesSettings",
+    "DataSettings",
+    "MachineSettings",
+    "PlaceSettings",
+]
+
+VIEWS = "center|flip|dihedral|random:([1-9]|[1-5][0-9]|6[0-4])"
+NUMBER = r"\s*-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlaceSettings(Settings):
+    """Where things lie."""
+
+    data_root: str = setting("data", "folder of the data sets", affects="place")
+    cache: str = setting("cache", "folder of the cached codes", affects="place")
+    results: str = setting("results", "folder of the results", affects="place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """Which images, and how they are split."""
+
+    data: str = setting("hotdog", "a registered data set's name, or a path", affects="place")
+    seed: int = setting(
+        0, "seed of every random choice: splits, folds, random crops, new layers", high=LARGEST
+    )
+    offline: bool = setting(False, "no downloads", affects="place")
+    strict: bool = setting(False, "stop at the first image that cannot be read", affects="place")
+    leaks: str = setting(
+        "drop",
+        "test images whose bytes or group are in train too: left out of the test figure, or kept "
+        "in it",
+        choices=("drop", "keep"),
+    )
+    group: str = setting(
+        "",
+        "images of one thing, kept on one side of every split: a column's name, 'parent' (the "
+        "folder of the image), a regular expression whose match on the path is the group, 'auto' "
+        "(near-duplicates) or 'none'; empty: what the data set brings",
+        affects="place",  # what it changes, the groups, is in the fingerprints
+    )
+    layout: str = setting(
+        "auto",
+        "what the folders of DATA are: 'classes', 'inner' (things that hold class folders), "
+        "'names' (classes at the beginning of file names); auto: decided by evidence",
+        affects="place",
+        choices=("auto", "classes", "inner", "names"),
+    )
+    label: str = setting(
+        "",
+        "images with several labels: 'first' (use the first), 'drop' (leave them out), 'combine' "
+        "(each combination is a class); empty: stop",
+        affects="place",
+        choices=("", "first", "drop", "combine"),
+    )
+    label_column: str = setting(
+        "", "column of the labels in a table or list: a name or a number", affects="place"
+    )
+    path_column: str = setting(
+        "", "column of the files in a table or list: a name or a number", affects="place"
+    )
+    labels: str = setting(
+        "",
+        "a file of corrections, as make label writes it, laid over the data set",
+        affects="place",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesSettings(Settings):
+    """Which codes are extracted."""
+
+    model: str = setting("efficientnet_lite0", "a torchvision or timm network, by its own name")
+    weights: str = setting(
+        "default",
+        "'default' (the published ones), 'none' (random initialisation), the name of published "
+        "weights, or a file",
+    )
+    layers: tuple[str, ...] = setting(
+        ("final",), "'final', 'all', or layers as the network names them, with commas"
+    )
+    pool: str = setting(
+        "default",
+        "pooling of maps and tokens to vectors; cls: the class token; mean: of a transformer, the "
+        "mean of its patches; default: the network's own for the final layer, the mean for others",
+        form=r"default|mean|max|none|grid:[2-8]|cls|cls\+mean",
+        says="default, mean, max, grid:K with K from 2 to 8, cls or cls+mean",
+    )
+    size: int = setting(0, "input size in pixels; 0: that of the weights", high=4096)
+    resize: str = setting(
+        "default",
+        "from image to square: 'crop' (centre), 'stretch' or 'pad'; default: the weights' own",
+        choices=("default", "crop", "stretch", "pad"),
+    )
+    range: str = setting(
+        "auto",
+        "values that become black and white, of images of more than 8 bits, for the whole data set",
+        form=f"auto|full|(percentile:)?{NUMBER},{NUMBER}",
+        says="auto, full (of the type), percentile:LOW,HIGH, or MIN,MAX",
+    )
+    bands: tuple[str, ...] = setting(
+        (),
+        "bands of a TIFF of several, counted from 1: one (grey) or three (red, green, blue)",
+        form="[1-9][0-9]{0,2}",
+        says="one band or three, such as BANDS=4,3,2",
+    )
+    views: str = setting(
+        "center", "views of each image: 'center', 'flip' (2), 'dihedral' (8) or 'random:K'",
+        form=VIEWS, says="center, flip, dihedral, or random:K with K from 1 to 64",
+    )  # fmt: skip
+    precision: str = setting(
+        "float32",
+        "precision of the network's arithmetic (mixed: GPU only)",
+        choices=("float32", "mixed"),
+    )
+    dtype: str = setting(
+        "float32", "number format of the stored codes", choices=("float32", "float16")
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse bands that are neither grey nor colours, and ranges from high to low."""
+        super().__post_init__()
+        if len(self.bands) not in (0, 1, 3):
+            raise SettingsError(
+                f"BANDS={','.join(self.bands)} is not allowed.",
+                expected="one band (grey) or three (red, green, blue)",
+            )
+        ends = self.range.rpartition(":")[2].split(",")
+        if len(ends) == 2 and not float(ends[0]) < float(ends[1]):
+            raise SettingsError(
+                f"RANGE={self.range} is not allowed.", expected="LOW below HIGH, MIN below MAX"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings(Settings):
+    """Device and engine; they change speed, not results beyond the engines' stated tolerance."""
+
+    device: str = setting(
+        "auto",
+        "'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'; a device that is not available is an error",
+        affects="speed",
+        form=r"auto|cpu|mps|cuda(:\d{1,3})?",
+        says="auto, cpu, cuda, cuda:N or mps",
+    )
+    engine: str = setting(
+        "auto",
+        "'onnx' (CPU) or 'torch'; auto: the faster one for the device",
+        affects="speed",
+        choices=("auto", "onnx", "torch"),
+    )
+    extract_batch: int = setting(
+        0,
+        "images per batch of extraction; 0: chosen for the engine",
+        affects="speed",
+        high=65536,
+    )
+    workers: int = setting(
+        0, "threads that read images; 0: one per core", affects="speed", high=1024
+    )
+    max_pixels: int = setting(
+        100_000_000,
+        "images of more pixels, once decoded, are refused",
+        affects="speed",
+        low=1,
+    )

@@ -1,0 +1,156 @@
+"""Settings of the heads, and of what compares them: METHODS and how they are fitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .fields import Settings, setting
+
+__all__ = [
+    "CLASS_WEIGHTS",
+    "CLASS_WEIGHT_HELP",
+    "COST_HELP",
+    "METHODS",
+    "METRICS",
+    "METRIC_HELP",
+    "RECIPE_HELP",
+    "SET_HELP",
+    "THRESHOLD_HELP",
+    "AdviseSettings",
+    "CompareSettings",
+    "CurveSettings",
+    "FitSettings",
+    "HeadSettings",
+]
+
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "average_precision",
+    "auroc",
+    "log_loss",
+)
+METHODS = ("svm", "softmax", "ridge", "centroid", "knn", "rbf")
+RECIPE_HELP = "name of a recipe: its settings become the defaults; explicit settings override them"
+CLASS_WEIGHT_HELP = (
+    "'balanced' gives all classes the same total weight in training; probabilities are then "
+    "corrected to the classes' shares in the data"
+)
+METRIC_HELP = (
+    "the figure that matters: it decides on C (of the values not clearly worse by it, the one with "
+    "the least log-loss), on the epoch, and on the best method and its tests"
+)
+COST_HELP = (
+    "a CSV of what each confusion costs (rows: true class, columns: predicted class); the mean "
+    "cost then takes the place of METRIC"
+)
+THRESHOLD_HELP = (
+    "decision rule, set on held-out scores: 'recall:0.95' or 'precision:0.9' (of the last "
+    "class, or recall:0.95:CLASS), or 'cost' (with COST); default: the most probable class"
+)
+SET_HELP = "prediction sets that hold the true class in this share of cases, such as 0.9; 0: none"
+CLASS_WEIGHTS = ("none", "balanced")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitSettings(Settings):
+    """How a linear or other classical head is fitted."""
+
+    folds: int = setting(
+        5, "folds of the cross-validation that selects C (where there is no val)", low=2, high=1000
+    )
+    class_weight: str = setting("none", CLASS_WEIGHT_HELP, choices=CLASS_WEIGHTS)
+    train_views: str = setting(
+        "mean",
+        "with several views: train on their 'mean', on 'all' of them, or select among 'both'",
+        choices=("mean", "all", "both"),
+    )
+    metric: str = setting("accuracy", METRIC_HELP, choices=METRICS)
+    cost: str = setting("", COST_HELP)
+    jobs: int = setting(0, "parallel fits; 0: one per core", affects="speed", high=1024)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings(FitSettings):
+    """Which heads are trained on the codes."""
+
+    methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
+    splits: int = setting(
+        1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
+        high=1000,
+    )  # fmt: skip
+    seeds: int = setting(1, "repeat with this many seeds: SEED, SEED + 1, ...", low=1, high=1000)
+    threshold: str = setting("", THRESHOLD_HELP)
+    set: float = setting(0.0, SET_HELP, low=0.0, high=0.999)
+    recipe: str = setting("", RECIPE_HELP, affects="place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(FitSettings):
+    """Which methods are compared."""
+
+    methods: tuple[str, ...] = setting(
+        ("centroid", "ridge", "svm", "softmax", "rbf", "finetune", "scratch"),
+        f"heads ({', '.join(METHODS)}), 'finetune' (the late layers), 'scratch' (the whole network "
+        "from a random start), or recipes by name",
+    )
+    models: tuple[str, ...] = setting((), "networks to compare, with commas; default: MODEL")
+    splits: int = setting(
+        1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
+        high=1000,
+    )  # fmt: skip
+    rope: float = setting(
+        1.0,
+        "differences up to this count as none: points of accuracy, hundredths of other figures",
+        high=99.99,
+    )
+    seeds: int = setting(
+        3, "training seeds of methods that train the network (on the data set's own split)",
+        low=1, high=100,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveSettings(FitSettings):
+    """Methods and sizes of the learning curve."""
+
+    methods: tuple[str, ...] = setting(
+        ("svm", "softmax"), f"heads ({', '.join(METHODS)}), 'finetune', 'scratch' or recipes"
+    )
+    sizes: tuple[str, ...] = setting(
+        ("auto",),
+        "images per class, with commas; auto: 5, 10, 20, 50, ... up to all",
+        form=r"auto|all|[2-9]|[1-9]\d{1,8}",
+        says="images per class, each at least 2, or auto, or all",
+    )
+    draws: int = setting(
+        10, "random draws of training images; in each, a size contains all smaller ones", low=1,
+        high=1000,
+    )  # fmt: skip
+    trained_draws: int = setting(
+        3, "draws (and seeds) for methods that train the network", low=1, high=1000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviseSettings(FitSettings):
+    """Which networks are considered."""
+
+    models: tuple[str, ...] = setting(
+        (),
+        "networks to choose from, with commas, each MODEL or MODEL:WEIGHTS; default: MODEL and "
+        "those whose codes of this data set are cached",
+    )
+    budget: str = setting(
+        "5m",
+        "time that trials of training may take, such as 90s, 5m or 1h; 0: none are made",
+        form=r"\d+(\.\d+)?[smh]?",
+        says="seconds, or a number with s, m or h",
+    )
+
+    @property
+    def seconds(self) -> float:
+        """The budget in seconds."""
+        unit = {"s": 1, "m": 60, "h": 3600}.get(self.budget[-1:], 0)
+        return float(self.budget[:-1]) * unit if unit else float(self.budget)
