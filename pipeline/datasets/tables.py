@@ -6,8 +6,6 @@ by its usual names. Where two columns would do, the user is asked.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections import Counter
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..cells import csv_bytes, plain
 from ..errors import DataError
 from ..files import write_atomic
 from ..settings import DataSettings
@@ -293,7 +292,10 @@ def read_table(
             labels = tuple(header[at] for at in roles.one_hot if float(cells[at] or 0) == 1)
         else:
             labels = (cells[roles.label],)
-        rows.append(Row(cells[roles.path], labels, split, where, tuple(cells[at] for at in kept)))
+        further = [cells[at] for at in kept]
+        if roles.explicit:  # as csv_bytes writes it
+            labels, further = tuple(map(plain, labels)), list(map(plain, further))
+        rows.append(Row(cells[roles.path], labels, split, where, tuple(further)))
     joiner = "" if roles.one_hot else _joiner(rows)
     if joiner:
         for row in rows:
@@ -403,15 +405,13 @@ def write_table(manifest: Any, path: Path) -> None:
         It cannot be written.
     """
     folder = os.path.realpath(path.parent)
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
     grouped = bool(manifest.grouping)
-    writer.writerow(["path", "label", "split", *(["group"] if grouped else [])])
+    table = [["path", "label", "split", *(["group"] if grouped else [])]]
     for row, name in enumerate(manifest.paths):
         cells = [
             os.path.relpath(f"{manifest.root}/{name}", folder).replace(os.sep, "/"),
             manifest.class_names[manifest.labels[row]],
             SPLITS[manifest.split[row]],
         ]
-        writer.writerow([*cells, *([str(int(manifest.groups[row]))] if grouped else [])])
-    write_atomic(path, stream.getvalue().encode("utf-8", "surrogateescape"))
+        table.append([*cells, *([str(int(manifest.groups[row]))] if grouped else [])])
+    write_atomic(path, csv_bytes(table, paths=(0,)))

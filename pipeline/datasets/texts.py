@@ -10,6 +10,7 @@ import stat
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ..errors import DataError
@@ -194,19 +195,17 @@ def read_sheet(path: Path) -> Sheet:
         It cannot be read, or not as a table.
     """
     text, encoding = read_text(path)
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    lines = text.split("\n", 200)
+    stream = io.StringIO(text, newline="")  # a line feed inside quotes stays what it is
+    lines = [line.rstrip("\r\n") for line in islice(stream, 200)] or [""]
     start = 0
     while start < len(lines) - 1 and (not lines[start].strip() or _is_comment(lines[start], lines)):
         start += 1
-    skipped = sum(len(line) + 1 for line in lines[:start])
-    sample = [line for line in lines[start:-1] or lines[start:] if line.strip()][:100]
+    sample = [line for line in lines[start:] if line.strip()][:100]
     delimiter = _delimiter(sample)
     quote = "'" if sample and sample[0].startswith("'") else '"'
     rows, numbers = [], []
-    reader = csv.reader(
-        io.StringIO(text[skipped:], newline=""), delimiter=delimiter, quotechar=quote
-    )
+    stream.seek(0)
+    reader = csv.reader(islice(stream, start, None), delimiter=delimiter, quotechar=quote)
     try:
         for cells in reader:
             trimmed = [cell.strip() for cell in cells]

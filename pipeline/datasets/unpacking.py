@@ -8,7 +8,6 @@ labels whose names are in the metadata, the split in the file's name.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..cells import csv_bytes
 from .listing import SPLITS, few, split_in
 from .words import LABELS, key_of, words_of
 
@@ -45,8 +45,7 @@ def run(folder: str, files: list[str]) -> None:
         rows = _from_tables(tables, place) if tables else _from_arrays(files, place)
         if len(rows) < 2:
             raise _Problem("there is no image in it", "images with labels", "")
-        with (place / "labels.csv").open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream).writerows(rows)
+        (place / "labels.csv").write_bytes(csv_bytes(rows, paths=(0,)))
     except _Problem as problem:
         found, expected, todo = problem.args
         names = few([Path(name).name for name in files], 3)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cells import plain
 from ..errors import HeadError
 
 __all__ = ["read_costs"]
@@ -43,8 +44,8 @@ def read_costs(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:
             rows = [row for row in csv.reader(stream) if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise HeadError(f"COST={path}: {error}.", expected=expected) from error
-    columns = [cell.strip() for cell in rows[0][1:]] if rows else []
-    names = [row[0].strip() for row in rows[1:]]
+    columns = _names(rows[0][1:], class_names) if rows else []
+    names = _names([row[0] for row in rows[1:]], class_names)
     for found, what in ((columns, "columns"), (names, "rows")):
         if sorted(found) != sorted(class_names):
             raise HeadError(
@@ -70,3 +71,12 @@ def read_costs(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:
             expected="in each row the smallest cost in the column of the same class",
         )
     return costs
+
+
+def _names(cells: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """Give the classes that cells name: as they stand, trimmed, or as our own CSV spells them."""
+    trimmed = [cell.strip() for cell in cells]
+    for found in (list(cells), [plain(cell) for cell in cells]):
+        if sorted(found) == sorted(class_names):
+            return found
+    return trimmed

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..cells import csv_bytes
 from ..codes.extract import extract
 from ..context import Context
 from ..datasets import SPLITS
@@ -126,9 +125,7 @@ def next_table(found: Next) -> Table:
 
 def write_next(found: Next, out: Path) -> None:
     """Write path, predicted class and margin as CSV."""
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(["path", "predicted", "margin"])
     rows = zip(found.paths, found.predicted, found.margin, strict=True)
-    writer.writerows([path, called, f"{margin:.4f}"] for path, called, margin in rows)
-    write_atomic(out, stream.getvalue().encode("utf-8", "surrogateescape"))
+    table = [["path", "predicted", "margin"]]
+    table += [[path, called, f"{margin:.4f}"] for path, called, margin in rows]
+    write_atomic(out, csv_bytes(table, paths=(0,)))

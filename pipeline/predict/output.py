@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ..cells import csv_bytes
 from .classifier import Outcome
 
 __all__ = ["Table"]
@@ -19,9 +18,9 @@ __all__ = ["Table"]
 class Table:
     r"""What is written of each image.
 
-    A spreadsheet takes a CSV cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and
-    file and class names may be a stranger's. In CSV, such a path gets ``./`` in front, which is
-    the same file; such a class name a ``'``, unless it is a number. JSON has them as they are.
+    In CSV, names that a spreadsheet would take for formulas are marked, as :mod:`..cells` has it:
+    a path with ``./`` in front, which is the same file, a class name with ``'``. JSON has them as
+    they are.
 
     Attributes
     ----------
@@ -110,14 +109,12 @@ class Table:
             names += [f"top{k}", f"top{k}_probability"]
         for k in range(1, self.n_nearest + 1):
             names += [f"nearest{k}", f"nearest{k}_class", f"nearest{k}_distance"]
-        return names + [f"class {one}" if one in names else _harmless(one) for one in self.classes]
+        return names + [f"class {one}" if one in names else one for one in self.classes]
 
     def _cells(self, row: dict[str, Any]) -> list[str]:
-        predicted = _harmless(row["predicted"] or "")
-        cells = [_harmless(row["path"], "./"), predicted, row["status"], row["reason"]]
+        cells = [row["path"], row["predicted"] or "", row["status"], row["reason"]]
         if self.sets:
-            names = [one.replace("|", "\\|") for one in row.get("set", [])]
-            cells += [_harmless("|".join(names))]
+            cells.append("|".join(one.replace("|", "\\|") for one in row.get("set", [])))
         if self.limit is not None:
             flag = row.get("unlike")
             cells += [_cell(row.get("distance")), "" if flag is None else str(int(flag))]
@@ -127,32 +124,15 @@ class Table:
         ):
             listed = row.get(kind, [])
             for one in [*listed, *[{}] * (count - len(listed))]:
-                cells += [_harmless(_cell(one.get(k)), _MARKS.get(k, "")) for k in keys]
+                cells += [_cell(one.get(k)) for k in keys]
         probabilities = row.get("probabilities", {})
         return cells + [_cell(probabilities.get(name)) for name in self.classes]
 
-    @staticmethod
-    def _csv_line(cells: list[str]) -> bytes:
-        stream = io.StringIO(newline="")
-        csv.writer(stream).writerow(cells)
-        try:
-            return stream.getvalue().encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # half a character, as JSON may have it in a class's name
-            return stream.getvalue().encode("utf-8", "backslashreplace")
-
-
-_MARKS = {"path": "./", "class": "'"}  # what goes before a text that looks like a formula
-
-
-def _harmless(text: str, mark: str = "'") -> str:
-    """Keep a spreadsheet from taking a name for a formula."""
-    if not text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return text
-    try:
-        float(text)
-    except ValueError:
-        return mark + text
-    return text
+    def _csv_line(self, cells: list[str]) -> bytes:
+        named = {"path", *(f"nearest{k + 1}" for k in range(self.n_nearest))}
+        columns = self._columns()[: len(cells) - len(self.classes)]
+        paths = {at for at, name in enumerate(columns) if name in named}
+        return csv_bytes([cells], paths=paths)
 
 
 def _cell(value: Any) -> str:

@@ -6,14 +6,13 @@ follows from this file alone.
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cells import csv_bytes, csv_rows
 from ..errors import ResultError
 from ..files import write_atomic
 
@@ -75,19 +74,18 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 
     Labels are class names; a probability has as many digits as bring back the very same number,
     so that every metric recomputed from the file equals the stored one. File names that are not
-    UTF-8 keep their bytes.
+    UTF-8 keep their bytes; names that a spreadsheet would take for formulas are marked, as
+    :mod:`..cells` has it.
     """
     names = predictions.class_names
-    stream = io.StringIO(newline="")
-    writer = csv.writer(stream)
-    writer.writerow(["path", "label", PREDICTED[predictions.decided is not None], *names])
+    table = [["path", "label", PREDICTED[predictions.decided is not None], *names]]
     rows = predictions.probabilities.astype(np.float64).tolist()
     called = predictions.predicted.tolist()
     for name, label, guess, row in zip(
         predictions.paths, predictions.labels.tolist(), called, rows, strict=True
     ):
-        writer.writerow([name, names[label], names[guess], *map(repr, row)])
-    write_atomic(path, stream.getvalue().encode("utf-8", "surrogateescape"))
+        table.append([name, names[label], names[guess], *map(repr, row)])
+    write_atomic(path, csv_bytes(table, paths=(0,)))
 
 
 def read_predictions(path: Path) -> Predictions:
@@ -100,8 +98,7 @@ def read_predictions(path: Path) -> Predictions:
         largest probability.
     """
     try:
-        text = path.read_bytes().decode("utf-8", "surrogateescape")
-        header, *rows = csv.reader(io.StringIO(text, newline=""))
+        header, *rows = csv_rows(path.read_bytes(), paths=(0,))
         names = tuple(header[3:])
         index = {name: k for k, name in enumerate(names)}
         if (
@@ -121,7 +118,7 @@ def read_predictions(path: Path) -> Predictions:
             found = replace(found, decided=decided)
         elif not np.array_equal(decided, found.predicted):
             raise ValueError("a predicted class is not the most probable one")
-    except (OSError, ValueError, KeyError, IndexError, csv.Error, ResultError) as error:
+    except (OSError, ValueError, KeyError, IndexError, ResultError) as error:
         raise ResultError(
             f"{path} holds no predictions ({error}).",
             expected="a CSV: path,label,predicted,<one probability column a class>",
