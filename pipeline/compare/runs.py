@@ -22,7 +22,7 @@ from ..errors import SettingsError
 from ..files import digest_of
 from ..heads.run import fit_heads, redrawn, rows_of
 from ..results.frame import write_framed
-from ..results.runs import known_run, summarise
+from ..results.runs import known_run, name_for, subject_of, summarise
 from ..settings import (
     METHODS,
     CodesSettings,
@@ -169,8 +169,15 @@ def run_method(
             train(context, replace(training, repeat=r), split, below=folder)
             for r, (folder, split) in enumerate(drawn)
         ]
-        name = f"{runs[0]['run']}-{splits}splits"
-        summary = summarise(runs, run=name)
+        manifest = context.manifest
+        subject = subject_of(manifest.class_names, manifest.sha256, manifest.labels, manifest.split)
+        name = name_for(
+            context.folder,
+            f"{runs[0]['run']}-{splits}splits",
+            subject=subject,
+            fingerprint=str(runs[0]["fingerprint"]),
+        )
+        summary = summarise(runs, run=name) | {"subject": subject}
         write_framed(context.folder / f"{name}.json", summary)
         known = summary | {"reused": all(run.get("reused") for run in runs)}
     first = context.folder / folders[0] / context.manifest.name / f"{known['runs'][0]}.json"

@@ -20,7 +20,7 @@ from ..heads import Head
 from ..heads.rules import Ruled
 from ..results.measures import measure_named
 from ..results.metrics import measure
-from ..results.runs import Predictions, build_record, run_name, write_run
+from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
 from ..settings import FinetuneSettings, as_dict
 from .checkpoint import save_checkpoint
 from .prepare import Prepared, Setup
@@ -28,7 +28,7 @@ from .recipe import load_recipe, recipe_names
 from .rows import Rows
 from .training_codes import TrainingCodes, save_training_codes
 
-__all__ = ["Outcome", "draw_curve", "name_of", "write_result"]
+__all__ = ["Outcome", "draw_curve", "name_of", "subject_of_run", "write_result"]
 
 
 @dataclass(eq=False)
@@ -117,6 +117,15 @@ def _method(settings: FinetuneSettings) -> str:
     return "scratch" if settings.init == "random" else "finetune"
 
 
+def subject_of_run(setup: Setup) -> str:
+    """Digest of the classes, images, labels and split of a run."""
+    manifest, rows = setup.context.manifest, setup.rows
+    parts = (rows.train, rows.val, rows.test)
+    used = np.concatenate(parts)
+    split = np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts])
+    return subject_of(manifest.class_names, manifest.sha256[used], manifest.labels[used], split)
+
+
 def write_result(outcome: Outcome, network: nn.Module) -> Path:
     """Write network, training codes, curve, predictions, and the record last; give its path."""
     setup, rows = outcome.setup, outcome.setup.rows
@@ -203,6 +212,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         settings=as_dict(setup.context.data) | as_dict(setup.context.codes) | as_dict(settings),
         command=setup.context.command,
         extra={
+            "subject": subject_of_run(setup),
             "unfreeze": settings.unfreeze,
             "n_parameters": max(one.task.plan.n_trained for one in outcome.history.prepared),
             "n_network_parameters": last.n_parameters,

@@ -22,18 +22,19 @@ from ..codes.extract import Extraction
 from ..context import Context
 from ..datasets.images import limit_pixels
 from ..datasets.ranges import reading_of
+from ..datasets.remaining import check_remaining
 from ..errors import ImageError, SettingsError
 from ..files import digest_of, sha256_file
 from ..heads import Examples, fit_head
 from ..heads.decide import Rule, parse_rule
 from ..heads.rules import Ruled, output_of
 from ..progress import Messages
-from ..results.runs import known_run, read_record
+from ..results.runs import known_run, name_for, read_record
 from ..settings import FinetuneSettings, HeadSettings, as_dict
 from .batches import unreadable
 from .prepare import Prepared, Setup, extracted, prepare, preprocessing_of
 from .recipe import phases_of
-from .record import History, Outcome, name_of, write_result
+from .record import History, Outcome, name_of, subject_of_run, write_result
 from .rows import rows_of
 from .spread import World, joined
 from .start import new_head, put_head, renew
@@ -141,6 +142,7 @@ def _setup(
         digest, reason = next(iter(rejects.items()))
         path = manifest.paths[manifest.sha256.tolist().index(digest.encode())]
         raise ImageError(f"{path}: {reason}.", expected="readable images only, since STRICT=1")
+    check_remaining(manifest, rejects, command=context.command)
     return replace(bare, rows=rows_of(context, rejects, settings, split)), network, probed
 
 
@@ -166,7 +168,6 @@ class _Run:
             self._costs_and_rule(phase)
         setup = self.setup
         manifest, rows = setup.context.manifest, setup.rows
-        self.name = name_of(setup, self.settings)
         self.fingerprint = digest_of(
             {
                 "version": VERSION,
@@ -184,6 +185,13 @@ class _Run:
             | ({"groups": manifest.groups_digest} if manifest.grouping else {})
             | ({"prior": "corrected"} if self.settings.balanced else {})
             | ({"cost": sha256_file(Path(self.settings.cost))} if self.settings.cost else {})
+        )
+        usual = name_of(setup, self.settings)
+        self.name = name_for(
+            setup.context.folder,
+            usual,
+            subject=subject_of_run(setup),
+            fingerprint=self.fingerprint,
         )
 
     def train(self, network: nn.Module) -> dict[str, Any]:

@@ -25,7 +25,9 @@ from ..results.runs import (
     Predictions,
     build_record,
     known_run,
+    name_for,
     run_name,
+    subject_of,
     summarise,
     write_run,
 )
@@ -149,8 +151,15 @@ def fit_heads(context: Context, codes: Codes, settings: HeadSettings) -> list[di
             records.append(runs[0])
             continue
         task = _Task(method, rows, seed, f"{settings.splits}splits-{settings.seeds}seeds")
-        summary = summarise(runs, run=_name(context, codes, settings, task))
-        write_framed(context.folder / f"{summary['run']}.json", summary)
+        subject = _subject(context, rows)
+        name = name_for(
+            context.folder,
+            _name(context, codes, settings, task),
+            subject=subject,
+            fingerprint=str(runs[0]["fingerprint"]),
+        )
+        summary = summarise(runs, run=name) | {"subject": subject}
+        write_framed(context.folder / f"{name}.json", summary)
         records.append(summary | {"reused": all(run.get("reused") for run in runs)})
     return records
 
@@ -187,6 +196,11 @@ def _name(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -
         seed=task.seed,
         extra="-".join(mark for mark in marks if mark),
     )
+
+
+def _subject(context: Context, rows: Rows) -> str:
+    """Digest of the classes, images, labels and split of a run."""
+    return subject_of(context.manifest.class_names, rows.sha256, rows.labels, rows.split)
 
 
 def _fingerprint(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> str:
@@ -236,11 +250,15 @@ def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
 
 def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> dict[str, Any]:
     """Fit one head and write its run, or take the one that is there."""
-    name = _name(context, codes, settings, task)
     fingerprint = _fingerprint(context, codes, settings, task)
+    subject = _subject(context, task.rows)
+    usual = _name(context, codes, settings, task)
+    name = name_for(context.folder, usual, subject=subject, fingerprint=fingerprint)
     there = known_run(context.folder / f"{name}.json", fingerprint)
     if there is not None:
         return there
+    if name != usual:
+        context.say(f"{usual} is of other images, labels or classes and is kept; this is {name}.")
     from . import Examples, fit_head, save_head  # and with it scikit-learn
     from .costs import read_costs
 
@@ -339,6 +357,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         settings=as_dict(context.codes) | as_dict(settings) | as_dict(context.data),
         command=context.command,
         extra={
+            "subject": subject,
             "codes_fingerprint": codes.fingerprint,
             "code_dim": head.code_dim,
             "n_parameters": head.n_parameters,

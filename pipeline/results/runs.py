@@ -8,6 +8,7 @@ their digests. Imports neither scikit-learn nor torch, for listing runs must tak
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -16,6 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ResultError
 from ..files import explained, sha256_file, sync_folder
@@ -33,11 +37,13 @@ __all__ = [
     "known_run",
     "list_records",
     "machine",
+    "name_for",
     "read_predictions",
     "read_record",
     "result_files",
     "run_name",
     "settle",
+    "subject_of",
     "summarise",
     "table",
     "versions",
@@ -62,6 +68,78 @@ def run_name(
     """
     parts = [method, model, "+".join(layers), views, str(size), f"seed{seed}", extra]
     return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "_", part) for part in parts if part)
+
+
+def subject_of(
+    class_names: Sequence[str], sha256: NDArray[np.bytes_], *columns: NDArray[Any]
+) -> str:
+    """Digest of what a run is about: its classes, its images, their labels and their split.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        In the order of the labels.
+    sha256 : array of shape (N,), S64
+        Digests of the images' bytes.
+    columns : arrays of shape (N,)
+        Labels and split.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; the order of the images is immaterial.
+    """
+    order = np.lexsort((*columns, sha256))
+    digest = hashlib.sha256(json.dumps(list(class_names)).encode())
+    for column in (sha256, *columns):
+        digest.update(np.ascontiguousarray(column[order]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def name_for(folder: Path, name: str, *, subject: str, fingerprint: str) -> str:
+    """Give the name under which a run can be written without replacing one of other data.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it is to be written.
+    name : str
+        From :func:`run_name`: what it is called if no other run has that name.
+    subject : str
+        From :func:`subject_of`.
+    fingerprint : str
+        Of the run. A record of an earlier version, which holds no subject, is of the same data
+        only if its fingerprint is the same.
+
+    Returns
+    -------
+    str
+        `name`; if a run of other images, labels or classes has it, followed by the first digits
+        of the subject.
+    """
+    names = (name, f"{name}-{subject[:6]}", f"{name}-{subject}")
+    found = [_about(folder, one, subject, fingerprint) for one in names]
+    for state in ("same", "free"):
+        if state in found:
+            return names[found.index(state)]
+    return names[-1]
+
+
+def _about(folder: Path, name: str, subject: str, fingerprint: str) -> str:
+    """Tell whether a name is ``free``, or taken by a run of the ``same`` or of ``other`` data.
+
+    A run that was interrupted takes the name too; a damaged record does not.
+    """
+    states = set()
+    for path in (folder / f"{name}.json", folder / f"{name}.interrupted.json"):
+        try:
+            record = read_record(path)
+        except ResultError:
+            continue
+        own = record.get("subject")
+        same = record["fingerprint"] == fingerprint if own is None else own == subject
+        states.add("same" if same else "other")
+    return next((state for state in ("other", "same") if state in states), "free")
 
 
 def build_record(
