@@ -22,6 +22,7 @@ from ..context import Context
 from ..datasets import Manifest
 from ..datasets.images import limit_pixels, read_file
 from ..datasets.ranges import reading_of
+from ..datasets.remaining import check_remaining, classes_without
 from ..errors import BackboneError, DataError, ImageError
 from ..files import need_space
 from ..progress import Progress
@@ -101,6 +102,8 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
         workers=context.machine.workers,
         progress=context.progress,
     )
+    if rows is None:
+        check_remaining(manifest, found.rejects, command=context.command)
     stale, notes = manifest.sha256[list(found.converts)], list(found.notes)
     preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize).read_as(found)
     views = Views.parse(codes.views, context.seed)
@@ -211,6 +214,9 @@ def _outcome(
     }
     if rejects and context.data.strict:
         raise _refused(*next(iter(rejects.items())))
+    if manifest.n_images == context.manifest.n_images:  # all of them, not some rows
+        check_remaining(manifest, codes.rejects, command=context.command)
+        notes = [*notes, *classes_without(manifest, codes.rejects)]
     return Extraction(
         codes,
         n_new=n_new,

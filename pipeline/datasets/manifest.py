@@ -280,10 +280,13 @@ def load_manifest(
 
 
 def _lost(given: str, listing: Listing, faults: Mapping[int, str]) -> None:
-    """Refuse a set of which a whole class, or half of all files, cannot be read."""
+    """Refuse a set of which a whole class or split, or half of all files, cannot be read."""
     lost = {listing.labels[row] for row in faults}
     left = {label for row, label in enumerate(listing.labels) if row not in faults}
     gone = sorted(lost - left)
+    splits = listing.split.tolist()
+    kept = {split for row, split in enumerate(splits) if row not in faults}
+    gone += [SPLITS[split] for split in sorted(set(splits) - kept) if split != UNSPLIT]
     if not gone and len(faults) * 2 < len(listing.paths):
         return
     reasons = Counter(reason.partition(" (to ")[0] for reason in faults.values()).most_common()

@@ -7,9 +7,9 @@ grey in every image. 8-bit images are not concerned.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from ..errors import ImageError, SettingsError
 from ..files import digest_of
 from ..memory import recall_values, remember_values
 from ..progress import Progress, silent
-from .facts import read_facts
+from .facts import Facts, read_facts
 from .images import read_file, samples_of
 from .manifest import Manifest
-from .samples import Reading
+from .samples import Reading, bands_missing
 
-__all__ = ["SetReading", "read_bands", "read_range", "reading_of"]
+__all__ = ["SetReading", "bands_for", "read_bands", "read_range", "reading_of"]
 
 _KIND = "quantiles of images 2"
 _MOST_IMAGES = 500  # that are looked at for each type of samples
@@ -48,11 +48,14 @@ class SetReading:
         Rows of the manifest whose colours a profile in the file changes.
     notes : tuple of str
         What a user should know: which range, from what; images that do not fit it.
+    rejects : dict of str to str
+        Images that cannot be used by their headers alone: SHA-256 to reason.
     """
 
     reading: Reading
     converts: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    rejects: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_range(text: str) -> tuple[str, float, float]:
@@ -98,6 +101,18 @@ def read_bands(bands: Sequence[str]) -> tuple[int, ...]:
         f"BANDS={','.join(bands)} is not known.",
         expected="one band (grey) or three (red, green, blue), counted from 1: BANDS=4,3,2",
     )
+
+
+def bands_for(n_bands: int) -> str:
+    """Give the bands of red, green and blue that are likely for an image of `n_bands`.
+
+    Twelve and more: Sentinel-2 as ESA orders them (B2, B3 and B4 are blue, green and red, after
+    B1). Eight: WorldView-2. Seven and nine to eleven: Landsat 8 and 9. Else blue, green and red
+    first, as most instruments of four and five bands store them.
+    """
+    if n_bands == 8:
+        return "5,3,2"
+    return "4,3,2" if n_bands >= 7 else "3,2,1"
 
 
 def reading_of(
@@ -162,7 +177,31 @@ def reading_of(
     used = chosen if _has_bands(facts.rows["mode"], facts.rows["format"]) else ()
     if used:
         notes.append(f"Of images of several bands, BANDS={','.join(map(str, used))} are read.")
-    return SetReading(Reading(tuple(ranges), used), converts, tuple(notes))
+    rejects = _by_header(manifest, facts) | _without_bands(manifest, facts, chosen)
+    return SetReading(Reading(tuple(ranges), used), converts, tuple(notes), rejects)
+
+
+def _by_header(manifest: Manifest, facts: Facts) -> dict[str, str]:
+    """Give the images whose header cannot be read: SHA-256 to reason."""
+    unknown = facts.rows["format"] == b""
+    return {
+        manifest.sha256[row].decode(): reason
+        for row, reason in facts.faults.items()
+        if unknown[row]
+    }
+
+
+def _without_bands(manifest: Manifest, facts: Facts, bands: tuple[int, ...]) -> dict[str, str]:
+    """Give the images of several bands of which nobody said which to take: SHA-256 to reason."""
+    found: dict[str, str] = {}
+    modes = facts.rows["mode"]
+    several = [] if bands else np.unique(modes[np.char.endswith(modes, b" bands")]).tolist()
+    for mode in several:
+        for row in np.flatnonzero(modes == mode).tolist():
+            kind = str(facts.rows["samples"][row].decode())
+            if reason := bands_missing(int(mode.split()[0]), kind):
+                found[manifest.sha256[row].decode()] = reason
+    return found
 
 
 def _has_bands(modes: NDArray[np.bytes_], formats: NDArray[np.bytes_]) -> bool:

@@ -22,6 +22,7 @@ __all__ = [
     "PLAIN",
     "Reading",
     "Samples",
+    "bands_missing",
     "dicom_samples",
     "pil_samples",
     "png_samples",
@@ -121,6 +122,7 @@ def to_bytes(samples: Samples, reading: Reading) -> NDArray[np.uint8]:
     """
     limits = samples.window or reading.limits(samples.kind)
     if limits is None:
+        _check_finite(samples)
         raise ImageError(
             f"samples are {samples.kind}, whose black and white are not known here; "
             "RANGE=MIN,MAX names them"
@@ -136,12 +138,17 @@ def to_bytes(samples: Samples, reading: Reading) -> NDArray[np.uint8]:
             level = (some.astype(np.uint32) + 128) // 257
         else:
             if some.dtype.kind == "f" and not np.isfinite(some).all():
-                share = float(np.mean(~np.isfinite(values)))
-                raise ImageError(f"{share:.1%} of its {samples.kind} pixels are NaN or infinite")
+                _check_finite(samples)
             level = np.clip((some.astype(np.float64) - low) * (255 / (high - low)), 0, 255)
             level = np.floor(level + 0.5)
         pixels[top : top + n_rows] = 255 - level if samples.inverted else level
     return pixels
+
+
+def _check_finite(samples: Samples) -> None:
+    if samples.values.dtype.kind == "f" and not np.isfinite(samples.values).all():
+        share = float(np.mean(~np.isfinite(samples.values)))
+        raise ImageError(f"{share:.1%} of its {samples.kind} pixels are NaN or infinite")
 
 
 def pil_samples(image: Image.Image, kind: str) -> Samples:
@@ -213,7 +220,14 @@ def _choose(n_bands: int, kind: str, reading: Reading) -> tuple[int, ...]:
     if n_bands == 4 and kind == _EIGHT:
         return (1, 2, 3)
     asked = ",".join(map(str, reading.bands))
-    raise ImageError(
+    raise ImageError(bands_missing(n_bands, kind, asked))
+
+
+def bands_missing(n_bands: int, kind: str, asked: str = "") -> str:
+    """Say why an image of several bands cannot be read; empty where it can without BANDS."""
+    if n_bands <= 3 or (n_bands == 4 and kind == _EIGHT):
+        return ""
+    return (
         f"{n_bands} bands of {kind}"
         + (f", so that BANDS={asked} are not all there" if asked else "")
         + "; BANDS=3,2,1 names the three that are red, green and blue, BANDS=1 one that is grey"
