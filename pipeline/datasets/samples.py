@@ -205,6 +205,8 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
         values = values[:, :, None]
     elif axes.startswith("S"):  # bands one after the other
         values = np.moveaxis(values, 0, -1)
+    if values.ndim != 3 or values.shape[:2] != (header.height, header.width):
+        raise ImageError(f"damaged: its pixels are of shape {values.shape}, unlike its header")
     chosen = _choose(values.shape[2], kind, reading)
     return Samples(values[:, :, [band - 1 for band in chosen]], kind, inverted)
 
