@@ -6,22 +6,19 @@ from the cached codes by one matrix product. Sure answers mean familiar images.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backbones.card import load_network, safe_name
+from ..backbones.classifier import Classifier, classifier_of, recall_classifier, remember_classifier
 from ..compare.runs import Network
 from ..context import Context
-from ..errors import BackboneError
-from ..memory import recall_arrays, remember_arrays
 
 __all__ = ["Familiarity", "familiarity", "source_probabilities"]
 
 BLOCK = 1024
-_KIND = "classifier 1"
 
 
 @dataclass(frozen=True)
@@ -76,32 +73,15 @@ def familiarity(source: NDArray[np.float64]) -> Familiarity:
     )
 
 
-def _classifier(
-    context: Context, network: Network
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Weight (Z, D) and bias (Z,) of the network's last layer, kept in the cache once read.
-
-    Reading them means building the network, some seconds; the file is named by the digest of
-    all its weights, so it cannot be of others.
-    """
-    config = network.codes.config
-    digest = hashlib.sha256(str(config["weights_digest"]).encode()).hexdigest()[:16]
-    folder = context.cache / "backbones"
-    path = folder / f"{safe_name(network.model)}-{digest}.classifier.npz"
-    saved = recall_arrays(path, _KIND)
-    if saved is not None:
-        return saved["weight"], saved["bias"]
+def _classifier(context: Context, network: Network) -> Classifier | None:
+    """Weight (Z, D) and bias (Z,) of the network's last layer: remembered, or read now."""
+    name, digest = safe_name(network.model), str(network.codes.config["weights_digest"])
+    known = recall_classifier(context.cache, name, digest)
+    if known is not None:
+        return known
     card, built = load_network(network.asked, **context.source)
-    if card.final is None or card.weights_digest != config["weights_digest"]:
+    if card.weights_digest != digest:
         return None
-    try:
-        last = built.get_submodule(card.final)
-    except AttributeError as error:
-        raise BackboneError(f"{network.model} has no layer {card.final}.") from error
-    state = {name: value.detach().numpy() for name, value in last.named_parameters()}
-    if "weight" not in state:  # a network of features, without classes of its own
-        return None
-    weight = state["weight"].reshape(len(state["weight"]), -1).astype(np.float64)
-    bias = state["bias"].astype(np.float64) if "bias" in state else np.zeros(len(weight))
-    remember_arrays(path, _KIND, {"weight": weight, "bias": bias})
-    return weight, bias
+    found = classifier_of(built, card.final)
+    remember_classifier(context.cache, name, digest, found, asked=True)
+    return found

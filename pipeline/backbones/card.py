@@ -19,6 +19,7 @@ from ..files import digest_of, sha256_file
 from ..progress import Progress, silent
 from ..settings import CodesSettings
 from .catalog import PACKAGED, is_file, nearest
+from .classifier import classifier_of, remember_classifier
 from .pooling import PLACE, Tokens, check_pool
 from .preprocess import Preprocessing
 from .trusted import read_checked, write_checked
@@ -202,13 +203,14 @@ def load_network(
         progress=progress,
     )
     seen = survey(network, preprocessing.size)
+    weights_digest = state_digest(network)
     card = Card(
         model=settings.model,
         weights=settings.weights,
         library=entry.library,
         arch=PACKAGED[entry.name].arch if entry.library == "packaged" else entry.name,
         origin=origin,
-        weights_digest=state_digest(network),
+        weights_digest=weights_digest,
         preprocessing=preprocessing,
         final=seen.final,
         layers=seen.layers,
@@ -226,6 +228,9 @@ def load_network(
         current = False
     if not current:
         write_checked(path, asdict(card))
+    if settings.weights != "none":
+        last = classifier_of(network, card.final)
+        remember_classifier(cache, safe_name(card.model), weights_digest, last)
     if settings.size not in (0, preprocessing.size):
         network = fit_size(network, settings.size)
     return card, network
