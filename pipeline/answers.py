@@ -223,6 +223,16 @@ class Fitted(Answer):
 
         return table(self.records)
 
+    def _tested(self) -> str:
+        """Say how all images were tested, where TEST asked for folds."""
+        cv = self.records[0].get("cv")
+        if not cv:
+            return ""
+        n = sum(self.records[0]["splits"]["test"].values())
+        times = f", {cv['repeats']} times" if cv["repeats"] > 1 else ""
+        by = f"{cv['folds']} folds{times}"
+        return f"{n} images, each tested by a head fitted without its fold ({by})"
+
     def lines(self) -> list[str]:
         """Give the table, the numbers of images, the files, and what training added."""
         counts = {split: sum(of.values()) for split, of in self.records[0]["splits"].items()}
@@ -230,7 +240,7 @@ class Fitted(Answer):
         lines = [
             self.table(),
             "",
-            f"{self.manifest.name}: {shown}, {self.manifest.n_classes} classes; "
+            f"{self.manifest.name}: {self._tested() or shown}, {self.manifest.n_classes} classes; "
             f"codes {duration(self.records[0]['times_s']['codes'])}.",
         ]
         for record, path in zip(self.records, self.runs, strict=True):

@@ -468,7 +468,7 @@ def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Net
     from .compare.compare import comparison_name
 
     asked = chosen[CompareSettings]
-    name = comparison_name(context, networks, splits=asked.splits)
+    name = comparison_name(context, networks, splits=asked.splits, test=asked.test)
     if asked.methods == COMPARED_HEADS:
         try:
             text = (context.folder / f"{name}.json").read_text(encoding="utf-8")

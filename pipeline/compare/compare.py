@@ -35,7 +35,7 @@ from .entries import entry_of
 from .judge import aligned_predictions, judge_pairs, method_intervals
 from .marks import mark
 from .runs import Network, is_head, run_method, training_of
-from .splits import judge_splits, least_variances
+from .splits import judge_folds, judge_splits, least_variances
 from .words import sentences
 
 __all__ = ["compare", "comparison_name"]
@@ -76,7 +76,7 @@ def compare(
         if not is_head(method):
             training_of(method)  # a misspelt name must not surface after an hour
     measure, costs = _measured(context, settings)
-    name = comparison_name(context, networks, splits=settings.splits)
+    name = comparison_name(context, networks, splits=settings.splits, test=settings.test)
     path = context.folder / f"{name}.json"
     earlier = _earlier(path)
     entries: list[dict[str, Any]] = []
@@ -109,7 +109,13 @@ def compare(
         shared = _aligned(found)
         groups = _groups_of(context.manifest, shared[0][0].paths)
         of: dict[str, Any] = {"costs": costs, "groups": groups, "seed": context.seed}
-        pairs = judge_pairs(shared, measure=measure, **of)
+        if settings.outer[0]:
+            pairs = judge_folds(
+                [one["cv"] for one in entries], [one for (one,) in shared],
+                measure=measure, costs=costs, rope=settings.rope / 100, seed=context.seed,
+            )  # fmt: skip
+        else:
+            pairs = judge_pairs(shared, measure=measure, **of)
         for one, ends in zip(entries, method_intervals(shared, **of), strict=True):
             one |= {"ci95": ends, "accuracy_ci95": ends["accuracy"]}
         n_test = len(shared[0][0].labels)
@@ -132,6 +138,8 @@ def compare(
         "seed": context.seed,
         "n_test": n_test,
         "n_splits": settings.splits,
+        "n_images": context.manifest.n_images,
+        "folds": settings.outer[0],
         "rope": settings.rope / 100,
         "metric": measure.key,
         "test": _test_of(pairs, settings.splits),
@@ -219,7 +227,9 @@ def _least(
     )  # fmt: skip
 
 
-def comparison_name(context: Context, networks: Sequence[Network], *, splits: int = 1) -> str:
+def comparison_name(
+    context: Context, networks: Sequence[Network], *, splits: int = 1, test: str = "split"
+) -> str:
     """Name a comparison by what it is of; the methods are not in it, a later one replaces it."""
     first = networks[0].asked
     models = "+".join(network.model for network in networks)
@@ -229,6 +239,8 @@ def comparison_name(context: Context, networks: Sequence[Network], *, splits: in
     parts += [f"seed{context.seed}"]
     if splits > 1:
         parts.append(f"{splits}splits")
+    if test != "split":
+        parts.append(test.replace(":", ""))
     usual = type(first)(model=first.model, layers=first.layers, views=first.views)
     if first != usual:
         parts.append(digest_of(as_dict(first))[:6])

@@ -77,6 +77,8 @@ def entry_of(
         "fingerprint": record["fingerprint"],
         "asked": done.asked,
     }
+    if "cv" in record:
+        entry["cv"] = {key: record["cv"][key] for key in ("folds", "repeats", "values")}
     if "repeats" in record:
         entry |= {key: record[key] for key in ("repeats", "fingerprints")}
     if "spread" in record:

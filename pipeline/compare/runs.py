@@ -18,11 +18,23 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..codes.reader import Codes
 from ..context import Context
+from ..datasets import SPLITS
 from ..errors import SettingsError
 from ..files import digest_of
+from ..heads.costs import read_costs
 from ..heads.run import fit_heads, redrawn, rows_of
 from ..results.frame import write_framed
-from ..results.runs import known_run, name_for, subject_of, summarise
+from ..results.metrics import measure
+from ..results.predictions import Predictions, read_predictions
+from ..results.runs import (
+    build_record,
+    known_run,
+    name_for,
+    read_record,
+    subject_of,
+    summarise,
+    write_run,
+)
 from ..settings import (
     METHODS,
     CodesSettings,
@@ -36,6 +48,7 @@ from ..settings import (
 
 __all__ = ["Done", "Network", "head_settings", "is_head", "run_method", "train", "training_of"]
 
+TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 SCRATCH = "hotdog-scratch"  # the recipe behind the method 'scratch'
 
 
@@ -149,7 +162,7 @@ def run_method(
         same, its run is taken without building the network to find that out.
     """
     context = replace(context, codes=network.asked)
-    splits = settings.splits
+    splits, (folds, _) = settings.splits, settings.outer
     if is_head(method):
         (record,) = fit_heads(
             context, network.codes, head_settings(settings, method, splits=splits)
@@ -157,8 +170,11 @@ def run_method(
         name = record["run"] if splits == 1 else record["runs"][0]
         return Done(record, str(record["fingerprint"]), context.folder / f"{name}.json")
     training = training_of(method, settings)
-    asked = _asked(context, network, training, splits, settings.seeds)
+    asked = _asked(context, network, training, settings)
     known = _known(context, earlier, asked)
+    if folds:
+        record = known or _by_folds(context, network, training, folds)
+        return Done(record, asked, context.folder / f"{record['run']}.json")
     if splits == 1:
         record = known or _repeated(context, training, settings.seeds)
         return Done(record, asked, context.folder / f"{record['run']}.json")
@@ -237,8 +253,78 @@ def _mean_of(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _by_folds(
+    context: Context, network: Network, training: FinetuneSettings, folds: int
+) -> dict[str, Any]:
+    """Train without each of the heads' outer folds in turn; a record of all images' predictions.
+
+    It has no model: the networks of the folds lie in folders of their own.
+    """
+    from ..heads.nested import outer_folds  # and with it scikit-learn
+
+    manifest, rows = context.manifest, rows_of(context.manifest, network.codes)
+    outer, _ = outer_folds(
+        rows.labels, rows.groups, folds=folds, seed=context.seed, names=manifest.class_names
+    )
+    runs, tables = [], []
+    for number, (inside, held) in enumerate(outer):
+        context.say(f"fold {number + 1} of {len(outer)}")
+        split = np.full(manifest.n_images, -1, np.int8)
+        split[rows.at[inside]], split[rows.at[held]] = TRAIN, TEST
+        below = f"fold{number + 1}of{len(outer)}"
+        record = train(context, replace(training, repeat=number), split, below=below)
+        runs.append(record)
+        place = context.folder / below / manifest.name
+        tables.append(read_predictions(place / f"{record['run']}.predictions.csv"))
+    found = Predictions(
+        tuple(path for one in tables for path in one.paths),
+        np.concatenate([one.labels for one in tables]),
+        np.concatenate([one.probabilities for one in tables]),
+        manifest.class_names,
+        np.concatenate([one.predicted for one in tables])
+        if any(one.decided is not None for one in tables)
+        else None,
+    )
+    costs = read_costs(Path(training.cost), manifest.class_names) if training.cost else None
+    tested = measure(found.labels, found.probabilities, predicted=found.predicted, costs=costs)
+    counts = {name: int(np.sum(found.labels == k)) for k, name in enumerate(manifest.class_names)}
+    first, summary = runs[0], summarise(runs, run=runs[0]["run"])
+    keys = [key for key, value in tested.items() if isinstance(value, float)]
+    fields = ("data", "method", "model", "layers", "views", "size", "seed", "class_names")
+    record = build_record(
+        **{key: first[key] for key in fields},
+        run=f"{first['run']}-cv{len(outer)}",
+        splits={"train": counts, "test": counts},
+        chosen={"each": [one["chosen"] for one in runs]},
+        metrics={"test": tested},
+        times_s=summary["times_s"],
+        fingerprint=digest_of([one["fingerprint"] for one in runs]),
+        warnings=summary["warnings"],
+        settings=first["provenance"]["settings"],
+        command=context.command,
+        extra={
+            "unfreeze": training.unfreeze,
+            "n_parameters": first["n_parameters"],
+            "n_network_parameters": first["n_network_parameters"],
+            "cv": {
+                "folds": len(outer),
+                "repeats": 1,
+                "values": {
+                    key: [[one["metrics"]["test"].get(key) for one in runs]] for key in keys
+                },
+            },
+        },
+    )
+    path = context.folder / f"{record['run']}.json"
+    there = known_run(path, str(record["fingerprint"]))
+    if there is not None:
+        return there
+    write_run(context.folder, record, found)
+    return read_record(path)
+
+
 def _asked(
-    context: Context, network: Network, training: FinetuneSettings, splits: int, seeds: int
+    context: Context, network: Network, training: FinetuneSettings, settings: CompareSettings
 ) -> str:
     """Digest of what a training depends on, without building the network."""
     manifest = context.manifest
@@ -255,8 +341,9 @@ def _asked(
             "images": digest_of(manifest.sha256.tobytes().hex()),
             "labels": manifest.labels.tolist(),
             "split": manifest.split.tolist(),
-            "splits": splits,
-            "seeds": seeds,
+            "splits": settings.splits,
+            "seeds": settings.seeds,
+            "test": settings.test,
         }
         | ({"groups": manifest.groups_digest} if manifest.grouping else {})
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import ResultError
 from ..results.measures import Measure
 from ..results.predictions import Predictions
 from .bootstrap import resampled, resamples
@@ -16,7 +17,7 @@ from .marks import ACCURACY, adjust
 from .paired import ALPHA, discordance, split_variance
 from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank
 
-__all__ = ["judge_splits", "least_variances"]
+__all__ = ["judge_folds", "judge_splits", "least_variances"]
 
 
 def judge_splits(
@@ -27,6 +28,7 @@ def judge_splits(
     n_test: int,
     rope: float,
     least: Mapping[tuple[int, int], float] | None = None,
+    n_methods: int | None = None,
 ) -> list[dict[str, Any]]:
     """Test every pair over the same random splits.
 
@@ -42,6 +44,8 @@ def judge_splits(
         Region of practical equivalence: differences of at most this size count as none.
     least : mapping of (int, int) to float, optional
         Least variance of the differences of each pair, from :func:`least_variances`.
+    n_methods : int, optional
+        How many methods ``at_most`` is adjusted for; by default those in `values`.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def judge_splits(
         posterior = correlated_posterior(
             d, n_train=n_train, n_test=n_test, rope=rope, least_variance=floor
         )
-        level = 1 - ALPHA / max(1, len(table) - 1)
+        level = 1 - ALPHA / max(1, (n_methods or len(table)) - 1)
         upper = test.limit(level)
         lower = 2 * test.mean - upper
         pairs.append(
@@ -90,6 +94,66 @@ def judge_splits(
             }
         )
     if pairs and pairs[0]["p"] is not None:
+        adjust(pairs)
+    return pairs
+
+
+def judge_folds(
+    folds: Sequence[Mapping[str, Any]],
+    found: Sequence[Predictions],
+    *,
+    measure: Measure = ACCURACY,
+    costs: NDArray[np.float64] | None = None,
+    rope: float,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Test every pair over the folds of a nested cross-validation.
+
+    The corrected resampled t-test, over the repetitions that both have. A paired test of all
+    images at once would leave out that other training images give other heads: for methods of
+    equal accuracy its p was 5 % or less in up to 10 % of simulated sets, that of this test in up
+    to 3.4 %.
+
+    Parameters
+    ----------
+    folds : sequence of mapping
+        Of each method: ``folds`` K, ``repeats`` R and ``values`` of each figure, R x K.
+    found : sequence of Predictions
+        Of each method, of all images, out of fold, in one order.
+    measure, costs, rope, seed
+        As :func:`judge_splits`.
+
+    Returns
+    -------
+    list of dict
+        As :func:`judge_splits`; ``n_test`` is that of all images.
+
+    References
+    ----------
+    Nadeau and Bengio 2003; Bouckaert and Frank 2004 on repeated cross-validation.
+    """
+    n_images, n_folds = len(found[0].labels), int(folds[0]["folds"])
+    least = least_variances([[one] for one in found], measure=measure, costs=costs, seed=seed)
+    pairs: list[dict[str, Any]] = []
+    for a, b in combinations(range(len(folds)), 2):
+        repeats = min(int(folds[a]["repeats"]), int(folds[b]["repeats"]))
+        values = [
+            [value for of in folds[at]["values"][measure.key][:repeats] for value in of]
+            for at in (a, b)
+        ]
+        if any(value is None for of in values for value in of):
+            raise ResultError(
+                f"METRIC={measure.key} is undefined in a fold, whose images are all of one class.",
+                expected="images of every class in each fold",
+                todo="TEST with fewer folds, or METRIC=accuracy",
+            )
+        (pair,) = judge_splits(
+            values, measure=measure, n_train=n_images * (n_folds - 1) // n_folds,
+            n_test=n_images // n_folds, rope=rope, least={(0, 1): n_folds * least[a, b]},
+            n_methods=len(folds),
+        )  # fmt: skip
+        pairs.append(pair | {"a": a, "b": b, "n_test": n_images, "n_folds": len(values[0])})
+    if len(folds) > 2:
         adjust(pairs)
     return pairs
 

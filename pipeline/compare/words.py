@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 ALPHA = 0.05
+FEW_IMAGES = 1000  # below, nested cross-validation tells more than a split
 TESTS = {
     "mcnemar": "exact McNemar",
     "sign_flip": "exact sign-flip test over groups",
@@ -61,7 +62,7 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
     names, measure = [label(one, record) for one in entries], measure_of(record)
     said = [_first(record, entries, names, best)]
     if len(entries) == 1:
-        return said
+        return said + _advice(record)
     of_best = {pair["a"] + pair["b"] - best: pair for pair in pairs if best in _ends(pair)}
     if any(pair["p_holm"] is None for pair in of_best.values()):
         return [*said, _untested(record)]
@@ -72,14 +73,14 @@ def sentences(record: Mapping[str, Any]) -> list[str]:
         said.append(_margins(of_best, behind, names, best, measure))
     if alike:
         said.append(_bounds(of_best, alike, names, best, measure))
-    if alike and record["n_splits"] == 1 and measure.key == "accuracy":
+    if alike and all(of_best[at].get("images_for_one_point") for at in alike):
         said.append(_needed(record, of_best, alike, names))
     said += _seeds(of_best, names)
-    if record["n_splits"] > 1:
+    if all(pair.get("posterior") for pair in of_best.values()):
         said += _posteriors(record, of_best, names, best)
     said += _cost(entries, names, best, alike, of_best, measure)
     said += _other_figures(record, names, best)
-    return said
+    return said + _advice(record)
 
 
 def label(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
@@ -99,6 +100,9 @@ def tests_made(pairs: Sequence[Mapping[str, Any]]) -> str:
     found = [TESTS[kind] for kind in TESTS if kind in kinds]
     groups = {pair.get("n_groups") for pair in pairs} - {None}
     text = " and ".join(found)
+    folds = {pair.get("n_folds") for pair in pairs} - {None}
+    if folds:
+        text += f" over {count(folds.pop())} folds"
     return f"{text}, {count(groups.pop())} groups" if groups else text
 
 
@@ -129,6 +133,11 @@ def _first(
         groups = next((pair["n_groups"] for pair in record["pairs"] if pair.get("n_groups")), None)
         of = f" of {groups:,} groups" if groups else ""
         what = f"{mean} on the {n_test}{of}"
+        if record.get("folds"):
+            what = (
+                f"{measure.word} on all {one['n_test']:,} images{of}, each tested by a fit without "
+                f"its fold ({record['folds']} folds)"
+            )
         ends = ends_of(one, measure)
         between = f" (95 % confidence interval {measure.interval(*ends)})" if ends else ""
         figure = f"{value}{between}"
@@ -142,6 +151,17 @@ def ends_of(entry: Mapping[str, Any], measure: Measure) -> Sequence[float] | Non
     """Give the 95 % confidence interval of an entry's figure; None where it has none."""
     found: Sequence[float] | None = (entry.get("ci95") or {}).get(measure.key)
     return entry.get("accuracy_ci95") if measure.key == "accuracy" else found
+
+
+def _advice(record: Mapping[str, Any]) -> list[str]:
+    """Name nested cross-validation where a split of few images was tested."""
+    n_images = record.get("n_images", FEW_IMAGES)
+    if record.get("folds") or record["n_splits"] > 1 or n_images >= FEW_IMAGES:
+        return []
+    return [
+        f"TEST=cv:5 would test on all {n_images:,} images by nested cross-validation, in place of "
+        f"{record['n_test']:,}."
+    ]
 
 
 def binomial_error(accuracy: float, n: int) -> float:

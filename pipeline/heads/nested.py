@@ -18,9 +18,9 @@ from ..progress import Progress, silent
 from ..settings import HeadSettings
 from .examples import Examples
 from .fit import fit_head
-from .folds import cut_folds
+from .folds import Fold, cut_folds
 
-__all__ = ["Nested", "nested"]
+__all__ = ["Nested", "nested", "outer_folds"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +46,19 @@ class Nested:
     parts: NDArray[np.int64]
     chosen: list[dict[str, object]]
     warnings: tuple[str, ...]
+
+
+def outer_folds(
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int64],
+    *,
+    folds: int,
+    seed: int,
+    repeat: int = 0,
+    names: Sequence[str],
+) -> tuple[list[Fold], list[str]]:
+    """Cut the outer folds of a repetition; see :func:`cnn_codes.heads.folds.cut_folds`."""
+    return cut_folds(labels, groups, folds=folds, seed=seed + repeat, class_names=names)
 
 
 def nested(
@@ -94,8 +107,8 @@ def nested(
     warnings: dict[str, None] = {}
     with progress(f"{method}: nested cross-validation", repeats * folds, "folds") as meter:
         for r in range(repeats):
-            outer, notes = cut_folds(
-                examples.labels, examples.groups, folds=folds, seed=seed + r, class_names=names
+            outer, notes = outer_folds(
+                examples.labels, examples.groups, folds=folds, seed=seed, repeat=r, names=names
             )
             warnings.update(dict.fromkeys(notes))
             for number, (rows, held) in enumerate(outer):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,9 +32,11 @@ from ..results.runs import (
     write_run,
 )
 from ..settings import HeadSettings, as_dict
+from .costs import read_costs
 
 if TYPE_CHECKING:
     from ..codes.reader import Codes
+    from .model import Head
 
 __all__ = ["Rows", "fit_heads", "redrawn", "rows_of"]
 
@@ -182,7 +184,9 @@ def _name(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -
     usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
     for free in ("methods", "splits", "seeds"):
         other.pop(free), usual.pop(free)
-    marks = [task.tag]
+    other.pop("test", None)
+    folds, repeats = settings.outer
+    marks = [task.tag or (f"cv{folds}x{repeats}" if folds else "")]
     if digest == codes.fingerprint[:8]:
         marks.append(digest)
     if other != usual:
@@ -259,20 +263,101 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         return there
     if name != usual:
         context.say(f"{usual} is of other images, labels or classes and is kept; this is {name}.")
-    from . import Examples, fit_head, save_head  # and with it scikit-learn
-    from .costs import read_costs
+    from . import save_head
+
+    began = time.perf_counter()
+    matrix = codes.matrix()  # (N, V, D)
+    measured = (_by_folds if settings.outer[0] else _on_split)(context, matrix, settings, task)
+    head, rows, manifest = measured.head, task.rows, context.manifest
+    config = codes.config
+    record = build_record(
+        run=name,
+        data=manifest.name,
+        method=task.method,
+        model=str(config["model"]),
+        layers=config["asked"]["layers"],
+        views=str(config["asked"]["views"]),
+        size=int(config["size"]),
+        seed=task.seed,
+        class_names=manifest.class_names,
+        splits={
+            split: {
+                manifest.class_names[k]: int(np.sum(rows.labels[mask] == k))
+                for k in range(manifest.n_classes)
+            }
+            for split, mask in measured.used.items()
+            if mask.any()
+        },
+        chosen=dict(head.chosen),
+        metrics=measured.metrics,
+        times_s={
+            "codes": codes.extraction_s,
+            "fit": measured.fit_s,
+            "predict": measured.predict_s,
+            "total": codes.extraction_s + time.perf_counter() - began,
+        },
+        fingerprint=fingerprint,
+        warnings=[*context.warnings, *measured.warnings, *head.warnings],
+        settings=as_dict(context.codes) | as_dict(settings) | as_dict(context.data),
+        command=context.command,
+        extra={
+            "subject": subject,
+            "codes_fingerprint": codes.fingerprint,
+            "code_dim": head.code_dim,
+            "n_parameters": head.n_parameters,
+            "calibration": dict(head.calibration),
+            "decision": dict(head.output.decision),
+            "sets": dict(head.output.sets),
+            **measured.extra,
+        },
+    )
+    meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}
+    write_run(
+        context.folder,
+        record,
+        measured.predictions,
+        save_model=lambda stem: save_head(stem, head, meta),
+    )
+    return record
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """A head, and what it was measured on.
+
+    Attributes
+    ----------
+    used : dict of str to bool (N,)
+        Rows of each split.
+    fit_s, predict_s : float
+        Seconds of the fit, and of the predictions of test.
+    """
+
+    head: Head
+    used: dict[str, NDArray[np.bool_]]
+    metrics: dict[str, Any]
+    predictions: Predictions
+    fit_s: float
+    predict_s: float
+    warnings: tuple[str, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+def _on_split(
+    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
+) -> _Measured:
+    """Fit a head on train, and measure it on the other images."""
+    from . import Examples, fit_head  # and with it scikit-learn
 
     began = time.perf_counter()
     manifest, rows = context.manifest, task.rows
-    matrix = codes.matrix()  # (N, V, D)
     given_val = manifest.val_from == "data" and bool(np.any(rows.split == VAL))
     used = {
         "train": rows.split == TRAIN if given_val else (rows.split == TRAIN) | (rows.split == VAL),
         "val": (rows.split == VAL) & given_val,
         "test": rows.split == TEST,
     }
-    leaks = rows.leaks()
-    warnings = list(context.warnings)
+    leaks, warnings = rows.leaks(), []
     if leaks.any():
         if context.data.leaks == "drop":
             used["test"] &= ~leaks
@@ -297,7 +382,6 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         progress=context.progress,
     )
     fit_s = time.perf_counter() - began
-    costs = read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None
     metrics, predict_s = {}, 0.0
     probabilities = np.empty((0, manifest.n_classes))
     decided = np.empty(0, np.int64)
@@ -308,15 +392,7 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         probabilities = head.predict_proba(matrix[mask])  # (n, K)
         predict_s = time.perf_counter() - start
         decided = head.decide(probabilities)
-        metrics[split] = measure(rows.labels[mask], probabilities, predicted=decided, costs=costs)
-        if rows.weight is not None:
-            weighted = measure(
-                rows.labels[mask],
-                probabilities,
-                sample_weight=rows.weight[mask],
-                predicted=decided,
-            )
-            metrics[split]["weighted_accuracy"] = weighted["accuracy"]
+        metrics[split] = _figures(context, settings, rows, mask, probabilities, decided)
     test = np.flatnonzero(used["test"])  # probabilities are those of the last split, test
     predictions = Predictions(
         tuple(rows.paths[i] for i in test.tolist()),
@@ -325,49 +401,83 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
         manifest.class_names,
         decided if head.output.offsets is not None else None,
     )
-    config = codes.config
-    record = build_record(
-        run=name,
-        data=manifest.name,
-        method=task.method,
-        model=str(config["model"]),
-        layers=config["asked"]["layers"],
-        views=str(config["asked"]["views"]),
-        size=int(config["size"]),
-        seed=task.seed,
-        class_names=manifest.class_names,
-        splits={
-            split: {
-                manifest.class_names[k]: int(np.sum(rows.labels[mask] == k))
-                for k in range(manifest.n_classes)
+    return _Measured(head, used, metrics, predictions, fit_s, predict_s, tuple(warnings))
+
+
+def _by_folds(
+    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
+) -> _Measured:
+    """Fit a head on all images; measure heads that were fitted without the fold of each image."""
+    from . import Examples, fit_head
+    from .nested import nested
+
+    manifest, rows = context.manifest, task.rows
+    every = Examples(matrix, rows.labels, rows.groups)
+    folds, repeats = settings.outer
+    shared: dict[str, Any] = {
+        "n_classes": manifest.n_classes, "seed": task.seed, "class_names": manifest.class_names,
+        "progress": context.progress,
+    }  # fmt: skip
+    began = time.perf_counter()
+    head = fit_head(task.method, every, None, settings, **shared)
+    fit_s = time.perf_counter() - began
+    found = nested(task.method, every, settings, folds=folds, repeats=repeats, **shared)
+    each = [
+        [
+            _figures(context, settings, rows, part == fold, p[part == fold], called[part == fold])
+            for fold in np.unique(part).tolist()
+        ]
+        for p, called, part in zip(found.probabilities, found.predicted, found.parts, strict=True)
+    ]
+    keys = [key for key, value in each[0][0].items() if isinstance(value, float)]
+    whole = np.ones(len(rows.labels), np.bool_)
+    predictions = Predictions(
+        rows.paths,
+        rows.labels,
+        found.probabilities[0],
+        manifest.class_names,
+        found.predicted[0] if head.output.offsets is not None else None,
+    )
+    start = time.perf_counter()
+    head.predict_proba(matrix)
+    return _Measured(
+        head,
+        {"train": whole, "test": whole},
+        {
+            "test": _figures(
+                context, settings, rows, whole, found.probabilities[0], found.predicted[0]
+            )
+        },
+        predictions,
+        fit_s,
+        time.perf_counter() - start,
+        found.warnings,
+        {
+            "cv": {
+                "folds": len(each[0]),
+                "repeats": repeats,
+                "values": {key: [[one[key] for one in of] for of in each] for key in keys},
+                "chosen": [{k: v for k, v in one.items() if k != "curve"} for one in found.chosen],
             }
-            for split, mask in used.items()
-            if mask.any()
-        },
-        chosen=dict(head.chosen),
-        metrics=metrics,
-        times_s={
-            "codes": codes.extraction_s,
-            "fit": fit_s,
-            "predict": predict_s,
-            "total": codes.extraction_s + time.perf_counter() - began,
-        },
-        fingerprint=fingerprint,
-        warnings=[*warnings, *head.warnings],
-        settings=as_dict(context.codes) | as_dict(settings) | as_dict(context.data),
-        command=context.command,
-        extra={
-            "subject": subject,
-            "codes_fingerprint": codes.fingerprint,
-            "code_dim": head.code_dim,
-            "n_parameters": head.n_parameters,
-            "calibration": dict(head.calibration),
-            "decision": dict(head.output.decision),
-            "sets": dict(head.output.sets),
         },
     )
-    meta = {"codes": config, "codes_fingerprint": codes.fingerprint, "run": name}
-    write_run(
-        context.folder, record, predictions, save_model=lambda stem: save_head(stem, head, meta)
-    )
-    return record
+
+
+def _figures(
+    context: Context,
+    settings: HeadSettings,
+    rows: Rows,
+    mask: NDArray[np.bool_],
+    probabilities: NDArray[np.float64],
+    decided: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Measure predictions of the rows in a mask (N,)."""
+    labels, names = rows.labels[mask], context.manifest.class_names
+    costs = read_costs(Path(settings.cost), names) if settings.cost else None
+    found = measure(labels, probabilities, predicted=decided, costs=costs)
+    if rows.weight is not None:
+        weighted = measure(
+            labels, probabilities, sample_weight=rows.weight[mask], predicted=decided
+        )
+        found["weighted_accuracy"] = weighted["accuracy"]
+    return found

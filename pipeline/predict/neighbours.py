@@ -203,6 +203,8 @@ def _training_rows(run: Run, codes: Codes) -> NDArray[np.int64]:
         tested = set(read_predictions(run.file(".predictions.csv")).paths)
     except ResultError:  # the two model files alone: the split is the data set's
         tested = set()
+    if (run.record or {}).get("cv"):  # tested out of fold: the model was trained on all images
+        training, tested = np.ones(len(codes), np.bool_), set()
     if tested:
         training = np.array([path not in tested for path in codes.paths])
     if "val" in (run.splits or ()):  # it chose the settings, and trained nothing

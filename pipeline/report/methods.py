@@ -69,7 +69,7 @@ def pairs(evidence: Evidence) -> Section:
         text = "The comparison has one method only."
         command = with_methods(evidence, "svm", "softmax")
         return Section("pairs", "Pairwise tests", [Missing(text, command)])
-    single = record["n_splits"] == 1
+    single = "posterior" not in found[0] if found else True
     if found[0]["p"] is None:
         text = f"No test is made with {record['n_splits']} splits: at least 3 are needed."
         command = evidence.context.command_for("compare", {"splits": 10})
@@ -130,13 +130,16 @@ def _tests_text(record: Mapping[str, Any]) -> str:
     found = record["pairs"]
     made = tests_made(found)
     text = f"{made[0].upper()}{made[1:]}"
-    if record["n_splits"] == 1:
+    repeated = any(pair.get("posterior") for pair in found)
+    if record["n_splits"] == 1 and record.get("folds"):
+        text += f" of the {count(record['n_test'])} images (Nadeau and Bengio)"
+    elif record["n_splits"] == 1:
         text += f" on the {count(record['n_test'])} test images"
     else:
         text += f" over {record['n_splits']} random splits (Nadeau and Bengio)"
     if len(found) > 1:
         text += f"; p-values adjusted for {len(found)} pairs by Holm's procedure"
-    if record["n_splits"] == 1:
+    if not repeated:
         return f"{text}. Confidence intervals of the differences are not adjusted."
     return (
         f"{text}; posterior probabilities by the Bayesian correlated t-test, where equal means "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import SettingsError
 from .fields import Settings, setting
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "CurveSettings",
     "FitSettings",
     "HeadSettings",
+    "TestedSettings",
 ]
 
 METRICS = (
@@ -72,14 +74,47 @@ class FitSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadSettings(FitSettings):
-    """Which heads are trained on the codes."""
+class TestedSettings(FitSettings):
+    """What heads are tested on."""
 
-    methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
     splits: int = setting(
         1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
         high=1000,
     )  # fmt: skip
+    test: str = setting(
+        "split",
+        "what is tested on: the images of the 'split', or all images by 'cv:K', nested "
+        "cross-validation in K folds of groups, three times for heads (cv:KxR: R times); for sets "
+        "of less than about 1,000 images",
+        form=r"split|cv:([3-9]|1\d|20)(x[1-9]\d?)?",
+        says="split, or cv:K with K from 3 to 20, or cv:KxR",
+        later=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse random splits of folds."""
+        super().__post_init__()
+        if self.splits > 1 and self.test != "split":
+            raise SettingsError(
+                f"SPLITS={self.splits} and TEST={self.test} do not go together.",
+                expected="random splits, or folds",
+                todo="leave one of them out",
+            )
+
+    @property
+    def outer(self) -> tuple[int, int]:
+        """Outer folds and repetitions of TEST; (0, 0) for the data set's own split."""
+        if self.test == "split":
+            return 0, 0
+        folds, _, repeats = self.test.removeprefix("cv:").partition("x")
+        return int(folds), int(repeats or 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadSettings(TestedSettings):
+    """Which heads are trained on the codes."""
+
+    methods: tuple[str, ...] = setting(("svm",), "heads to train", choices=METHODS)
     seeds: int = setting(1, "repeat with this many seeds: SEED, SEED + 1, ...", low=1, high=1000)
     threshold: str = setting("", THRESHOLD_HELP)
     set: float = setting(0.0, SET_HELP, low=0.0, high=0.999)
@@ -87,7 +122,7 @@ class HeadSettings(FitSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareSettings(FitSettings):
+class CompareSettings(TestedSettings):
     """Which methods are compared."""
 
     methods: tuple[str, ...] = setting(
@@ -96,10 +131,6 @@ class CompareSettings(FitSettings):
         "from a random start), or recipes by name",
     )
     models: tuple[str, ...] = setting((), "networks to compare, with commas; default: MODEL")
-    splits: int = setting(
-        1, "repeat on this many random train/test splits; 1: the data set's own split", low=1,
-        high=1000,
-    )  # fmt: skip
     rope: float = setting(
         1.0,
         "differences up to this count as none: points of accuracy, hundredths of other figures",
