@@ -185,19 +185,20 @@ def run_method(
             train(context, replace(training, repeat=r), split, below=folder)
             for r, (folder, split) in enumerate(drawn)
         ]
-        manifest = context.manifest
-        subject = subject_of(manifest.class_names, manifest.sha256, manifest.labels, manifest.split)
-        name = name_for(
-            context.folder,
-            f"{runs[0]['run']}-{splits}splits",
-            subject=subject,
-            fingerprint=str(runs[0]["fingerprint"]),
-        )
+        usual = f"{runs[0]['run']}-{splits}splits"
+        name, subject = _named(context, usual, str(runs[0]["fingerprint"]))
         summary = summarise(runs, run=name) | {"subject": subject}
         write_framed(context.folder / f"{name}.json", summary)
         known = summary | {"reused": all(run.get("reused") for run in runs)}
     first = context.folder / folders[0] / context.manifest.name / f"{known['runs'][0]}.json"
     return Done(known, asked, first)
+
+
+def _named(context: Context, usual: str, fingerprint: str) -> tuple[str, str]:
+    """Give the name of a record that takes none of other data, and what it is about."""
+    manifest = context.manifest
+    subject = subject_of(manifest.class_names, manifest.sha256, manifest.labels, manifest.split)
+    return name_for(context.folder, usual, subject=subject, fingerprint=fingerprint), subject
 
 
 def train(
@@ -291,18 +292,24 @@ def _by_folds(
     first, summary = runs[0], summarise(runs, run=runs[0]["run"])
     keys = [key for key, value in tested.items() if isinstance(value, float)]
     fields = ("data", "method", "model", "layers", "views", "size", "seed", "class_names")
+    fingerprint = digest_of([one["fingerprint"] for one in runs])
+    name, subject = _named(context, f"{first['run']}-cv{len(outer)}", fingerprint)
+    there = known_run(context.folder / f"{name}.json", fingerprint)
+    if there is not None:
+        return there
     record = build_record(
         **{key: first[key] for key in fields},
-        run=f"{first['run']}-cv{len(outer)}",
+        run=name,
         splits={"train": counts, "test": counts},
         chosen={"each": [one["chosen"] for one in runs]},
         metrics={"test": tested},
         times_s=summary["times_s"],
-        fingerprint=digest_of([one["fingerprint"] for one in runs]),
+        fingerprint=fingerprint,
         warnings=summary["warnings"],
         settings=first["provenance"]["settings"],
         command=context.command,
         extra={
+            "subject": subject,
             "unfreeze": training.unfreeze,
             "n_parameters": first["n_parameters"],
             "n_network_parameters": first["n_network_parameters"],
@@ -315,12 +322,7 @@ def _by_folds(
             },
         },
     )
-    path = context.folder / f"{record['run']}.json"
-    there = known_run(path, str(record["fingerprint"]))
-    if there is not None:
-        return there
-    write_run(context.folder, record, found)
-    return read_record(path)
+    return read_record(write_run(context.folder, record, found))
 
 
 def _asked(
