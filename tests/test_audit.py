@@ -547,8 +547,12 @@ def test_a_file_that_went_leaves_its_cell_empty(tmp_path, cache):
     folder = build(tmp_path / "set", n=COLUMNS)
     manifest = load(folder, cache)
     whole = draw_gallery(manifest)
+    bytes_of = (folder / "train/a/000.jpg").read_bytes()
     (folder / "train/a/000.jpg").unlink()
     assert draw_gallery(manifest) != whole
+    (folder / "train/a/000.jpg").write_bytes(bytes_of + b"x")
+    with pytest.raises(DataError, match=r"000\.jpg changed"):
+        draw_gallery(manifest)
 
 
 # Real sets

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -559,6 +560,31 @@ def test_unreadable_images_are_left_out_whatever_the_start(tuning: Tuning, tmp_p
         broken.write_bytes(broken.read_bytes()[:300])
         record = Tuning(data, tuning.places)(init=init, epochs=1)
         assert sum(record["splits"][s]["hotdog"] for s in ("train", "val")) == 11
+
+
+@pytest.mark.parametrize("readers", [1, 2])
+@pytest.mark.parametrize("harm", ["other bytes", "another image", "gone"])
+def test_an_image_that_changes_while_training_reads_it_is_named(
+    tuning: Tuning, tmp_path: Path, harm: str, readers: int
+) -> None:
+    tuning.data = Path(shutil.copytree(tuning.data, tmp_path / "few"))
+    victim = sorted((tuning.data / "train").rglob("*.*"))[0]
+    whole, other = victim.read_bytes(), sorted((tuning.data / "train").rglob("*.*"))[1]
+
+    def swap(text: str) -> None:
+        if text.startswith("epoch 0") and harm == "gone":
+            victim.unlink()
+        elif text.startswith("epoch 0"):
+            victim.write_bytes(other.read_bytes() if harm == "another image" else whole + b" ")
+
+    settings = {"trunk": "loop", "trunk_views": "center", "epochs": 2, "workers": readers}
+    with pytest.raises(DataError, match=re.escape(str(victim))) as found:
+        tuning(**settings, say=swap)
+    assert "Traceback" not in str(found.value)
+    assert "give the same command again" in found.value.todo
+    assert not list(tuning.results.glob("finetune*.json"))
+    victim.write_bytes(whole)
+    assert tuning(**settings)["interrupted"] is False
 
 
 def test_leaked_test_images_are_left_out_unless_asked(tuning: Tuning, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import re
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +248,19 @@ def test_a_header_says_what_is_in_the_file():
     assert (facts.mode, facts.n_frames, facts.orientation) == ("RGB", 1, 1)
     assert not facts.transparent
     assert probe(encoded(photo(17).convert("RGBA"), "PNG")).transparent
+
+
+def test_images_of_a_manifest_are_never_read_without_their_digest():
+    """Whatever is computed of an image vouches for its digest: every reading goes through it."""
+    seen = 0
+    for path in sorted((Path(__file__).parents[1] / "pipeline").rglob("*.py")):
+        if path.name == "shortcuts.py":
+            continue  # what files are like as files: their sizes, times and headers
+        text = path.read_text()
+        for found in re.finditer(r"\b(read_file|read_bytes|open)\(", text):
+            around = text[max(0, found.start() - 120) : found.end() + 120]
+            if "manifest.paths[" not in around:
+                continue
+            seen += 1
+            assert "checked(" in around, f"{path}: {around}"
+    assert seen >= 1

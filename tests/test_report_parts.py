@@ -9,6 +9,7 @@ import pytest
 import sklearn.metrics as sk
 from cnn_codes.cli import main
 from cnn_codes.datasets import load_manifest
+from cnn_codes.errors import DataError
 from cnn_codes.notation import duration, p_equals, p_value, signed, size
 from cnn_codes.report import charts, maps, pictures
 from cnn_codes.report.blocks import Cell, Column, Report, Section, Table, Text
@@ -200,6 +201,13 @@ def test_a_damaged_memory_of_pictures_is_ignored(manifest, tmp_path):
     memory = cache / manifest.name / "pictures.npz"
     memory.write_bytes(memory.read_bytes()[:300])
     assert make_thumbnails(manifest, manifest.paths, (), cache=cache).keys() == found.keys()
+
+
+def test_a_picture_of_other_bytes_is_refused(manifest, tmp_path):
+    one = manifest.root / manifest.paths[0]
+    one.write_bytes((manifest.root / manifest.paths[1]).read_bytes())
+    with pytest.raises(DataError, match=f"{re.escape(str(one))} changed"):
+        make_thumbnails(manifest, manifest.paths, (), cache=tmp_path / "cache")
 
 
 def test_each_picture_keeps_to_its_share_of_the_budget(tmp_path, monkeypatch):

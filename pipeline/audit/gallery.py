@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..datasets import SPLITS, Manifest
-from ..datasets.images import preview
+from ..datasets.images import checked, preview, read_file
 from ..datasets.listing import TRAIN, plural
 from ..errors import ImageError
 
@@ -68,7 +68,7 @@ def draw_gallery(
             x = _MARGIN + _LABEL + column * (_CELL + _GAP)
             if column < len(rows):
                 draw.rectangle((x, y, x + _CELL - 1, y + _CELL - 1), _FRAME)
-                _paste(page, manifest.root / manifest.paths[rows[column]], x, y)
+                _paste(page, manifest, rows[column], x, y)
         if not rows:
             text = f"no readable training image ({plural(int(size[label]), 'image', 'images')})"
             draw.text((_MARGIN + _LABEL, y + 8), text, _FAINT, small)
@@ -87,10 +87,11 @@ def _sample(
     return sorted(chosen)
 
 
-def _paste(page: Image.Image, path: Path, x: int, y: int) -> None:
-    """Put an image, whole, into the middle of its cell; one that cannot be read leaves it empty."""
+def _paste(page: Image.Image, manifest: Manifest, row: int, x: int, y: int) -> None:
+    """Put an image into the middle of its cell; one that cannot be read leaves it empty."""
+    path = manifest.root / manifest.paths[row]
     try:
-        pixels = preview(path.read_bytes(), min_side=_CELL)
+        pixels = preview(checked(read_file(path), manifest.sha256[row], path), min_side=_CELL)
     except (ImageError, OSError):
         return
     picture = Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).convert("RGB")

@@ -6,7 +6,6 @@ in parts of some 500. Memory does not grow with the number of images.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,10 +19,10 @@ from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..context import Context
 from ..datasets import Manifest
-from ..datasets.images import limit_pixels, read_file
+from ..datasets.images import limit_pixels, read_as
 from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining, classes_without
-from ..errors import BackboneError, DataError, ImageError
+from ..errors import BackboneError, ImageError
 from ..files import need_space
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
@@ -273,18 +272,7 @@ class _Job:
     def read(self, row: int) -> NDArray[np.uint8]:
         """Read the views (V, size, size, 3) of a row's image."""
         digest = self.digest(row)
-        path = self.manifest.root / self.manifest.paths[row]
-        try:
-            data = read_file(path)
-        except OSError as error:
-            raise DataError(
-                f"{path} went away while it was being read ({error.strerror}).",
-                todo="give the same command again",
-            ) from error
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise DataError(
-                f"{path} changed while it was being read.", todo="give the same command again"
-            )
+        data = read_as(self.manifest.root / self.manifest.paths[row], digest)
         return read_views(data, self.preprocessing, self.views, digest)
 
     def stored(self, block: NDArray[np.float32]) -> NDArray[Any]:

@@ -5,7 +5,6 @@ A fact belongs to bytes, so a file that is renamed, moved or labelled again is n
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, ImageError
+from ..errors import ImageError
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 from .emptiness import emptiness
-from .images import ImageFacts, decode, decoder_version, probe, read_file
+from .images import ImageFacts, decode, decoder_version, probe, read_as
 from .manifest import Manifest
 from .samples import Reading
 
@@ -152,19 +151,10 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
     """Fill row `one` of the table; give the reason why the image cannot be used, or nothing."""
     path = manifest.root / manifest.paths[row]
     try:
-        data = read_file(path)
+        data = read_as(path, manifest.sha256[row])
     except ImageError as error:
         table[one]["decoded"] = True
         return error.found
-    except OSError as error:
-        raise DataError(
-            f"{path} went away while it was being read ({error.strerror}).",
-            todo="give the same command again",
-        ) from error
-    if hashlib.sha256(data).hexdigest().encode() != manifest.sha256[row]:
-        raise DataError(
-            f"{path} changed while it was being read.", todo="give the same command again"
-        )
     fact = table[one]
     try:
         seen = probe(data)

@@ -16,6 +16,7 @@ says nothing about the image.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import logging
@@ -31,7 +32,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
-from ..errors import ImageError
+from ..errors import DataError, ImageError
 from .colour import changes_colours, to_srgb
 from .formats import (
     HEAD_BYTES,
@@ -59,6 +60,7 @@ __all__ = [
     "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "ImageFacts",
+    "checked",
     "decode",
     "decoder_version",
     "from_pil",
@@ -66,6 +68,7 @@ __all__ = [
     "max_pixels",
     "preview",
     "probe",
+    "read_as",
     "read_file",
     "samples_of",
 ]
@@ -179,6 +182,55 @@ def read_file(path: Path) -> bytes:
     if status.st_size > MAX_FILE_BYTES:
         raise ImageError(f"absurdly large: {status.st_size:,} bytes")
     return path.read_bytes()
+
+
+def read_as(path: Path, sha256: bytes | str) -> bytes:
+    """Read an image file whose SHA-256 is known, and check that it still has these bytes.
+
+    Everything that is computed of an image is kept under the digest of its bytes, or vouches for
+    it: other bytes under the same name must not enter. Hashing costs a tenth of decoding or less.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    sha256 : bytes or str
+        64 hexadecimal digits, as a manifest has them.
+
+    Raises
+    ------
+    DataError
+        The file went away, or has other bytes.
+    ImageError
+        It is no regular file, or too large to be read.
+    """
+    try:
+        data = read_file(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} went away while it was being read ({error.strerror}).",
+            expected="the file that was there when the command began",
+            todo="give the same command again; what was finished is kept",
+        ) from error
+    return checked(data, sha256, path)
+
+
+def checked(data: bytes, sha256: bytes | str, path: Path) -> bytes:
+    """Give the bytes of an image back where they have this SHA-256.
+
+    Raises
+    ------
+    DataError
+        They have another: the file changed since it was hashed.
+    """
+    wanted = sha256.decode() if isinstance(sha256, bytes) else sha256
+    if hashlib.sha256(data).hexdigest() != wanted:
+        raise DataError(
+            f"{path} changed while it was being read.",
+            expected=f"the bytes it had when the command began, SHA-256 {wanted[:12]}...",
+            todo="give the same command again; what was finished is kept",
+        )
+    return data
 
 
 def _open(data: bytes) -> Image.Image:

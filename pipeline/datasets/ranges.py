@@ -21,7 +21,7 @@ from ..files import digest_of
 from ..memory import recall_values, remember_values
 from ..progress import Progress, silent
 from .facts import Facts, read_facts
-from .images import read_file, samples_of
+from .images import read_as, samples_of
 from .manifest import Manifest
 from .samples import Reading, bands_missing
 
@@ -251,8 +251,9 @@ _LEVELS = (_LOW, *range(1, 100), _HIGH)
 
 def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float]:
     try:
-        values = samples_of(read_file(manifest.root / manifest.paths[row]), Reading(bands=bands))
-    except (ImageError, OSError):  # said where it is to be used
+        data = read_as(manifest.root / manifest.paths[row], manifest.sha256[row])
+        values = samples_of(data, Reading(bands=bands))
+    except ImageError:  # said where it is to be used
         return []
     flat = values.reshape(-1)
     flat = flat[:: max(1, len(flat) // _PIXELS)].astype(float)

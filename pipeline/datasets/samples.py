@@ -196,6 +196,8 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
             if not 2 <= len(shape) <= 3 or not size <= {*shape}:
                 raise ImageError(f"a TIFF of axes {axes} {shape}, not a picture")
             values = np.asarray(page.asarray())
+            if values.shape != shape:  # of damaged headers tifffile makes what it can
+                raise ImageError(f"a damaged TIFF: {shape} in its header, {values.shape} in fact")
             inverted = int(getattr(page, "photometric", 1)) == 0
     except (ImageError, MemoryError):
         raise

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.reader import Codes
 from ..datasets import Manifest
-from ..datasets.images import decode, read_file
+from ..datasets.images import decode, read_as
 from ..datasets.samples import Reading
-from ..errors import CacheError, DataError, ImageError
+from ..errors import CacheError, ImageError, PipelineError
 from ..progress import Progress
 from .augment import Augmentation
 
@@ -166,15 +166,33 @@ class Images:
         )
 
     def _load(self, reader: _Reader, batches: list[list[tuple[int, int]]]) -> Iterator[Tensor]:
-        yield from DataLoader(reader, batch_sampler=batches, **self._options)
+        loader = DataLoader(reader, batch_sampler=batches, collate_fn=_stacked, **self._options)
+        for batch in loader:
+            if isinstance(batch, PipelineError):
+                raise batch
+            yield batch
 
     def prepare(self, x: Tensor) -> Tensor:
         """Normalise (B, 3, size, size) uint8 to float32."""
         return (x.float() - self._mean.to(x.device)) / self._std.to(x.device)
 
 
-class _Reader(Dataset[Tensor]):
-    """Reads one image by its row and the number drawn for it."""
+def _stacked(items: list[Tensor | PipelineError]) -> Tensor | PipelineError:
+    """Stack the images of a batch; where one could not be used, give the reason instead."""
+    tensors = []
+    for one in items:
+        if isinstance(one, PipelineError):
+            return one
+        tensors.append(one)
+    return torch.stack(tensors)
+
+
+class _Reader(Dataset["Tensor | PipelineError"]):
+    """Reads one image by its row and the number drawn for it.
+
+    What is wrong with an image is returned, not raised: a process that reads ahead would wrap
+    the error and lose what to do next.
+    """
 
     one = False  # a single view, without the axis V
 
@@ -189,16 +207,15 @@ class _Reader(Dataset[Tensor]):
         self._preprocessing, self._views = preprocessing, views
         self._augmentation = augmentation
 
-    def __getitem__(self, item: tuple[int, int]) -> Tensor:
-        row, number = item
-        path = self._root / self._paths[row]
+    def __getitem__(self, item: tuple[int, int]) -> Tensor | PipelineError:
         try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{path} went away while it was being read ({error.strerror}).",
-                todo="give the same command again; it continues at the last epoch",
-            ) from error
+            return self._read(*item)
+        except PipelineError as error:
+            return error
+
+    def _read(self, row: int, number: int) -> Tensor:
+        path, digest = self._root / self._paths[row], self._sha256[row].decode()
+        data = read_as(path, digest)
         if self._augmentation is not None and self._augmentation.whole:
             pixels = decode(
                 data, min_side=self._preprocessing.size, reading=self._preprocessing.reading
@@ -207,7 +224,6 @@ class _Reader(Dataset[Tensor]):
                 pixels = np.repeat(pixels, 3, axis=2)
             image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
             return self._augmentation(image, number)
-        digest = self._sha256[row].decode()
         views = read_views(data, self._preprocessing, self._views, digest)  # (V, S, S, 3)
         if not self.one:
             return torch.from_numpy(np.ascontiguousarray(views.transpose(0, 3, 1, 2)))
@@ -220,12 +236,19 @@ class _Reader(Dataset[Tensor]):
 def unreadable(
     manifest: Manifest, reading: Reading, workers: int, progress: Progress
 ) -> dict[str, str]:
-    """Find the images that cannot be decoded: digest to reason."""
+    """Find the images that cannot be decoded: digest to reason.
+
+    Raises
+    ------
+    DataError
+        An image went away or changed since the manifest was made.
+    """
 
     def check(row: int) -> str:
         try:
-            decode(read_file(manifest.root / manifest.paths[row]), reading=reading)
-        except (ImageError, OSError) as error:
+            data = read_as(manifest.root / manifest.paths[row], manifest.sha256[row])
+            decode(data, reading=reading)
+        except ImageError as error:
             return str(error)
         return ""
 

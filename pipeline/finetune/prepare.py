@@ -22,6 +22,7 @@ from ..backbones.card import Card
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..codes.extract import Extraction, extract
 from ..context import Context
+from ..datasets.images import read_as
 from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
 from ..heads.costs import read_costs
 from ..notation import size
@@ -199,8 +200,8 @@ def _some_images(setup: Setup, rows: NDArray[np.int64]) -> torch.Tensor:
     """Normalised centre views (B, 3, size, size) of a few training images."""
     views = []
     for row in rows[:: max(1, len(rows) // _PROBED_IMAGES)][:_PROBED_IMAGES].tolist():
-        data = (setup.context.manifest.root / setup.context.manifest.paths[row]).read_bytes()
         digest = setup.context.manifest.sha256[row].decode()
+        data = read_as(setup.context.manifest.root / setup.context.manifest.paths[row], digest)
         views.append(read_views(data, setup.preprocessing, Views("center", 1), digest)[0])
     x = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2).float()
     mean = torch.tensor(setup.preprocessing.mean).view(1, 3, 1, 1) * 255

@@ -6,8 +6,8 @@ import sqlite3
 import threading
 from pathlib import Path
 
-from ..datasets.images import preview
-from ..errors import ImageError
+from ..datasets.images import preview, read_as
+from ..errors import DataError, ImageError
 from ..serve.decoding import shrunk
 
 __all__ = ["SIDES", "Thumbs"]
@@ -64,8 +64,8 @@ class Thumbs:
         found = self.known(sha, side)
         if found is None:
             try:
-                found, _ = shrunk(preview(file.read_bytes(), min_side=side), side)
-            except (ImageError, OSError):
+                found, _ = shrunk(preview(read_as(file, sha), min_side=side), side)
+            except (DataError, ImageError):  # gone, changed since it was listed, or damaged
                 return None
             self.keep(sha, side, found)
         return found

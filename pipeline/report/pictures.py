@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..datasets import Manifest
-from ..datasets.images import preview
+from ..datasets.images import checked, preview, read_file
 from ..errors import ImageError
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
@@ -87,6 +87,11 @@ def make_thumbnails(
     dict of str to Thumbnail
         By path; images of equal bytes share one. Images that the manifest lacks, that went away
         or that cannot be decoded are left out.
+
+    Raises
+    ------
+    DataError
+        An image has other bytes than the manifest says: it changed since.
     """
     rows = {path: row for row, path in enumerate(manifest.paths)}
     wanted: dict[bytes, tuple[int, int, int]] = {}  # digest -> (row, side, most bytes)
@@ -133,8 +138,8 @@ def _small_side(most_bytes: int) -> int:
 def _make(manifest: Manifest, sha: bytes, row: int, side: int, most: int) -> Thumbnail | None:
     """Decode and shrink one image; lower the quality, then the size, until it fits `most` bytes."""
     try:
-        data = (manifest.root / manifest.paths[row]).read_bytes()
-        pixels = preview(data, min_side=side // 2 + 8)
+        path = manifest.root / manifest.paths[row]
+        pixels = preview(checked(read_file(path), sha, path), min_side=side // 2 + 8)
     except (ImageError, OSError):
         return None
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
