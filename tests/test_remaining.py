@@ -40,7 +40,8 @@ REASONS: dict[str, tuple[Spoil, str, str, dict[str, str]]] = {
     "13 bands": (many_bands(13), "13 bands of uint16 (", "BANDS=4,3,2", {}),
     "8 bands": (many_bands(8), "8 bands of uint16 (", "BANDS=5,3,2", {}),
     "4 bands": (many_bands(4), "4 bands of uint16 (", "BANDS=3,2,1", {}),
-    "cut short": (lambda s: jpeg(s)[: len(jpeg(s)) // 2], "damaged or truncated", "make audit|audit", {}),
+    "cut short": (
+        lambda s: jpeg(s)[: len(jpeg(s)) // 2], "damaged or truncated", "audit", {}),
     "a page of the web": (
         lambda s: b"<!DOCTYPE html><title>%d</title>Not found" % s, "HTML page", "sound ones", {}),
     "no image": (lambda s: b"text %d" % s, "not an image of a known format", "sound ones", {}),

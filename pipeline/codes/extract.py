@@ -101,7 +101,7 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
         workers=context.machine.workers,
         progress=context.progress,
     )
-    if rows is None:
+    if rows is None and manifest.n_classes > 1:  # unlabelled files are refused one by one
         check_remaining(manifest, found.rejects, command=context.command)
     stale, notes = manifest.sha256[list(found.converts)], list(found.notes)
     preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize).read_as(found)
@@ -213,7 +213,7 @@ def _outcome(
     }
     if rejects and context.data.strict:
         raise _refused(*next(iter(rejects.items())))
-    if manifest.n_images == context.manifest.n_images:  # all of them, not some rows
+    if manifest.n_images == context.manifest.n_images and manifest.n_classes > 1:
         check_remaining(manifest, codes.rejects, command=context.command)
         notes = [*notes, *classes_without(manifest, codes.rejects)]
     return Extraction(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
-from .sniff import pointer
+from .formats import pointer
 
 __all__ = ["Digests", "hash_files", "recall"]
 

@@ -16,8 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, Listing, few, is_text, plural, split_in, split_of
-from .sniff import extra_for, is_flat
+from .formats import extra_for, is_flat
+from .listing import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNSPLIT,
+    Listing,
+    few,
+    image_stem,
+    is_text,
+    plural,
+    split_in,
+    split_of,
+)
 from .tables import quoted
 from .tree import Node
 from .words import (
@@ -401,7 +413,7 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
 
 
 def _stems(node: Node) -> set[str]:
-    return {name.rpartition(".")[0] for one in node.walk() for name in one.images}
+    return {image_stem(name) for one in node.walk() for name in one.images}
 
 
 def _are_masks(node: Node) -> bool:
@@ -543,7 +555,7 @@ def _prefixes(names: list[str]) -> Counter[str]:
     """Count what stands before the number in file names: ``cat.0.jpg`` → cat."""
     counts: Counter[str] = Counter()
     for name in names:
-        stem = name.rpartition(".")[0] or name
+        stem = image_stem(name)
         match = _FIRST_NUMBER.match(stem) or _STEM.match(stem)
         if match and match[1]:
             counts[match[1]] += 1
@@ -583,7 +595,7 @@ def _add_by_name(reader: _Reader, node: Node, split: int) -> None:
     found = reader.found
     without = []
     for path in reader.below(node):
-        stem = path.rpartition("/")[2].rpartition(".")[0]
+        stem = image_stem(path.rpartition("/")[2])
         match = _FIRST_NUMBER.match(stem) or _STEM.match(stem)
         if not match or not match[1]:
             without.append(path)

@@ -1,22 +1,33 @@
 """What a file is by its first bytes, whatever its name says, and what to do where it is not read.
 
 Signatures are those of the formats' specifications, as `file(1)` and the IANA registry list them.
+One table serves the listing of a folder (:func:`sniff`) and the decoder (:func:`recognise`), so
+that what is listed is what is read.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import stat
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .words import words_of
+
 __all__ = [
     "HEAD_BYTES",
+    "OTHERS",
     "TiffHeader",
     "describe",
+    "extra_for",
+    "is_flat",
     "jpeg_scans",
     "png_without_text",
+    "pointer",
     "recognise",
+    "sniff",
     "tiff_header",
     "tiff_pages",
 ]
@@ -55,11 +66,15 @@ _BRANDS = {  # of ISO base media files (ISO/IEC 14496-12), box ftyp
     **dict.fromkeys(b"heic heix hevc hevx heim heis mif1 msf1".split(), "HEIC"),
     **dict.fromkeys(b"avif avis".split(), "AVIF"),
 }
-_ADVICE = {
+_ADVICE = {  # formats that need something more than Pillow: module, extra of ours
     "HEIC": ("pillow_heif", "heic"),
     "AVIF": ("pillow_heif", "heic"),
     "DICOM": ("pydicom", "dicom"),
 }
+_READ = frozenset("JPEG PNG GIF BMP TIFF WEBP PPM AVIF".split())
+OTHERS = frozenset(
+    "HEIC,DICOM,JPEG XL,JPEG 2000,camera RAW (CR2),camera RAW (CR3),camera RAW (RAF)".split(",")
+)
 _WAYS = {
     "JPEG XL": "convert it, as with djxl IN.jxl OUT.png",
     "JPEG 2000": "convert it, as with opj_decompress -i IN.jp2 -o OUT.png",
@@ -100,6 +115,77 @@ def recognise(head: bytes) -> str:
     return ""
 
 
+def sniff(path: str) -> str:
+    """Name the format of an image file by its first bytes; empty where it is no image.
+
+    Returns
+    -------
+    str
+        A name of `OTHERS` where this installation cannot read the format.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    except OSError:
+        return ""
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            return ""
+        head = os.read(handle, HEAD_BYTES)
+    except OSError:
+        return ""
+    finally:
+        os.close(handle)
+    kind = recognise(head)
+    if kind == "BMP" and (head[6:10] != b"\0\0\0\0" or len(head) <= 30):
+        return ""  # two letters alone may begin any text
+    if kind == "PPM" and not head[3:4].isdigit() and head[3:4] != b"#":
+        return ""
+    if kind in _READ:
+        return kind
+    if kind not in OTHERS:
+        return ""
+    return kind.lower() if kind in _ADVICE and _installed(_ADVICE[kind][0]) else kind
+
+
+def is_flat(path: str) -> bool:
+    """Tell whether a PNG is a mask by its header: one channel or a palette, and hardly any bytes.
+
+    Pictures of few grey levels pack to a small part of a byte a pixel, photographs do not.
+    """
+    try:
+        size = os.stat(path).st_size  # noqa: PTH116
+        with open(path, "rb") as stream:  # noqa: PTH123
+            head = stream.read(26)
+    except OSError:
+        return False
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 26:
+        return False
+    width, height = int.from_bytes(head[16:20]), int.from_bytes(head[20:24])
+    return head[25] in (0, 3) and (size - 200) * 8 < width * height
+
+
+def extra_for(kind: str) -> str:
+    """Say what to do about a format that is not read."""
+    if kind in _ADVICE:
+        return f"pip install 'cnn-codes[{_ADVICE[kind][1]}]' reads them, or convert them to PNG"
+    return _WAYS.get(kind, "convert them to JPEG or PNG")
+
+
+def pointer(data: bytes) -> str:
+    """Say what stands in the place of a file that was not fetched; empty for a file itself."""
+    if data[:40].startswith(b"version https://git-lfs.github.com"):
+        return "a Git LFS pointer, not the image: git lfs pull fetches it"
+    if data[:200].lstrip(b"./").startswith((b"annex/objects", b"git/annex/objects")):
+        return "a git-annex pointer, not the image: git annex get fetches it"
+    if "outs" in words_of(data[:10].decode("latin-1")) and b"md5:" in data[:100]:
+        return "a DVC pointer, not the image: dvc pull fetches it"
+    return ""
+
+
+def _installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
 def describe(data: bytes) -> str:
     """Say what a file is that cannot be opened as an image, and how it could be."""
     name = recognise(data[:HEAD_BYTES])
@@ -107,7 +193,7 @@ def describe(data: bytes) -> str:
         return "not an image of a known format (starts with " + data[:8].hex(" ") + ")"
     if name in _ADVICE:
         module, extra = _ADVICE[name]
-        if importlib.util.find_spec(module) is None:
+        if not _installed(module):
             return f"{name}, which needs an extra: pip install 'cnn-codes[{extra}]'"
         return f"{name} that cannot be read: damaged or truncated"
     way = _WAYS.get(name, "convert it to PNG or TIFF" if name.startswith("camera RAW") else "")

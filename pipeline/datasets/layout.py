@@ -19,11 +19,13 @@ from ..errors import DataError
 from ..settings import DataSettings
 from .arrays import array_problem, is_pickle
 from .folders import EXPECTED, read_folders
+from .formats import extra_for
 from .listing import (
     UNSPLIT,
     Listing,
     archive_stem,
     few,
+    image_stem,
     is_archive,
     nature,
     plural,
@@ -32,7 +34,6 @@ from .listing import (
 )
 from .lists import LIST_SUFFIXES, chosen, is_list, list_files_in, names_in, read_lists
 from .resolve import Index
-from .sniff import extra_for
 from .tables import TABLE_SUFFIXES, Roles, quoted, read_table, table_of
 from .texts import Sheet
 from .tree import Node, Tree, scan
@@ -283,7 +284,8 @@ def _beside(node: Node, base: str) -> Index | None:
         moved.paths.add(place)
         name = nfc(path.rpartition("/")[2]).casefold()
         moved.by_name.setdefault(name, []).append(place)
-        moved.by_stem.setdefault(name.rpartition(".")[0] or name, []).append(place)
+        for stem in {name, image_stem(name)}:
+            moved.by_stem.setdefault(stem, []).append(place)
     return moved
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "archive_stem",
     "class_remarks",
     "few",
+    "image_stem",
     "is_archive",
     "is_image",
     "is_junk",
@@ -292,12 +293,29 @@ def is_image(name: str) -> bool:
     stem, dot, suffix = name.rpartition(".")
     if bool(dot) and bool(stem) and suffix.lower() in IMAGE_SUFFIXES:
         return True
-    _, dot, rest = name.lstrip(".").lower().partition(".")
-    while dot:
-        if _TAIL.fullmatch(rest):
-            return True
-        _, dot, rest = rest.partition(".")
-    return False
+    return _odd_suffix(name) is not None
+
+
+def _odd_suffix(name: str) -> int | None:
+    """Give where a suffix begins that a web page put something behind; None where none does."""
+    at = name.find(".", 1)
+    while at > 0:
+        if _TAIL.fullmatch(name[at + 1 :].lower()):
+            return at
+        at = name.find(".", at + 1)
+    return None
+
+
+def image_stem(name: str) -> str:
+    """Give a file's name without its suffix: ``a.jpg``, ``a.jpg?w=640``, ``a.jpg_large`` → a.
+
+    What follows a dot is a suffix only where it is short and of letters and digits.
+    """
+    at = _odd_suffix(name)
+    if at is not None:
+        return name[:at]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and stem and len(suffix) <= 5 and suffix.isalnum() else name
 
 
 def is_archive(name: str) -> bool:

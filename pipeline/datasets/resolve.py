@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .listing import image_stem
 from .tree import Node
 from .words import ANNOTATIONS, nfc, words_of
 
@@ -56,7 +57,8 @@ class Index:
             index.paths.add(path)
             name = nfc(path.rpartition("/")[2]).casefold()
             index.by_name.setdefault(name, []).append(path)
-            index.by_stem.setdefault(_stem(name), []).append(path)
+            for stem in {name, image_stem(name)}:  # a name without suffix may hold dots
+                index.by_stem.setdefault(stem, []).append(path)
         return index
 
     def find(self, text: str) -> str | None:
@@ -108,7 +110,7 @@ class Index:
             return None
         found = self.by_name.get(parts[-1])
         if not found:
-            found = self.by_stem.get(parts[-1]) or self.by_stem.get(_stem(parts[-1]))
+            found = self.by_stem.get(parts[-1]) or self.by_stem.get(image_stem(parts[-1]))
         if not found:
             return None
         scored = [(_tail(path, parts), path) for path in found]
@@ -122,11 +124,6 @@ class Index:
             self.n_ambiguous += 1
             return None
         return best[0]
-
-
-def _stem(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and stem and len(suffix) <= 5 and suffix.isalnum() else name
 
 
 def _tail(path: str, parts: list[str]) -> int:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..datasets.archive import unpack
-from ..datasets.listing import is_archive, is_image, is_junk, nature, plural
-from ..datasets.sniff import OTHERS, looks_like_text, sniff
+from ..datasets.formats import OTHERS, sniff
+from ..datasets.listing import image_stem, is_archive, is_image, is_junk, nature, plural
 from ..datasets.tables import TABLE_SUFFIXES
 from ..datasets.texts import read_sheet
 from ..datasets.words import PATHS, key_of
@@ -68,7 +68,9 @@ def gathered(images: str, *, progress: Progress = silent) -> Iterator[Inputs]:
     if not images:
         raise SettingsError("IMAGES says which images to predict.", expected=_EXPECTED)
     path = Path(images)
-    if path.is_file() and is_archive(path.name):
+    if path.is_file() and _is_readable(images):  # whatever its suffix says
+        yield Inputs((images,), (images,))
+    elif path.is_file() and is_archive(path.name):
         with tempfile.TemporaryDirectory(prefix="cnn-codes-") as folder:
             try:
                 root = unpack(path, Path(folder) / "images", progress=progress)
@@ -122,30 +124,64 @@ def _below(roots: list[str], asked: str) -> Inputs:
     if passed:
         n_passed = sum(passed.values())
         remarks.append(
-            f"{plural(n_passed, 'file is no image', 'files are no images')} by the suffix and "
-            f"{'was' if n_passed == 1 else 'were'} passed over: {nature(passed)}."
+            f"{plural(n_passed, 'file is no image and was', 'files are no images and were')} "
+            f"ignored: {nature(passed)}."
         )
     return Inputs(tuple(found), tuple(found), tuple(remarks))
 
 
 def _take(path: str, found: dict[str, None], passed: Counter[str]) -> None:
     name = os.path.basename(path)  # noqa: PTH119
-    if is_image(name) or (not looks_like_text(name) and sniff(path) not in ("", *OTHERS)):
+    if is_image(name) or _is_readable(path):
         found[path] = None
     else:
         passed[Path(path).suffix.lower() or "no suffix"] += 1
+
+
+def _is_readable(path: str) -> bool:
+    """Tell whether a file is an image by its first bytes."""
+    return sniff(path) not in ("", *OTHERS)
 
 
 def _named(names: list[str], source: Path) -> Inputs:
     """Find named files beside the list that names them, or from here."""
     if not names:
         raise DataError(f"{source} names no images.", expected="one path a line, or a column path")
-    return Inputs(tuple(names), tuple(_found(name, source.parent) for name in names))
+    seen: dict[str, dict[str, list[str]]] = {}
+    return Inputs(tuple(names), tuple(_found(name, source.parent, seen) for name in names))
 
 
-def _found(name: str, folder: Path) -> str:
+def _found(name: str, folder: Path, seen: dict[str, dict[str, list[str]]] | None = None) -> str:
+    """Give the file that a list means: beside the list, from here, or one of that stem there.
+
+    Folders that were looked into for stems are kept in `seen`; without it none is.
+    """
     beside = os.path.join(folder, name)  # noqa: PTH118
-    return beside if os.path.exists(beside) or not os.path.exists(name) else name  # noqa: PTH110
+    if os.path.exists(beside):  # noqa: PTH110
+        return beside
+    if os.path.exists(name):  # noqa: PTH110
+        return name
+    if seen is None:
+        return beside
+    place, stem = os.path.split(beside)
+    there = seen.get(place)
+    if there is None:
+        there = seen[place] = _stems_in(place)
+    alike = there.get(stem) or there.get(image_stem(stem)) or []
+    return os.path.join(place, alike[0]) if len(alike) == 1 else beside  # noqa: PTH118
+
+
+def _stems_in(folder: str) -> dict[str, list[str]]:
+    """Images of a folder by their names without suffix."""
+    found: dict[str, list[str]] = {}
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except OSError:
+        return found
+    for name in names:
+        if is_image(name) or _is_readable(os.path.join(folder, name)):  # noqa: PTH118
+            found.setdefault(image_stem(name), []).append(name)
+    return found
 
 
 def _lines(path: Path) -> list[str]:
