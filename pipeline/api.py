@@ -402,13 +402,14 @@ def _evidence(context: Context, record: dict[str, Any], *tables: Any, legend: st
 )  # fmt: skip
 def labels(chosen: Chosen) -> Measured:
     """List the images whose label is likely to be wrong."""
-    from .evidence.labels import find_mislabelled, labels_table
+    from .evidence.labels import find_mislabelled, labels_tables
 
     context, codes = coded(context_of(chosen))
     settings = chosen[LabelsSettings]
     record = find_mislabelled(context, codes, settings)
-    table, legend = labels_table(record, settings.top)
-    return _evidence(context, record, table, legend=legend)
+    tables, legends = labels_tables(record, settings.top)
+    found = _evidence(context, record, *tables, legend=legends[0])
+    return replace(found, said=(*legends[1:], *found.said))
 
 
 @stage(

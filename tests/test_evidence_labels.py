@@ -112,7 +112,9 @@ def test_copies_under_two_labels_come_first_and_are_certain(small, tmp_path):
     shutil.copy(first, folder / "train" / "not-hotdog" / "copy.jpg")
     manifest = stage_one.manifest(folder)
     record = listed(manifest, stage_one(manifest).codes, tmp_path, share=0.01)
-    assert record["n_certain"] == record["n_listed"] == 2
+    assert record["n_certain"] == 2
+    assert record["n_listed"] == 3  # and as many others as were asked for
+    assert [one["certain"] for one in record["images"]] == [True, True, False]
     paths = [f"train/hotdog/{first.name}", "train/not-hotdog/copy.jpg"]
     found = {one["path"]: one for one in record["images"]}
     for path, other in (paths, reversed(paths)):
@@ -197,6 +199,30 @@ def test_the_command_prints_suspects_and_says_where_the_list_is(small, capsys, t
     assert "4 more in the record" in lines[3]
     assert Path(lines[-1]).is_file()
     assert main(["labels", *named, *places, "SHARE=0"]) == 2
+
+
+@pytest.mark.parametrize("top", [1, 3])
+@pytest.mark.parametrize("n_sets", [0, 1, 5])
+def test_contradictions_have_a_block_of_their_own(small, inside, n_sets, top):
+    _, folder = small
+    for at, path in enumerate(sorted((folder / "train" / "hotdog").iterdir())[:n_sets]):
+        shutil.copy(path, folder / "train" / "not-hotdog" / f"copy{at}.jpg")
+    if n_sets:
+        shutil.copy(path, folder / "test" / "not-hotdog" / "again.jpg")
+    done = inside("labels", data=folder, top=top, share=0.2, **SMALL)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    heads = [at for at, line in enumerate(lines) if line.split()[:2] == ["path", "split"]]
+    assert len(heads) == 1
+    suspects = [line for line in lines[heads[0] + 1 :] if " test " in line or " train " in line]
+    assert len([line for line in suspects if "hotdog/" in line]) == top  # as many as asked
+    assert not any("copy" in line or "again" in line for line in suspects)
+    before = "\n".join(lines[: heads[0]])
+    assert ("Contradictions" in before) == bool(n_sets)
+    assert before.count("hotdog, not-hotdog") == min(n_sets, top)
+    assert ("in the record" in before) == (n_sets > top)
+    if n_sets and top >= n_sets:
+        assert "again.jpg (not-hotdog)" in before
 
 
 # Confident learning against its definition, in loops, and against the package.

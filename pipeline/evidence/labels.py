@@ -2,8 +2,9 @@
 
 Every labelled image, those of test too, is judged by a softmax head that never saw it: folds
 over all images, copies of equal bytes in one fold, ``C`` chosen on the held-out images, one
-temperature. Byte-identical images under different labels come first: there at least one label
-is certainly wrong. The others follow by the margin of confident learning. How many flipped
+temperature. Byte-identical images under different labels (contradictions) come first, in a block
+of their own: there at least one label is certainly wrong. As many others as were asked for follow
+by the margin of confident learning. How many flipped
 labels this finds is measured in ``benchmarks/mislabelled.md``.
 """
 
@@ -26,9 +27,9 @@ from ..settings import LabelsSettings
 from .confident import class_thresholds, confident_classes, label_margin, other_class
 from .record import Request
 
-__all__ = ["find_mislabelled", "labels_table"]
+__all__ = ["contradictions", "find_mislabelled", "labels_tables"]
 
-VERSION = 1
+VERSION = 2
 METHOD = "softmax"
 
 
@@ -88,7 +89,7 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
     for row, others in copies.items():  # of the classes that its copies bear, the most probable
         suggested[row] = max((int(labels[other]) for other in others), key=lambda k: p[row, k])
     order = np.lexsort((score, ~certain))
-    n_listed = min(len(order), max(math.ceil(settings.share * len(order)), int(certain.sum())))
+    n_listed = min(len(order), math.ceil(settings.share * len(order)) + int(certain.sum()))
     images = [
         {
             "path": rows.paths[row],
@@ -173,16 +174,65 @@ def _sentences(body: dict[str, Any], pairs: list[str]) -> list[str]:
     return said
 
 
-def labels_table(record: dict[str, Any], top: int) -> tuple[Table, str]:
-    """Lay out the first `top` images (0: all that are listed), and explain the marks."""
-    images = record["images"][: top or None]
+def contradictions(record: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    """Give the images of equal bytes under several labels, a list for each set of copies."""
+    sets: dict[frozenset[str], list[dict[str, Any]]] = {}
+    found = {one["path"]: one for one in record["images"] if one["certain"]}
+    seen: set[str] = set()
+    for path, one in found.items():
+        if path in seen:
+            continue
+        others = {other for name in one["copies"] for other in found[name]["copies"]}
+        paths = sorted({path, *one["copies"], *others} & set(found))
+        seen |= set(paths)
+        sets[frozenset(paths)] = [found[name] for name in paths]
+    return list(sets.values())
+
+
+def labels_tables(record: dict[str, Any], top: int) -> tuple[list[Table], list[str]]:
+    """Lay out the contradictions and the first `top` suspects (0: all that are listed).
+
+    Parameters
+    ----------
+    record : dict
+        From :func:`find_mislabelled`.
+    top : int
+        Suspects that are shown; contradictions are not counted among them, and as many sets of
+        copies are shown at most.
+
+    Returns
+    -------
+    tables : list of Table
+        The contradictions, where there are any; the suspects.
+    legends : list of str
+        What stands below each.
+    """
+    tables, legends = [], []
+    sets = contradictions(record)
+    if sets:
+        shown = sets[: top or None]
+        lines = [["copies", "labels", "images"]]
+        for one in shown:
+            labels = sorted({image["label"] for image in one})
+            paths = [f"{image['path']} ({image['label']})" for image in one]
+            lines.append([str(len(one)), few(labels, 4), few(paths, 4)])
+        legend = "Contradictions: the same bytes under several labels; at least one label is wrong"
+        legends.append(f"{legend}{_more(len(sets) - len(shown), 'sets')}.")
+        tables.append(aligned(lines, text_columns=3))
+    suspects = [one for one in record["images"] if not one["certain"]]
+    shown_suspects = suspects[: top or None]
     lines = [["", "path", "split", "label", "suggested", "p(label)", "p(suggested)"]]
-    for one in images:
-        mark = "!" if one["certain"] else "?" if one["suspect"] else ""
+    for one in shown_suspects:
         words = [one[key] for key in ("path", "split", "label", "suggested")]
+        mark = "?" if one["suspect"] else ""
         lines.append([mark, *words, number(one["p_label"]), number(one["p_suggested"])])
-    more = record["n_listed"] - len(images)
-    legend = "! has copies under another label; ? contradicted with confidence"
-    if more:
-        legend += f"; {more:,} more in the record (TOP=0 prints all)"
-    return aligned(lines, text_columns=5), legend
+    tables.append(aligned(lines, text_columns=5))
+    more = _more(len(suspects) - len(shown_suspects), "")
+    legends.append(f"? contradicted with confidence{more}")
+    return tables, legends
+
+
+def _more(n_more: int, what: str) -> str:
+    if n_more <= 0:
+        return ""
+    return f"; {n_more:,} more{f' {what}' if what else ''} in the record (TOP=0 prints all)"

@@ -118,7 +118,7 @@ def doubtful_labels(evidence: Evidence, *, shown: int) -> Section:
     if record is None:
         text = "Not computed: which labels are likely to be wrong."
         return Section("labels", title, [Missing(text, evidence.context.command_for("labels"))])
-    images = record["images"]
+    images = [one for one in record["images"] if not one["certain"]]
     pictures = [
         Picture(
             [one["path"]],
