@@ -19,7 +19,7 @@ from cnn_codes.audit import near as near_module
 from cnn_codes.audit.classes import class_findings, copy_findings
 from cnn_codes.audit.findings import image_findings
 from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
-from cnn_codes.audit.near import find_near, near_finding
+from cnn_codes.audit.near import find_near, near_finding, within_finding
 from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import Key
 from cnn_codes.codes.reader import MATTERS
@@ -368,13 +368,44 @@ def test_byte_identical_images_are_not_called_near(cache):
     assert find_near(manifest, cache).n_found == 2
 
 
-def test_a_series_of_images_is_a_remark_not_a_list_of_copies(cache):
-    manifest, codes = twins(n_twins=40)
+@pytest.mark.parametrize("n_twins", [1, 4, 20, 40, 58, 60])
+def test_the_larger_the_share_of_near_copies_the_graver_the_words(cache, n_twins):
+    manifest, codes = twins(n_twins=n_twins)
     coded(cache, manifest, codes)
     near = find_near(manifest, cache)
-    assert near.n_found == 40
-    assert near.is_series
-    assert not near_finding(near).is_problem
+    finding = near_finding(near)
+    assert near.n_found == n_twins
+    assert finding.is_problem
+    assert f"{n_twins} of 60 held-out images ({n_twins / 60:.0%})" in finding.text
+    grave = "nothing of new ones" in finding.text
+    assert grave == (n_twins >= 30)
+    series = "GROUP" in finding.text
+    assert series == (n_twins > 6)
+    if n_twins > 6:  # what the groups that were given do not cover is the nature of the images
+        assert not near_finding(near, "column patient").is_problem
+
+
+@pytest.mark.parametrize(("n_patients", "n_frames"), [(8, 6), (30, 2), (58, 1)])
+def test_near_copies_within_test_are_counted_as_clusters(cache, n_patients, n_frames):
+    random = np.random.default_rng(1)
+    n_test = n_patients * n_frames
+    manifest, codes = twins(300, n_test, n_twins=0)
+    patients = np.repeat(np.arange(n_patients), n_frames)
+    noise = 0.1 * random.normal(size=(n_test, codes.shape[1]))
+    codes[300:] = codes[300 + patients] + noise.astype(np.float32)
+    coded(cache, manifest, codes)
+    near = find_near(manifest, cache)
+    assert near.n_found == 0
+    assert (near.n_test, near.n_clusters) == (n_test, n_patients)
+    finding = within_finding(near)
+    if n_frames == 1:
+        assert finding is None
+        return
+    assert finding.is_problem
+    assert f"about {n_patients} different images" in finding.text
+    assert "GROUP" in finding.text
+    assert not within_finding(near, "column patient").is_problem
+    assert find_near(manifest, cache) == near  # as it is remembered
 
 
 def test_pairs_are_kept_by_likeness_and_counted_in_full(cache, monkeypatch):

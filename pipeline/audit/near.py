@@ -12,6 +12,11 @@ data set's training images, is at least `THRESHOLD`. Seen with EfficientNet-Lite
 So what is found is nearly sure, what was altered much is missed. Where the images are all of one
 kind (cells of a solar module, frames of a film) codes cannot tell a copy from a neighbour: on
 elpv 71 % of the test images have a training image above .85. `Near.is_series` tells that apart.
+Either way the test figure is of images that are almost in train, so what is said is the graver the
+larger their share is.
+
+Within test, images that are near-copies of one another are no independent trials: the number of
+clusters (connected components of the pairs) is what an interval should count.
 """
 
 from __future__ import annotations
@@ -41,15 +46,18 @@ __all__ = [
     "search_cost",
     "telling_codes",
     "unit_codes",
+    "within_finding",
 ]
 
 THRESHOLD = 0.85
+GRAVE_SHARE = 0.5  # of the held-out images; from it on, the figure is of near-copies mostly
+WITHIN_SHARE = 0.3  # of the test images with a near-copy in test; from it on, a problem
 SERIES_SHARE = 0.1  # of the images searched for; above it, likeness is the set's nature
 MOST_PAIRS = 1000  # kept, the most alike
 _LAYER = "final"
 _QUERIES = 1024  # rows a block
 _BLOCK_BYTES = 64_000_000  # of normalised codes a block
-_KIND = "near-duplicates 2"
+_KIND = "near-duplicates 3"
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,11 @@ class Near:
     pairs : tuple of (str, str, float, bool)
         The most alike: path, path in the other split, cosine in [-1, 1], whether the labels are
         the same.
+    n_test, n_twins, n_clusters : int
+        Test images, those with a near-copy in test too, and clusters of near-copies, single
+        images counted.
+    twins : tuple of (str, str)
+        Some such pairs.
     """
 
     key: str
@@ -77,6 +90,15 @@ class Near:
     n_found: int
     n_pairs: int
     pairs: tuple[tuple[str, str, float, bool], ...]
+    n_test: int = 0
+    n_twins: int = 0
+    n_clusters: int = 0
+    twins: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def share(self) -> float:
+        """Share of the images searched for that have a pair, 0 to 1."""
+        return self.n_found / max(1, self.n_searched)
 
     @property
     def is_series(self) -> bool:
@@ -92,6 +114,7 @@ def search_cost(manifest: Manifest, cache: Path) -> float:
     if codes is None:
         return 0.0
     pairs = sum(len(ours) * len(theirs) for ours, theirs in _sides(manifest))
+    pairs += int(np.sum(manifest.split == TEST)) ** 2
     return float(pairs * int(codes[_LAYER].shape[-1]))
 
 
@@ -148,7 +171,14 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
                         best = best[np.argsort(-best[:, 2], kind="stable")[:MOST_PAIRS]]
                 meter.advance(len(queries))
     best = best[np.lexsort((best[:, 1], best[:, 0], -best[:, 2]))[:MOST_PAIRS]]
+    test = sides[0][0]
+    cluster, twins = _clusters(codes, at, test, mean)
+    sizes = np.bincount(cluster)
     near = Near(
+        n_test=len(test),
+        n_twins=int(sizes[sizes > 1].sum()),
+        n_clusters=len(sizes),
+        twins=tuple((manifest.paths[a], manifest.paths[b]) for a, b in twins),
         key=_key(manifest),
         codes=codes.path.name,
         n_searched=sum(len(ours) for ours, _ in sides),
@@ -170,13 +200,57 @@ def find_near(manifest: Manifest, cache: Path, *, progress: Progress = silent) -
     return near
 
 
+def _clusters(
+    codes: Codes, at: NDArray[np.int64], rows: NDArray[np.intp], mean: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], list[tuple[int, int]]]:
+    """Join the rows whose codes are nearly the same; number the clusters, and give some pairs."""
+    first, second = [], []
+    for ours in _blocks(np.arange(len(rows)), _QUERIES):
+        unit = unit_codes(codes, at[rows[ours]], mean)
+        for theirs in _blocks(np.arange(len(rows)), _QUERIES):
+            if theirs[0] < ours[0]:
+                continue
+            i, j = np.nonzero(unit @ unit_codes(codes, at[rows[theirs]], mean).T >= THRESHOLD)
+            keep = theirs[j] > ours[i]
+            first.append(ours[i][keep])
+            second.append(theirs[j][keep])
+    a, b = (np.concatenate([np.empty(0, np.int64), *some]) for some in (first, second))
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_matrix((np.ones(len(a), bool), (a, b)), shape=(len(rows), len(rows)))
+    _, cluster = connected_components(graph, directed=False)
+    pairs = zip(rows[a[:5]].tolist(), rows[b[:5]].tolist(), strict=True)
+    return cluster.astype(np.int64), list(pairs)
+
+
+def within_finding(near: Near, grouping: str = "") -> Finding | None:
+    """Say how many test images are near-copies of one another; None where none is."""
+    if near.n_twins < 2 or near.n_twins <= 0.01 * near.n_test:
+        return None
+    grave = near.n_twins >= WITHIN_SHARE * near.n_test and not grouping
+    shown = few([f"{a} ~ {b}" for a, b in near.twins], 2)
+    how = (
+        f"Intervals and tests count groups ({grouping})."
+        if grouping
+        else "Intervals and tests count each image as a trial of its own and are too narrow: add "
+        "GROUP (a column, a pattern on the path, or auto), which keeps near-copies together."
+    )
+    text = (
+        f"{near.n_twins:,} of {near.n_test:,} test images are nearly the same as another test "
+        f"image, by their codes: the test split holds about {near.n_clusters:,} different images "
+        f"({shown}). {how}"
+    )
+    return Finding("near-copies-in-test", grave, text, (), {"n_clusters": near.n_clusters})
+
+
 def near_finding(near: Near, grouping: str = "") -> Finding | None:
     """Say what was found; None where nothing was. `grouping` is that of the manifest."""
     if not near.n_found:
         return None
     pairs = near.pairs[:5]
     shown = few([f"{a} ~ {b} ({s:.2f})" for a, b, s, _ in pairs], 3 if near.is_series else 5)
-    of = f"{near.n_found:,} of {near.n_searched:,} held-out images"
+    of = f"{near.n_found:,} of {near.n_searched:,} held-out images ({near.share:.0%})"
     if near.is_series:
         meaning = (
             f"Groups ({grouping}) are kept on one side of every split; what is alike beyond them "
@@ -185,8 +259,15 @@ def near_finding(near: Near, grouping: str = "") -> Finding | None:
             else "If these are images of one thing, the test figure is likely to be too high: keep "
             "them together with GROUP (a column, a pattern on the path, or auto)."
         )
+        grave = near.share >= GRAVE_SHARE
+        head = "Most of the test split is almost in train" if grave else "The images are much alike"
+        if grave and not grouping:
+            meaning = (
+                "The test figure says how well near-copies of training images are recognised, and "
+                f"nothing of new ones. {meaning}"
+            )
         text = (
-            f"The images are much alike: {of} have a training image whose code is nearly theirs, "
+            f"{head}: {of} have a training image whose code is nearly theirs, "
             f"most of all {shown}. {meaning}"
         )
     else:
@@ -207,7 +288,7 @@ def near_finding(near: Near, grouping: str = "") -> Finding | None:
         ],
     }
     paths = tuple(dict.fromkeys(path for a, b, *_ in near.pairs for path in (a, b)))
-    return Finding("near-duplicates", not near.is_series, text, paths, details)
+    return Finding("near-duplicates", not (near.is_series and grouping), text, paths, details)
 
 
 def _sides(manifest: Manifest) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -295,7 +376,8 @@ def _recall(manifest: Manifest, cache: Path) -> Near | None:
     saved = recall_values(cache / manifest.name / "near.json", _KIND)
     if saved is None or saved["key"] != _key(manifest):
         return None
-    return Near(**{**saved, "pairs": tuple(map(tuple, saved["pairs"]))})
+    tuples = {key: tuple(map(tuple, saved[key])) for key in ("pairs", "twins")}
+    return Near(**{**saved, **tuples})
 
 
 def _remember(manifest: Manifest, cache: Path, near: Near) -> None:

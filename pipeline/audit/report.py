@@ -15,7 +15,7 @@ from ..progress import Progress, silent
 from .classes import class_findings, copy_findings
 from .findings import LEFT_OUT, Finding, image_findings
 from .kin import find_kin, kin_cost, kin_finding
-from .near import Near, find_near, near_finding, search_cost
+from .near import Near, find_near, near_finding, search_cost, within_finding
 from .shortcuts import shift_findings, shortcut_findings
 
 __all__ = ["Report", "audit", "header_findings"]
@@ -125,13 +125,17 @@ def header_findings(
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     if search_cost(manifest, cache) <= _CHEAP:
         near = find_near(manifest, cache)
-        finding = near_finding(near, manifest.grouping) if near else None
-        findings += [finding] if finding else []
+        findings += _near_findings(near, manifest.grouping)
     if kin_cost(manifest, cache) <= _CHEAP:
         kin = find_kin(manifest, cache)
         findings += [kin_finding(kin)] if kin else []
     said = {*LEFT_OUT, "leaks"}
     return [finding.text for finding in _problems_first(findings) if finding.kind not in said]
+
+
+def _near_findings(near: Near | None, grouping: str) -> list[Finding]:
+    both = [near_finding(near, grouping), within_finding(near, grouping)] if near else []
+    return [finding for finding in both if finding]
 
 
 def audit(context: Context) -> Report:
@@ -158,8 +162,7 @@ def audit(context: Context) -> Report:
     )
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     near = find_near(manifest, cache, progress=progress)
-    finding = near_finding(near, manifest.grouping) if near else None
-    findings += [finding] if finding else []
+    findings += _near_findings(near, manifest.grouping)
     kin = find_kin(manifest, cache, seed=context.seed)
     findings += [kin_finding(kin)] if kin else []
     findings += shift_findings(manifest, facts, None if kin else cache, seed=context.seed)
