@@ -8,19 +8,22 @@ publisher puts into their name or headers. A local file is a safetensors file or
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import inspect
 import re
 import textwrap
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import BackboneError, DownloadError
+from ..errors import BackboneError, CacheError, DownloadError
 from ..files import sha256_file
+from ..notation import size as size_of
 from ..progress import Progress, silent
 from .catalog import PACKAGED, Entry, is_file, nearest
 from .last import PooledFeatures, settle_last_layer
@@ -32,6 +35,9 @@ __all__ = ["build", "parameter_shapes", "replace_head", "state_digest", "structu
 
 _SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
+_PINS = "checksums.json"
+_MOST_BYTES = 50 << 30  # of weights: no network of the catalogue has 10 GB
+_MOST_S = 12 * 3600.0
 
 
 def build(
@@ -309,14 +315,21 @@ def _interpolation(name: str) -> str:
 
 
 def _fetch_url(url: str, folder: Path, *, offline: bool, progress: Progress) -> Path:
-    """Fetch a file whose name ends in the first digits of its SHA-256, as torch.hub has it."""
-    from ..datasets.download import download
+    """Fetch a file whose name ends in the first digits of its SHA-256, as torch.hub has it.
 
-    target = folder / url.rpartition("/")[2]
+    Eight digits are too few against somebody who means harm, so the whole SHA-256 is kept in
+    ``checksums.json`` after the first use, and demanded of every later one.
+    """
+    from ..datasets.download import download, pin_checksum, pinned_checksum
+
+    target, pins = folder / url.rpartition("/")[2], folder / _PINS
     found = re.search(r"-([0-9a-f]{8,64})\.", target.name)
     prefix = found.group(1) if found else None
     if target.is_file():
-        if prefix is None or sha256_file(target).startswith(prefix):
+        digest, pinned = sha256_file(target), pinned_checksum(pins, url)
+        if digest.startswith(prefix or "") and pinned in (None, f"sha256:{digest}"):
+            if pinned is None:
+                _keep(pin_checksum, pins, url, f"sha256:{digest}")
             return target
         target.unlink()  # damaged since it was fetched
     if offline:
@@ -324,27 +337,33 @@ def _fetch_url(url: str, folder: Path, *, offline: bool, progress: Progress) -> 
             f"The weights {target.name} are not here, and OFFLINE=1 forbids to fetch them.",
             todo=f"leave OFFLINE out, or put the file of {url} into {folder}",
         )
-    return download(url, target, checksum=prefix, pins=folder / "checksums.json", progress=progress)
+    return download(
+        url,
+        target,
+        checksum=prefix,
+        pins=pins,
+        progress=progress,
+        most_bytes=_MOST_BYTES,
+        most_s=_MOST_S,
+    )
+
+
+def _keep(pin: Callable[[Path, str, str], None], pins: Path, key: str, value: str) -> None:
+    """Pin a checksum; in a cache that cannot be written there is nothing to pin it in."""
+    with contextlib.suppress(CacheError, OSError):
+        pin(pins, key, value)
 
 
 def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress) -> Path:
     if not config.hf_hub_id:
         return _fetch_url(config.url, folder / "timm", offline=offline, progress=progress)
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     last: Exception | None = None
     wanted = [config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
     for filename in dict.fromkeys(wanted):
         try:
-            path = Path(
-                hf_hub_download(
-                    config.hf_hub_id,
-                    filename,
-                    cache_dir=folder / "hub",
-                    local_files_only=offline,
-                )
-            )
+            return _from_hub(config.hf_hub_id, filename, folder / "hub", offline=offline)
         except LocalEntryNotFoundError as error:
             last = error
             break
@@ -354,18 +373,60 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
         except (HfHubHTTPError, OSError) as error:
             last = error
             break
-        digest = path.resolve().name  # large files are named by their SHA-256 there
-        if re.fullmatch(r"[0-9a-f]{64}", digest) and sha256_file(path) != digest:
-            path.resolve().unlink()
-            raise DownloadError(
-                f"{filename} of {config.hf_hub_id} is not what its SHA-256 says; it was removed.",
-                todo="give the same command again",
-            )
-        return path
     raise DownloadError(
         f"The weights of {config.hf_hub_id} cannot be fetched: {last}",
         todo="leave OFFLINE out" if offline else "look at the network, or give WEIGHTS=<file>",
     )
+
+
+def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
+    """Fetch a file of a repository of Hugging Face: that of the first use, ever after.
+
+    The commit and the SHA-256 of the first use are kept in ``checksums.json``; later ones, on
+    this machine or with a copy of its cache, ask for that commit and demand these bytes.
+
+    Raises
+    ------
+    DownloadError
+        The file is too large, or is not what its SHA-256 says.
+    huggingface_hub.errors.HfHubHTTPError, OSError
+        It cannot be fetched, or is not there.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub import try_to_load_from_cache as kept
+
+    from ..datasets.download import pin_checksum, pinned_checksum
+
+    pins, key = folder / _PINS, f"{repo}/{filename}"
+    digest, _, revision = (pinned_checksum(pins, key) or "").partition("@")
+    commit = revision or None
+    there = kept(repo, filename, cache_dir=folder, revision=commit)
+    if not offline and not isinstance(there, str):
+        n_bytes = get_hf_file_metadata(hf_hub_url(repo, filename, revision=commit)).size or 0
+        if n_bytes > _MOST_BYTES:
+            raise DownloadError(
+                f"{filename} of {repo} has {size_of(n_bytes)}.",
+                expected=f"weights of at most {size_of(_MOST_BYTES)}",
+                todo="fetch the file yourself and give WEIGHTS=<file>",
+            )
+    path = Path(
+        hf_hub_download(repo, filename, cache_dir=folder, revision=commit, local_files_only=offline)
+    )
+    found = sha256_file(path)
+    named = path.resolve().name  # large files are named by their SHA-256 there
+    wanted = digest or (named if re.fullmatch(r"[0-9a-f]{64}", named) else found)
+    if found != wanted:
+        path.resolve().unlink()
+        raise DownloadError(
+            f"{filename} of {repo} is not what its SHA-256 says; it was removed.",
+            expected=f"{wanted}" + (", that of the first use here" if digest else ""),
+            todo="give the same command again",
+        )
+    if not digest:
+        parts = path.parts
+        at = parts[parts.index("snapshots") + 1] if "snapshots" in parts else ""
+        _keep(pin_checksum, pins, key, f"{found}@{at}")
+    return path
 
 
 def _load_file(network: nn.Module, path: Path, size: int) -> tuple[str, ...]:

@@ -6,6 +6,10 @@ hard here (resuming only the same file, trusting nothing unchecked) they leave t
 Bytes go to a hidden ``.part`` file beside the target, with a note of which file they are the
 beginning of (address, ETag, date, length). They are continued only when the server says that it
 is still that file; the finished file is flushed, checked, then renamed.
+
+A server is not trusted to end: bytes and time in all are capped, an answer that makes no progress
+counts as a failure, and once an address is encrypted no redirect leads away from that. Proxies
+are those of the environment (``https_proxy``, ``no_proxy``), as curl has them.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import hashlib
 import http.client
 import json
 import os
+import re
 import ssl
 import time
 import urllib.error
@@ -27,10 +32,11 @@ from filelock import FileLock
 
 from ..errors import DownloadError
 from ..files import sync_folder, write_atomic
+from ..notation import size
 from ..progress import Progress, silent
 from .room import need_room, writing
 
-__all__ = ["download", "forget_pin"]
+__all__ = ["download", "forget_pin", "pin_checksum", "pinned_checksum"]
 
 TIMEOUT_S = 30.0
 BACKOFF_S = 0.5
@@ -38,6 +44,8 @@ _MAX_BACKOFF_S = 30.0
 _MAX_FAILURES = 5  # in a row, each without new bytes worth the name
 _WORTH_BYTES = 1 << 16
 _BLOCK_BYTES = 1 << 18
+MOST_BYTES = 500 << 30  # of one file: ImageNet's training images are 138 GB
+MOST_S = 48 * 3600.0  # for one file, all tries together: 500 GB at 3 MB/s
 _HOPELESS = frozenset({400, 401, 403, 404, 405, 410, 414, 451})
 
 
@@ -49,6 +57,8 @@ def download(
     pins: Path | None = None,
     offline: bool = False,
     progress: Progress = silent,
+    most_bytes: int = MOST_BYTES,
+    most_s: float = MOST_S,
 ) -> Path:
     """Fetch `url` to `target`, unless `target` is there.
 
@@ -63,10 +73,15 @@ def download(
     checksum : str, optional
         ``sha1:<hex>``, ``sha256:<hex>``, or the first 8 or more digits of the SHA-256.
     pins : Path, optional
-        JSON file of checksums by address: where `checksum` is not given, the SHA-256 of the
-        first download is kept there and demanded of every later one.
+        JSON file of checksums by address: where `checksum` is not given, or only its first
+        digits, the whole SHA-256 of the first download is kept there and demanded of every later
+        one.
     offline : bool
         Fetch nothing: raise where `target` is not there.
+    most_bytes : int
+        A larger file is refused, or given up where the server did not say its length.
+    most_s : float
+        Seconds for all tries together.
 
     Returns
     -------
@@ -76,7 +91,7 @@ def download(
     Raises
     ------
     DownloadError
-        Not there, not reachable after several tries, or of another checksum.
+        Not there, not reachable after several tries, too large, too slow, or of another checksum.
     NoSpaceError
         The disk has no room for it.
     DataError
@@ -96,7 +111,8 @@ def download(
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.exists():
-                _Fetch(url, target, progress).run(checksum, pins)
+                limits = (most_bytes, time.monotonic() + most_s)
+                _Fetch(url, target, progress, limits).run(checksum, pins)
     return target
 
 
@@ -126,8 +142,11 @@ class _Cut(Exception):
 class _Fetch:
     """One download: its part file, its note, its tries."""
 
-    def __init__(self, url: str, target: Path, progress: Progress) -> None:
+    def __init__(
+        self, url: str, target: Path, progress: Progress, limits: tuple[int, float]
+    ) -> None:
         self.url = url
+        self.most_bytes, self.until = limits
         self.target = target
         self.part = target.with_name(f".{target.name}.part")
         self.note_path = target.with_name(f".{target.name}.part.json")
@@ -135,7 +154,9 @@ class _Fetch:
         self.resumed = False
 
     def run(self, checksum: str | None, pins: Path | None) -> None:
-        wanted = checksum or (_pinned(pins, self.url) if pins else None)
+        complete = bool(checksum) and (":" in str(checksum) or len(str(checksum)) == 64)
+        pinned = pinned_checksum(pins, self.url) if pins and not complete else None
+        wanted = pinned or checksum
         self._complete()
         found = _matches(self.part, wanted)
         if wanted and not found and self.resumed:
@@ -145,7 +166,6 @@ class _Fetch:
         if wanted and not found:
             actual = _checksum(self.part, wanted.partition(":")[0] if ":" in wanted else "sha256")
             self._discard()
-            pinned = not checksum
             raise DownloadError(
                 f"{self.url} has the checksum {actual}; it was not kept.",
                 expected=f"{wanted}" + (", that of the first download here" if pinned else ""),
@@ -153,8 +173,8 @@ class _Fetch:
                 if pinned
                 else "try again; if it stays so, the publisher has changed the file",
             )
-        if pins and not checksum and not wanted:
-            _pin(pins, self.url, _checksum(self.part, "sha256"))
+        if pins and not complete and not pinned:
+            pin_checksum(pins, self.url, _checksum(self.part, "sha256"))
         self.part.replace(self.target)
         sync_folder(self.target.parent)
         self.note_path.unlink(missing_ok=True)
@@ -168,12 +188,13 @@ class _Fetch:
         """Fetch until the part file is whole, or give up."""
         failures, furthest = 0, self._size()
         while True:
+            self._in_time()
             try:
                 return self._attempt()
             except _Cut as error:
-                size = self._size()
-                failures = 1 if size >= furthest + _WORTH_BYTES else failures + 1
-                furthest = max(furthest, size)
+                received = self._size()
+                failures = 1 if received >= furthest + _WORTH_BYTES else failures + 1
+                furthest = max(furthest, received)
                 if failures >= _MAX_FAILURES:
                     raise DownloadError(
                         f"{self.url} could not be fetched: {error} ({failures} tries without "
@@ -195,12 +216,14 @@ class _Fetch:
         response = self._open(note, start)
         if response is None:  # 416, or another file under this address
             self._discard()
-            return self._attempt()
+            raise _Cut("what the server sent does not continue what was received")
         with response:
             headers = response.headers
             resuming = response.status == 206
-            total = int(headers.get("Content-Length") or -1)
-            total = total + start if resuming and total >= 0 else total
+            length = self._length(headers)
+            total = _total(headers, start + length if length >= 0 else -1) if resuming else length
+            if total > self.most_bytes:
+                raise self._too_large(f"has {size(total)}")
             if not resuming:
                 start = 0
                 self._discard()
@@ -213,6 +236,39 @@ class _Fetch:
                 need_room(self.part.parent, total - start, self.target.name)
             self._receive(response, start, total)
 
+    def _length(self, headers: Any) -> int:
+        """Bytes of the body as the server says; -1 where it does not."""
+        said = {one.strip() for one in ",".join(headers.get_all("Content-Length", [])).split(",")}
+        text = said.pop() if said else ""
+        if not text and not said:
+            return -1
+        if said or not re.fullmatch(r"[0-9]{1,18}", text):
+            raise DownloadError(
+                f"{self.url}: the server's Content-Length is no number ({text[:60]!r}).",
+                expected="the length of the file in bytes",
+                todo=f"try again later, or fetch it elsewhere and put it at {self.target}",
+            )
+        return int(text)
+
+    def _too_large(self, what: str) -> DownloadError:
+        self._discard()
+        return DownloadError(
+            f"{self.url} {what}.",
+            expected=f"at most {size(self.most_bytes)}",
+            todo=f"if it is right, fetch it yourself and put it at {self.target}",
+        )
+
+    def _in_time(self) -> None:
+        """Give up where all tries together took too long; what was received is kept."""
+        if time.monotonic() > self.until:
+            raise DownloadError(
+                f"{self.url} took too long: {size(self._size())} were received in the time that "
+                "is allowed.",
+                expected="a faster connection",
+                todo="give the same command again, which continues; or fetch the file yourself "
+                f"and put it at {self.target}",
+            )
+
     def _open(self, note: _Note, start: int) -> Any:
         """Open the address at byte `start`; None where the part is no beginning of it."""
         request = urllib.request.Request(
@@ -222,7 +278,7 @@ class _Fetch:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", note.validator)
         try:
-            response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
+            response = _opener().open(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416 and start:
@@ -246,19 +302,19 @@ class _Fetch:
                     f"fetch the file yourself and put it at {self.target}",
                 ) from error
             raise _Cut(str(reason) or type(reason).__name__) from error
-        if urlsplit(self.url).scheme == "https" != urlsplit(response.geturl()).scheme:
+        if response.status == 206 and not start:
             response.close()
-            raise DownloadError(
-                f"{self.url} leads to {response.geturl()}, which is not encrypted.",
-                expected="https all the way",
-            )
+            raise _Cut("the server sent a part of the file where all of it was asked for")
         if response.status == 206 and not _continues(response.headers, note, start):
             response.close()
             return None
+        if response.status not in (200, 206):
+            response.close()
+            raise _Cut(f"the server answers {response.status} {response.reason}")
         return response
 
     def _receive(self, response: Any, start: int, total: int) -> None:
-        size = start
+        n_bytes = start
         # Unbuffered: what a killed process had received is in the file, and counts.
         with (
             self.progress(self.target.name, max(total, 0), "B") as meter,
@@ -267,12 +323,15 @@ class _Fetch:
             meter.advance(start)
             stream.seek(start)
             while block := _read(response):
+                n_bytes += len(block)
+                if n_bytes > self.most_bytes:
+                    raise self._too_large(f"does not end after {size(self.most_bytes)}")
                 stream.write(block)
-                size += len(block)
                 meter.advance(len(block))
+                self._in_time()
             os.fsync(stream.fileno())
-        if 0 <= total and size < total:
-            raise _Cut(f"the connection ended at byte {size:,} of {total:,}")
+        if 0 <= total and n_bytes < total:
+            raise _Cut(f"the connection ended at byte {n_bytes:,} of {total:,}")
 
     def _size(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -283,6 +342,35 @@ class _Fetch:
         except (OSError, ValueError, TypeError):
             return _Note(self.url)
         return note if note.url == self.url else _Note(self.url)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects between web addresses; once encrypted, it stays so at every hop."""
+
+    def redirect_request(
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        """Refuse to leave https, on this hop."""
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        if after.scheme not in ("http", "https") or (before.scheme == "https" != after.scheme):
+            raise DownloadError(
+                f"{req.full_url} leads to {newurl}, which is "
+                + ("no web address." if after.scheme != "http" else "not encrypted."),
+                expected="https all the way" if before.scheme == "https" else "a web address",
+                todo="give the address that it should lead to, or fetch the file yourself",
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Give what opens addresses, through the proxies of the environment as they are now."""
+    return urllib.request.build_opener(_Redirects())
+
+
+def _total(headers: Any, otherwise: int) -> int:
+    """Length of the file that a 206 answer is a part of; `otherwise` where it is not said."""
+    total = (headers.get("Content-Range") or "").rpartition("/")[2].strip()
+    return int(total) if re.fullmatch(r"[0-9]{1,18}", total) else otherwise
 
 
 def _read(response: Any) -> bytes:
@@ -350,11 +438,14 @@ def _write_pins(pins: Path, table: dict[str, str]) -> None:
     write_atomic(pins, json.dumps(table, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def _pinned(pins: Path, url: str) -> str | None:
-    return _read_pins(pins).get(url)
+def pinned_checksum(pins: Path, url: str) -> str | None:
+    """Give what was kept of the first download of `url`; None where nothing was."""
+    found = _read_pins(pins).get(url)
+    return found if isinstance(found, str) else None
 
 
-def _pin(pins: Path, url: str, checksum: str) -> None:
+def pin_checksum(pins: Path, url: str, checksum: str) -> None:
+    """Keep the checksum of the first download of `url`, to be demanded of later ones."""
     pins.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(pins.with_name(f".{pins.name}.lock")):
         _write_pins(pins, {**_read_pins(pins), url: checksum})
