@@ -11,24 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from cnn_codes.cli.options import assigned
-from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import load_manifest
 from cnn_codes.files import write_json
 from cnn_codes.results.runs import machine, versions
-from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from cnn_codes.settings import PlaceSettings
 
 from benchmarks.accuracy import bench_accuracy
 from benchmarks.bench_heads import bench_svm
 from benchmarks.memory import bench_memory
+from benchmarks.sets import codes_of, opened
 from benchmarks.stage_one import bench_stage_one, bench_start
 from benchmarks.training import bench_training
 
 
 def _svm(data_root: Path, cache: Path) -> dict[str, Any]:
     places = PlaceSettings(data_root=str(data_root), cache=str(cache))
-    data = DataSettings(data="hotdog", offline=True)
-    manifest = load_manifest(data, places)
-    codes = extract(manifest, data, CodesSettings(), MachineSettings(), places).codes
+    codes = codes_of(opened("hotdog", places))
     train = codes.split == "train"
     return dict(bench_svm(codes.matrix()[train], codes.labels[train]))
 

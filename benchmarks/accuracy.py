@@ -15,20 +15,18 @@ log-losses of .299 against .304, .301 against .306 and .298 against .308. On tes
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import load_manifest
-from cnn_codes.heads.run import probe
+from cnn_codes.heads.run import fit_heads
 from cnn_codes.settings import (
     CodesSettings,
-    DataSettings,
     HeadSettings,
-    MachineSettings,
     PlaceSettings,
-    as_dict,
 )
+
+from benchmarks.sets import codes_of, opened
 
 LINEAR = ("svm", "softmax", "ridge", "centroid")
 ALL = CodesSettings(layers=("all",), views="dihedral", resize="stretch", pool="max")
@@ -48,17 +46,10 @@ def bench_accuracy(data_root: Path, cache: Path) -> list[dict[str, Any]]:
         if name != "elpv" and not (data_root / name).is_dir():
             continue
         places = PlaceSettings(data_root=str(data_root), cache=str(cache))
-        data = DataSettings(data=name, offline=True)
-        manifest = load_manifest(data, places)
-        done = extract(manifest, data, codes, MachineSettings(), places)
         with tempfile.TemporaryDirectory() as results:
-            records = probe(
-                manifest,
-                done.codes,
-                data,
-                HeadSettings(methods=methods, splits=splits),
-                results=Path(results),
-                asked=as_dict(codes),
+            context = opened(name, replace(places, results=results), codes)
+            records = fit_heads(
+                context, codes_of(context), HeadSettings(methods=methods, splits=splits)
             )
         for record in records:
             test = record["metrics"]["test"]

@@ -22,12 +22,13 @@ from typing import Any
 
 import numpy as np
 from cnn_codes.advise.advise import advise
-from cnn_codes.codes.extract import extract
-from cnn_codes.compare.runs import Job, Network, train, training_of
+from cnn_codes.compare.runs import Network, train, training_of
+from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.files import write_json
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.run import Rows, rows_of
+from cnn_codes.progress import Messages
 from cnn_codes.results.runs import read_predictions
 from cnn_codes.settings import (
     AdviseSettings,
@@ -35,12 +36,12 @@ from cnn_codes.settings import (
     DataSettings,
     FinetuneSettings,
     HeadSettings,
-    MachineSettings,
     PlaceSettings,
 )
 from numpy.typing import NDArray
 
 from benchmarks.degraded import digits, distorted, shuffled, subset, written
+from benchmarks.sets import codes_of, opened
 
 TEST = 2
 WHOLE = ("hotdog-10-0", "elpv-100-0")  # a whole network takes minutes
@@ -88,15 +89,10 @@ def measured(
 ) -> dict[str, Any]:
     """Advise on one set, then run every strategy and look at test."""
     asked = CodesSettings(layers=("all",))
-    settings = DataSettings(data=data, offline=True)
-    manifest = load_manifest(settings, places)
-    codes = extract(manifest, settings, asked, MachineSettings(), places).codes
-    job = Job(
-        manifest=manifest, data=settings, machine=MachineSettings(), places=places,
-        fit=AdviseSettings(), say=print,
-    )  # fmt: skip
+    context = replace(opened(data, places, asked), messages=Messages(say=print))
+    manifest, codes = context.manifest, codes_of(context)
     network = Network(asked, codes)
-    advice = advise(job, [network], AdviseSettings())
+    advice = advise(context, [network], AdviseSettings())
     rows = rows_of(manifest, codes)
     test = np.flatnonzero((rows.split == TEST) & ~rows.leaks())
     hits = _linear(network, rows, test, manifest)
@@ -105,7 +101,7 @@ def measured(
         if everything:
             trainings["all"] = replace(training_of("finetune"), unfreeze="all")
         hits |= {
-            f"trained {one.unfreeze}": _tuned(job, network, one, rows, test)
+            f"trained {one.unfreeze}": _tuned(context, network, one, rows, test)
             for one in trainings.values()
         }
     one = advice["strategy"]
@@ -163,12 +159,16 @@ def _linear(
 
 
 def _tuned(
-    job: Job, network: Network, training: FinetuneSettings, rows: Rows, test: NDArray[np.int64]
+    context: Context,
+    network: Network,
+    training: FinetuneSettings,
+    rows: Rows,
+    test: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     """Train as asked, or take the very same training where it is there: hits on test."""
-    final = replace(network, asked=replace(network.asked, layers=("final",)))
-    record = train(job, final, training, job.manifest, job.places)
-    called = read_predictions(job.folder / f"{record['run']}.predictions.csv")
+    final = replace(context, codes=replace(network.asked, layers=("final",)))
+    record = train(final, training)
+    called = read_predictions(context.folder / f"{record['run']}.predictions.csv")
     right = dict(zip(called.paths, called.predicted == called.labels, strict=True))
     return np.array([right[rows.paths[row]] for row in test.tolist()])
 

@@ -15,14 +15,16 @@ from pathlib import Path
 
 import numpy as np
 from cnn_codes.cli.options import assigned
-from cnn_codes.codes.reader import open_codes
 from cnn_codes.compare.bootstrap import resamples
 from cnn_codes.curve.crossing import Curve, covariance_of_means
 from cnn_codes.curve.power_law import Forecast, extrapolated
 from cnn_codes.heads import Examples, fit_head
-from cnn_codes.settings import HeadSettings
+from cnn_codes.heads.run import TEST, rows_of
+from cnn_codes.settings import HeadSettings, PlaceSettings
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
+
+from benchmarks.sets import codes_of, opened
 
 METHODS = ("centroid", "knn", "ridge", "softmax")
 DRAWS = 10
@@ -30,17 +32,19 @@ N_SIZES = 5
 SETS = ("hotdog", "ants-bees", "blood-cells", "chest-xray", "elpv")
 
 
-def cached_sets(cache: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int32], NDArray]]:
+def sets(
+    places: PlaceSettings,
+) -> dict[str, tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]]:
     """Give codes (N, D), labels (N,) and which images are test images, of each set found."""
     from sklearn.datasets import load_digits
 
     found = {}
     for name in SETS:
-        path = cache / name / "efficientnet_lite0-final-center-224.h5"
-        if path.is_file():
-            codes = open_codes(path)
-            matrix = np.asarray(codes.matrix())[:, 0]
-            found[name] = matrix, np.asarray(codes.labels, np.int32), codes.split == "test"
+        if name == "elpv" or (Path(places.data_root) / name).is_dir():
+            context = opened(name, places)
+            codes = codes_of(context)
+            rows = rows_of(context.manifest, codes)
+            found[name] = np.asarray(codes.matrix())[:, 0], rows.labels, rows.split == TEST
     x, y = load_digits(return_X_y=True)
     test = np.random.default_rng(0).random(len(y)) < 0.4
     found["digits (pixels)"] = x.astype(np.float32), y.astype(np.int32), test
@@ -95,11 +99,11 @@ def main() -> None:
     given = dict(
         one.removeprefix("--").split("=", 1) for one in assigned(sys.argv[1:], names, names)
     )
-    cache = Path(given.get("cache", "cache"))
+    places = PlaceSettings(**given)
     covered = []
     print("| data | head | sizes, images per class | accuracy at the last | predicted, 90 % band | "
           "measured with all | covered |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    for name, (x, y, test) in cached_sets(cache).items():
+    for name, (x, y, test) in sets(places).items():
         for method in METHODS:
             sizes, curve, truth, f = case(method, x, y, test)
             inside = f.low <= truth <= f.high

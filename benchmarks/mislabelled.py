@@ -14,14 +14,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import load_manifest
 from cnn_codes.evidence.confident import class_thresholds, label_margin
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.held_out import held_out
 from cnn_codes.heads.run import rows_of
-from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from cnn_codes.settings import PlaceSettings
 from numpy.typing import NDArray
+
+from benchmarks.sets import codes_of, opened
 
 SEEDS = 10
 LISTED = 0.1
@@ -76,9 +76,8 @@ def main() -> None:
     for name in ("hotdog", "ants-bees"):
         if not (Path(places.data_root) / name).is_dir():
             continue
-        data = DataSettings(data=name, offline=True)
-        manifest = load_manifest(data, places)
-        codes = extract(manifest, data, CodesSettings(), MachineSettings(), places).codes
+        context = opened(name, places)
+        manifest, codes = context.manifest, codes_of(context)
         rows = rows_of(manifest, codes)
         problems.append((name, codes.matrix(), rows.labels, rows.groups, manifest.n_classes))
     from sklearn.datasets import load_digits

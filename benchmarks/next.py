@@ -27,19 +27,17 @@ GROUPS = {"blood-cells": "group"}
 
 def load(data: str, places: dict[str, str]) -> tuple[Any, ...]:
     """Codes, labels and split of a data set."""
-    from cnn_codes.codes.extract import extract
-    from cnn_codes.datasets import load_manifest
     from cnn_codes.heads.examples import mean_view
-    from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+    from cnn_codes.settings import PlaceSettings
 
-    where = PlaceSettings(**places)
-    settings = DataSettings(data=data, group=GROUPS.get(data, ""))
-    manifest = load_manifest(settings, where)
-    done = extract(manifest, settings, CodesSettings(), MachineSettings(), where)
-    kept = ~np.isin(manifest.sha256, np.array(list(done.codes.rejects), "S64"))
+    from benchmarks.sets import codes_of, opened
+
+    context = opened(data, PlaceSettings(**places), group=GROUPS.get(data, ""))
+    manifest, codes = context.manifest, codes_of(context)
+    kept = ~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))
     manifest = manifest.take(np.flatnonzero(kept))
     test = (manifest.split == 2) & ~manifest.leaks
-    return mean_view(done.codes.matrix()), manifest.labels, manifest.split != 2, test
+    return mean_view(codes.matrix()), manifest.labels, manifest.split != 2, test
 
 
 def curve(

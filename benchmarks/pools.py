@@ -11,19 +11,18 @@ from __future__ import annotations
 
 import statistics
 import sys
+from dataclasses import replace
 
 import numpy as np
-from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import load_manifest
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.run import redrawn, rows_of
 from cnn_codes.settings import (
     CodesSettings,
-    DataSettings,
     HeadSettings,
-    MachineSettings,
     PlaceSettings,
 )
+
+from benchmarks.sets import codes_of, opened
 
 POOLS, METHODS, SPLITS, TEST = ("mean", "max"), ("svm", "softmax", "rbf"), 5, 2
 
@@ -32,11 +31,11 @@ def main() -> None:
     """Print a line for each pooling and head."""
     given = dict(part.split("=", 1) for part in sys.argv[1:])
     places = PlaceSettings(cache=given.get("CACHE", "cache"))
-    data = DataSettings(data="elpv", offline=True)
-    manifest = load_manifest(data, places)
+    whole = opened("elpv", places)
+    manifest = whole.manifest
     for pool in POOLS:
         asked = CodesSettings(layers=("all",), views="dihedral", resize="stretch", pool=pool)
-        codes = extract(manifest, data, asked, MachineSettings(), places).codes
+        codes = codes_of(replace(whole, codes=asked))
         matrix, rows = codes.matrix(), rows_of(manifest, codes)
         for method in METHODS:
             accuracy, log_loss = [], []

@@ -28,8 +28,10 @@ from cnn_codes.backbones import load_card
 from cnn_codes.backbones.engine import n_cores, open_engine
 from cnn_codes.backbones.preprocess import Views, read_views
 from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import Manifest, load_manifest
-from cnn_codes.settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from cnn_codes.datasets import Manifest
+from cnn_codes.settings import CodesSettings, MachineSettings, PlaceSettings
+
+from benchmarks.sets import opened
 
 ROUNDS = 3
 N_OURS, N_TUTORIAL = 800, 192
@@ -39,9 +41,10 @@ def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]
     """Measure one network on hotdog: our rate, the tutorial's, the bound, and their ratios."""
     with tempfile.TemporaryDirectory() as folder:
         places = PlaceSettings(data_root=str(data_root), cache=folder)
-        data = DataSettings(data="hotdog", offline=True)
         codes = CodesSettings(model=model, weights=weights)
-        manifest = some_of(load_manifest(data, places), N_OURS)
+        context = opened("hotdog", places, codes)
+        manifest = some_of(context.manifest, N_OURS)
+        context = replace(context, manifest=manifest)
         source: dict[str, Any] = {"cache": Path(folder), "seed": 0, "offline": True}
         card = load_card(codes, **source)
         layers = card.resolve(codes.layers)
@@ -53,7 +56,7 @@ def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]
 
         def ours() -> float:
             shutil.rmtree(Path(folder) / manifest.name, ignore_errors=True)
-            done = extract(manifest, data, codes, MachineSettings(), places)
+            done = extract(context)
             return done.n_new / done.run_s
 
         def decode() -> float:

@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnn_codes.datasets import load_manifest
 from cnn_codes.finetune import finetune
 from cnn_codes.settings import (
     CodesSettings,
-    DataSettings,
     FinetuneSettings,
-    MachineSettings,
     PlaceSettings,
 )
 
+from benchmarks.sets import opened
 from benchmarks.stage_one import some_of
 
 ROUNDS = 3
@@ -41,7 +40,6 @@ def bench_training(data_root: Path) -> list[dict[str, Any]]:
 
 
 def _network(data_root: Path, model: str, weights: str, unfreeze: str, init: str) -> dict[str, Any]:
-    data = DataSettings(data="hotdog", offline=True)
     codes = CodesSettings(model=model, weights=weights)
     ways = {
         "cached": {"unfreeze": unfreeze, "trunk": "cached"},
@@ -51,18 +49,16 @@ def _network(data_root: Path, model: str, weights: str, unfreeze: str, init: str
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
-        manifest = some_of(
-            load_manifest(data, PlaceSettings(data_root=str(data_root), cache=folder)), N_IMAGES
-        )
+        places = PlaceSettings(data_root=str(data_root), cache=folder)
+        context = opened("hotdog", places, codes)
+        context = replace(context, manifest=some_of(context.manifest, N_IMAGES))
         for number in range(ROUNDS):
             for name, way in ways.items():
                 settings = FinetuneSettings(
                     **way, init=init, trunk_views="random:4", epochs=EPOCHS, refit=False
                 )
-                places = PlaceSettings(
-                    data_root=str(data_root), cache=folder, results=f"{folder}/results{number}"
-                )
-                record = finetune(manifest, data, codes, settings, MachineSettings(), places)
+                results = replace(places, results=f"{folder}/results{number}")
+                record = finetune(replace(context, places=results), settings)
                 seconds[name].append(record["curve"][-1]["seconds"])
                 counts[name] = sum(record["splits"]["train"].values())
     return {

@@ -14,24 +14,24 @@ import json
 import statistics
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cnn_codes.cli.options import assigned
-from cnn_codes.codes.extract import extract
-from cnn_codes.datasets import load_manifest
+from cnn_codes.context import Context
 from cnn_codes.finetune import finetune, load_recipe
-from cnn_codes.heads.run import probe
+from cnn_codes.heads.run import fit_heads
 from cnn_codes.settings import (
     CodesSettings,
-    DataSettings,
     FinetuneSettings,
     HeadSettings,
     MachineSettings,
     PlaceSettings,
-    as_dict,
     from_mapping,
 )
+
+from benchmarks.sets import codes_of, opened
 
 
 def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
@@ -43,13 +43,11 @@ def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
     n_seeds, look = settings.pop("seeds", 3), settings.pop("test", False)
     columns: dict[str, list[float]] = {}
     for seed in range(n_seeds):
-        data = from_mapping(DataSettings, {**settings, "seed": seed, "offline": True})
-        codes = from_mapping(CodesSettings, settings)
-        manifest = load_manifest(data, places)
-        record = finetune(
-            manifest, data, codes, from_mapping(FinetuneSettings, settings),
-            from_mapping(MachineSettings, settings), places,
-        )  # fmt: skip
+        context = opened(
+            places=places, codes=from_mapping(CodesSettings, settings), **{**settings, "seed": seed}
+        )
+        context = replace(context, machine=from_mapping(MachineSettings, settings))
+        record = finetune(context, from_mapping(FinetuneSettings, settings))
         curve, chosen = record["curve"], record["chosen"]
         found = {
             "epoch": chosen["epoch"],
@@ -68,7 +66,7 @@ def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
             found |= {f"test_{k}": test[k] for k in ("accuracy", "auroc") if k in test}
             if "weighted_accuracy" in test:
                 found["test_weighted"] = test["weighted_accuracy"]
-            found |= _beside(manifest, data, codes, places)
+            found |= _beside(context)
         for name, value in found.items():
             columns.setdefault(name, []).append(value)
     means = {name: statistics.fmean(v) for name, v in columns.items()}
@@ -76,13 +74,9 @@ def tried(settings: dict[str, Any], places: PlaceSettings) -> dict[str, Any]:
     return {"settings": settings, "seeds": n_seeds, **means, **spreads, "values": columns}
 
 
-def _beside(manifest: Any, data: DataSettings, codes: Any, places: PlaceSettings) -> dict[str, Any]:
+def _beside(context: Context) -> dict[str, Any]:
     """Give the test accuracy of the linear heads on the same split."""
-    done = extract(manifest, data, codes, MachineSettings(), places)
-    records = probe(
-        manifest, done.codes, data, HeadSettings(methods=("svm", "softmax")),
-        results=Path(places.results), asked=as_dict(codes),
-    )  # fmt: skip
+    records = fit_heads(context, codes_of(context), HeadSettings(methods=("svm", "softmax")))
     return {f"{one['method']}_test": one["metrics"]["test"]["accuracy"] for one in records}
 
 
