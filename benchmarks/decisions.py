@@ -113,8 +113,8 @@ def main() -> None:
     )
     n = int(given.pop("resplits", "200"))
     found = list(sets(PlaceSettings(**given)))
-    print("| data | training knows of groups | resplits | coverage, % (least resplit) | by class, % | "
-          "classes per set | band of one resplit, 95 % | resplits within or above |\n"
+    print("| data | training knows of groups | resplits | coverage, % (least resplit) | "
+          "by class, % | classes per set | band of one resplit, 95 % | resplits within or above |\n"
           "|---|---|---|---|---|---|---|---|")  # fmt: skip
     for one in found:
         for grouped in (True, False) if one.name == "blood-cells" else (True,):
