@@ -40,7 +40,7 @@ from .errors import (
     HeadError,
     SettingsError,
 )
-from .notation import duration, size
+from .notation import duration, number, size
 from .settings import (
     METHODS,
     AdviseSettings,
@@ -132,7 +132,7 @@ def _grouped(context: Context) -> Context:
     groups[~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))] = found.groups
     context.say(
         f"GROUP=auto: {found.n_joined:,} of {len(codes):,} images form {found.n_groups:,} groups "
-        f"of two or more (cosine of the codes above {found.threshold:.2f})."
+        f"of two or more (cosine of the codes above {number(found.threshold, 2)})."
     )
     return replace(context, manifest=manifest.with_groups(groups, found.how))
 
@@ -146,8 +146,8 @@ def coded(context: Context) -> tuple[Context, Codes]:
     if done.n_new:
         rate = done.n_new / done.run_s
         context.say(
-            f"{done.n_new} images in {duration(done.run_s)} ({rate:.0f} images/s, {done.engine}); "
-            f"{duration(done.start_s)} to start; {done.n_kept} were there."
+            f"{done.n_new} images in {duration(done.run_s)} ({number(rate, 0)} images/s, "
+            f"{done.engine}); {duration(done.start_s)} to start; {done.n_kept} were there."
         )
     else:
         context.say(f"All {len(done.codes)} images were there; nothing to run.")

@@ -1,4 +1,8 @@
-"""How numbers are written for readers, in the terminal, in sentences and in reports alike."""
+"""How numbers are written for readers, in the terminal, in sentences and in reports alike.
+
+Whole numbers inside a sentence may be written ``{n:,}``, which is what :func:`count` does. All
+others go through this module; only files for programs (CSV, JSON, paths of SVG) have their own.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ __all__ = [
     "duration",
     "interval",
     "megabytes",
+    "megapixels",
     "number",
     "p_equals",
     "p_value",
@@ -121,6 +126,11 @@ def size(n_bytes: float) -> str:
         if value >= 0.9995 or (unit == "kB" and n_bytes >= 1000):
             return f"{value:.0f} {unit}" if value >= 99.5 else f"{value:.1f} {unit}"
     return f"{n_bytes:.0f} B"
+
+
+def megapixels(n_pixels: float) -> str:
+    """Write a number of pixels with its unit: ``100 Mpx``, ``0.25 Mpx``."""
+    return f"{n_pixels / 1e6:g} Mpx"
 
 
 def compact(value: float | None) -> str:

@@ -3,6 +3,7 @@
 import ast
 import functools
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -229,3 +230,20 @@ def test_quick_commands_load_nothing_heavy(cache, tmp_path, capsys):
     images = [f"IMAGES={data / 'cat'}", f"RUN={run}", f"CACHE={cache}"]
     # The exported graph is there: no torch.
     assert loaded(["features", *asked], ["predict", *images]) == [[], []]
+
+
+def test_numbers_for_readers_are_written_in_one_place():
+    # Besides: coordinates in SVG, and two columns of CSV files.
+    own = {
+        "cnn_codes.notation", "cnn_codes.report.svg", "cnn_codes.report.maps",
+        "cnn_codes.predict.output", "cnn_codes.next.stage",
+    }  # fmt: skip
+    private = re.compile(r"[+,]?\.\d+[fFeE%]")
+    found = {
+        name
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None
+        if private.search(ast.unparse(node.format_spec))
+    }
+    assert found == own

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import notation
 from ..datasets import SPLITS, Manifest
 from ..datasets.listing import TEST, TRAIN, VAL, few, plural
 from .findings import Finding
@@ -181,7 +182,7 @@ def _imbalance(manifest: Manifest, counts: NDArray[np.int64]) -> Finding | None:
     text = (
         f"Strong class imbalance in train: {_named(manifest, train, [large, small])}; accuracy "
         f"favours large classes (always saying {manifest.class_names[large]!r} is right for "
-        f"{share:.0%}): look at macro-F1, or try CLASS_WEIGHT=balanced."
+        f"{notation.share(share, 0)}): look at macro-F1, or try CLASS_WEIGHT=balanced."
     )
     details = {name: int(n) for name, n in zip(manifest.class_names, train, strict=True)}
     return Finding("imbalance", True, text, (), details)
@@ -202,7 +203,8 @@ def _shifted(manifest: Manifest, counts: NDArray[np.int64], split: int) -> Findi
     shares = np.stack([here / here.sum(), train / train.sum()])
     most = np.argsort(-np.abs(shares[0] - shares[1]), kind="stable")[:3].tolist()
     shown = ", ".join(
-        f"{manifest.class_names[k]!r} {shares[1][k]:.0%} of train, {shares[0][k]:.0%} here"
+        f"{manifest.class_names[k]!r} {notation.share(shares[1][k], 0)} of train, "
+        f"{notation.share(shares[0][k], 0)} here"
         for k in most
     )
     text = (

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..codes.reader import Codes
 from ..errors import DataError
+from ..notation import number
 from ..progress import Progress, silent
 
 __all__ = ["Clusters", "near_groups"]
@@ -50,7 +51,7 @@ class Clusters:
     @property
     def how(self) -> str:
         """Say where the groups come from."""
-        return f"auto: codes with a cosine above {self.threshold:.2f}"
+        return f"auto: codes with a cosine above {number(self.threshold, 2)}"
 
 
 def near_groups(

@@ -27,6 +27,7 @@ from ..datasets.listing import TEST, TRAIN, plural
 from ..errors import DataError
 from ..files import digest_of
 from ..memory import recall_values, remember_values
+from ..notation import share
 from .clusters import near_groups
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
@@ -200,7 +201,7 @@ def kin_finding(kin: Kin) -> Finding:
     text = (
         f"{kin.n_joined:,} of {kin.n_images:,} training images have {kin.how} "
         f"({plural(kin.n_groups, 'group', 'groups')}): the nearest neighbour by the codes has the "
-        f"right class for {100 * kin.kept:.1f} % of the images, but for {100 * kin.left_out:.1f} % "
+        f"right class for {share(kin.kept)} of the images, but for {share(kin.left_out)} "
         f"without the images of the same group.{across} If a group is one thing (a patient, a "
         "part, a scene, a photograph), figures of cross-validation and random splits are likely to "
         f"be too high: add GROUP={shlex.quote(kin.setting)} to keep each group on one side of "

@@ -35,6 +35,7 @@ from ..datasets import Manifest
 from ..datasets.listing import TEST, TRAIN, VAL, few
 from ..errors import PipelineError
 from ..memory import recall_values, remember_values
+from ..notation import number, share
 from ..progress import Progress, silent
 from .findings import Finding
 
@@ -249,8 +250,8 @@ def near_finding(near: Near, grouping: str = "") -> Finding | None:
     if not near.n_found:
         return None
     pairs = near.pairs[:5]
-    shown = few([f"{a} ~ {b} ({s:.2f})" for a, b, s, _ in pairs], 3 if near.is_series else 5)
-    of = f"{near.n_found:,} of {near.n_searched:,} held-out images ({near.share:.0%})"
+    shown = few([f"{a} ~ {b} ({number(s, 2)})" for a, b, s, _ in pairs], 3 if near.is_series else 5)
+    of = f"{near.n_found:,} of {near.n_searched:,} held-out images ({share(near.share, 0)})"
     if near.is_series:
         meaning = (
             f"Groups ({grouping}) are kept on one side of every split; what is alike beyond them "

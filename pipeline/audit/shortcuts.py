@@ -22,6 +22,7 @@ from PIL import Image
 from ..datasets import Manifest
 from ..datasets.facts import Facts
 from ..datasets.listing import TEST, TRAIN, few
+from ..notation import number, share
 from ..results.metrics import auroc
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
@@ -91,8 +92,8 @@ def shortcut_findings(manifest: Manifest, facts: Facts, *, seed: int = 0) -> lis
     telling = _telling(table, labels)
     text = (
         f"The files' own properties tell the classes without a decoded pixel: balanced accuracy "
-        f"{100 * balanced:.1f} % in cross-validation on {len(rows):,} training images (chance "
-        f"{100 * chance:.1f} %), most of all by {telling}. A network can learn these instead of "
+        f"{share(balanced)} in cross-validation on {len(rows):,} training images (chance "
+        f"{share(chance)}), most of all by {telling}. A network can learn these instead of "
         "what the images show: collect the classes from the same sources, or store all images "
         "alike (format, size, quality)."
     )
@@ -238,7 +239,7 @@ def _shift(
     paths = tuple(manifest.paths[row] for row in most.tolist()[:50])
     text = (
         f"Train and test differ: within classes, {what} tell them apart with an AUROC of "
-        f"{area:.2f} (cross-validated; .5 if they came from one source), most of all "
+        f"{number(area, 2)} (cross-validated; 0.5 if they came from one source), most of all "
         f"{few(list(paths), 3)}. Cross-validation on train and the test figure then answer "
         "different questions; val cut from train is too optimistic about test. Split again from "
         "the pooled images if one source is meant."

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import BackboneError, first_line
 from ..files import digest_of, replacing, sha256_file, write_atomic
+from ..notation import size
 from .card import Card, safe_name
 from .preprocess import Preprocessing
 
@@ -200,7 +201,7 @@ def _serialised(model: Any, taps: tuple[str, ...], name: str) -> bytes:
     entry.key, entry.value = "layers", json.dumps(list(taps))
     if model.ByteSize() > _LIMIT_BYTES:
         raise BackboneError(
-            f"{name} is too large for one ONNX file ({model.ByteSize() / 1e9:.1f} GB; 2.1 GB fit).",
+            f"{name} is too large for one ONNX file ({size(model.ByteSize())}; 2.1 GB fit).",
             todo="ENGINE=torch runs it without an export",
         )
     data: bytes = model.SerializeToString()

@@ -24,6 +24,7 @@ from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining, classes_without
 from ..errors import BackboneError, ImageError
 from ..files import need_space
+from ..notation import scientific
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import CacheFile, Known
@@ -190,7 +191,7 @@ def _begun_anew(file: CacheFile, differs: float, known: Known) -> str:
     where = f"; the old file is kept as {kept}" if kept else ""
     return (
         f"The network gives other codes here than in the {n_rows} cached rows, by up to "
-        f"{differs:.1e} of the largest: a library or the hardware changed. A new file was begun "
+        f"{scientific(differs)} of the largest: a library or the hardware changed. A new file was begun "
         f"with all images, so that no file mixes the two{where}. Results made with the old codes "
         "are not comparable: make them again."
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_atomic
-from ..notation import DASH, duration, share
+from ..notation import DASH, count, duration, share
 from ..results.measures import Measure, measure_of
 from ..results.tables import Cell, Column, Figures, Table, number_cell
 
@@ -109,7 +109,7 @@ def _ends(one: Mapping[str, Any]) -> str:
 def _rounded(size: float) -> str:
     """Round to two significant digits: no crossing is known better."""
     if size < 10:
-        return f"{size:.0f}"
+        return count(size)
     digits = len(str(int(size))) - 2
     return f"{round(size / 10**digits) * 10**digits:,}"
 

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError, features
 
 from ..errors import DataError, ImageError
+from ..notation import megapixels
 from .colour import changes_colours, to_srgb
 from .formats import (
     HEAD_BYTES,
@@ -268,7 +269,7 @@ def _within_budget(image: Image.Image, data: bytes) -> None:
     most = max_pixels() * (64 if is_jpeg and not image.info.get("progressive") else 1)
     if n_pixels > most:
         raise ImageError(
-            f"absurdly large: {image.width} x {image.height} px, over {max_pixels() / 1e6:g} Mpx "
+            f"absurdly large: {image.width} x {image.height} px, over {megapixels(max_pixels())} "
             "(MAX_PIXELS)"
         )
     if is_jpeg:
@@ -470,7 +471,7 @@ def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> NDArr
     n_pixels = image.width * image.height * scale**2
     if n_pixels > max_pixels():
         raise ImageError(
-            f"absurdly large: {image.width} x {image.height} px, over {max_pixels() / 1e6:g} Mpx "
+            f"absurdly large: {image.width} x {image.height} px, over {megapixels(max_pixels())} "
             "(MAX_PIXELS)"
         )
     if image.mode not in ("RGB", "L"):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import notation
 from ..errors import ImageError, SettingsError
 from ..files import digest_of
 from ..memory import recall_values, remember_values
@@ -300,7 +301,7 @@ def _misfits(
     if share <= _DARK_SHARE:
         return []
     return [
-        f"About {share:.0%} of the {n_images} images of {name} samples use less than 1/{_DARK} of "
+        f"About {notation.share(share, 0)} of the {n_images} images of {name} samples use less than 1/{_DARK} of "
         "the range of the set and are almost black: they seem to be of another scale; convert "
         "them to one scale, or split the set."
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .. import notation
 from ..errors import ImageError
 from .formats import tiff_header
 
@@ -148,7 +149,9 @@ def to_bytes(samples: Samples, reading: Reading) -> NDArray[np.uint8]:
 def _check_finite(samples: Samples) -> None:
     if samples.values.dtype.kind == "f" and not np.isfinite(samples.values).all():
         share = float(np.mean(~np.isfinite(samples.values)))
-        raise ImageError(f"{share:.1%} of its {samples.kind} pixels are NaN or infinite")
+        raise ImageError(
+            f"{notation.share(share)} of its {samples.kind} pixels are NaN or infinite"
+        )
 
 
 def pil_samples(image: Image.Image, kind: str) -> Samples:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..backbones.catalog import PACKAGED
 from ..datasets.registry import REGISTRY
+from ..notation import number
 
 __all__ = ["model_card"]
 
@@ -99,8 +100,8 @@ def _accuracy(record: Mapping[str, Any]) -> list[str]:
     rows: list[list[object]] = [
         [
             "accuracy",
-            f"{test['accuracy']:.4f}",
-            f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "",
+            number(test["accuracy"], 4),
+            f"{number(interval[0], 4)} to {number(interval[1], 4)}" if interval else "",
         ]
     ]
     for key, label in (
@@ -109,7 +110,7 @@ def _accuracy(record: Mapping[str, Any]) -> list[str]:
         ("auroc", "AUROC"),
     ):
         if isinstance(test.get(key), float):
-            rows.append([label, f"{test[key]:.4f}", ""])
+            rows.append([label, number(test[key], 4), ""])
     images = f" of {n} images" if n else ""
     found = [
         f"On the test split{images}, which chose nothing:",
@@ -134,13 +135,13 @@ def _accuracy(record: Mapping[str, Any]) -> list[str]:
 
 
 def _figure(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else ""
+    return number(value, 4) if isinstance(value, float) else ""
 
 
 def _calibration(record: Mapping[str, Any]) -> list[str]:
     test = record.get("metrics", {}).get("test", {})
     figures = [
-        f"{label} {test[key]:.4f}"
+        f"{label} {number(test[key], 4)}"
         for key, label in (
             ("log_loss", "log-loss (nats)"),
             ("brier", "Brier score"),

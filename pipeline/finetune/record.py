@@ -18,6 +18,7 @@ from torch import nn
 from ..files import digest_of, write_atomic
 from ..heads import Head
 from ..heads.rules import Ruled
+from ..notation import share
 from ..results.measures import measure_named
 from ..results.metrics import measure
 from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
@@ -269,7 +270,7 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
         "by": by[last.choose],
         "on": "val of the data set"
         if outcome.setup.rows.val_from == "data"
-        else f"val cut from train ({_share(outcome.setup.rows):.0%})",
+        else f"val cut from train ({share(_share(outcome.setup.rows), 0)})",
         "score": {k: best[k] for k in figures if k in best},
         "refit": outcome.refit,
         "lr": last.lr,

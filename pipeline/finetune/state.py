@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import TrainingError
 from ..files import digest_of, write_atomic
+from ..notation import duration, number
 from .prepare import Setup
 from .train import Best, Training, fit
 
@@ -159,7 +160,7 @@ def _line(row: dict[str, Any]) -> str:
     parts = [f"epoch {row['epoch']}"]
     for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         if row.get(key) is not None:
-            parts.append(f"{key.replace('_', ' ')} {row[key]:.4f}")
+            parts.append(f"{key.replace('_', ' ')} {number(row[key], 4)}")
     if "seconds" in row:
-        parts.append(f"{row['seconds']:.1f} s")
+        parts.append(duration(row["seconds"]))
     return ", ".join(parts)

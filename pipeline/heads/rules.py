@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from ..notation import number
 from .calibrate import Calibration, calibrate, calibrate_balanced
 from .decide import Rule, choose_offsets, conformal
 from .output import Output
@@ -83,7 +84,7 @@ def output_of(
         if rule.kind != "cost" and reached[rule.kind] < rule.value:
             notes.append(
                 f"THRESHOLD={settings.threshold} was not reached out of fold: "
-                f"{rule.kind} {reached[rule.kind]:.3f}."
+                f"{rule.kind} {number(reached[rule.kind])}."
             )
     sets: dict[str, Any] = conformal(p, labels, settings.set) if settings.set else {}
     output = Output(calibration.scale, shift, offsets, decision, sets)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ..notation import scientific
 from ..progress import Progress
 from .calibrate import fit_scale, log_losses
 from .design import Basis, Floats, examples_of, moments
@@ -214,7 +215,7 @@ class _Trials:
             worse = 0
             for one in grid:
                 if not self.path.solve(one["C"]):
-                    self.unsolved.add(f"C={one['C']:.1e}")
+                    self.unsolved.add(f"C={scientific(one['C'])}")
                 before = list(self.known.values())
                 trial = self._keep(one, self.path.scores(one["C"]))
                 steps.next()

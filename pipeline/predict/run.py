@@ -145,7 +145,7 @@ def predict(
     n_images = sum(counts[key] for key in ("ok", "abstain", "error"))
     rate = n_images / max(run_s, 1e-9)
     messages.say(
-        f"{n_images} images by {classifier.run} in {duration(run_s)} ({rate:.0f} images/s, "
+        f"{n_images} images by {classifier.run} in {duration(run_s)} ({number(rate, 0)} images/s, "
         f"{classifier.engine}); {duration(start_s)} to start."
     )
     if settings.out:

@@ -13,6 +13,7 @@ from PIL import Image
 from ..backbones.preprocess import Preprocessing, Views, read_views
 from ..datasets.images import decode, probe
 from ..errors import ImageError
+from ..notation import megapixels
 
 __all__ = ["answer", "shrunk"]
 
@@ -41,7 +42,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
         facts = probe(data)
         if facts.width * facts.height > head["pixels"]:
             raise ImageError(
-                f"{_LARGE}: {facts.width} x {facts.height} px, over {head['pixels'] / 1e6:.0f} Mpx"
+                f"{_LARGE}: {facts.width} x {facts.height} px, over {megapixels(head['pixels'])}"
             )
         if head["do"] == "picture":
             picture, size = shrunk(decode(data, min_side=head["side"]), head["side"])
