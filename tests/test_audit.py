@@ -191,7 +191,7 @@ def test_classes_that_are_absent_tiny_or_overwhelmed_are_named():
     assert "tiny-class" not in mixed((100, 10), (50, 10))
     assert "imbalance" in mixed((100, 10), (50, 10))
     assert "imbalance" not in mixed((99, 10), (50, 10))
-    assert "91%" in mixed((100, 10), (50, 10))["imbalance"].text
+    assert "91 %" in mixed((100, 10), (50, 10))["imbalance"].text
 
 
 def test_splits_are_compared_beyond_chance():

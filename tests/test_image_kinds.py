@@ -167,7 +167,7 @@ def test_other_types_are_read_by_their_range_and_refused_by_name_without(kind):
 def test_pixels_that_are_not_numbers_are_refused_with_their_share():
     values = np.zeros((20, 10), np.float32)
     values[:5] = np.nan
-    with pytest.raises(ImageError, match=r"25\.0% of its float32 pixels are NaN"):
+    with pytest.raises(ImageError, match=r"25\.0 % of its float32 pixels are NaN"):
         decode(tiff(values, photometric="minisblack"), reading=Reading((("float32", 0.0, 1.0),)))
 
 

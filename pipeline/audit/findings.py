@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import notation
 from ..datasets import Manifest
 from ..datasets.emptiness import KINDS
 from ..datasets.facts import Facts
@@ -253,8 +254,8 @@ def _by_class(
     }
     a, b = manifest.class_names[most], manifest.class_names[least]
     text = (
-        f"The {what} of the files goes with the class: {share(shares[a], 0)} of {a!r} but "
-        f"{share(shares[b], 0)} of {b!r} are {value_}; a classifier may learn its traces instead of "
-        "what is in the picture, and its test figure would not show it."
+        f"The {what} of the files goes with the class: {notation.share(shares[a], 0)} of {a!r} but "
+        f"{notation.share(shares[b], 0)} of {b!r} are {value_}; a classifier may learn its traces "
+        "instead of what is in the picture, and its test figure would not show it."
     )
     return Finding(f"{what}-by-class", True, text, (), {"value": value_, "share": shares})

@@ -191,9 +191,9 @@ def _begun_anew(file: CacheFile, differs: float, known: Known) -> str:
     where = f"; the old file is kept as {kept}" if kept else ""
     return (
         f"The network gives other codes here than in the {n_rows} cached rows, by up to "
-        f"{scientific(differs)} of the largest: a library or the hardware changed. A new file was begun "
-        f"with all images, so that no file mixes the two{where}. Results made with the old codes "
-        "are not comparable: make them again."
+        f"{scientific(differs)} of the largest: a library or the hardware changed. A new file was "
+        f"begun with all images, so that no file mixes the two{where}. Results made with the old "
+        "codes are not comparable: make them again."
     )
 
 

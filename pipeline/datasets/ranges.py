@@ -301,7 +301,7 @@ def _misfits(
     if share <= _DARK_SHARE:
         return []
     return [
-        f"About {notation.share(share, 0)} of the {n_images} images of {name} samples use less than 1/{_DARK} of "
-        "the range of the set and are almost black: they seem to be of another scale; convert "
-        "them to one scale, or split the set."
+        f"About {notation.share(share, 0)} of the {n_images} images of {name} samples use less "
+        f"than 1/{_DARK} of the range of the set and are almost black: they seem to be of another "
+        "scale; convert them to one scale, or split the set."
     ]
