@@ -376,7 +376,7 @@ def test_the_larger_the_share_of_near_copies_the_graver_the_words(cache, n_twins
     finding = near_finding(near)
     assert near.n_found == n_twins
     assert finding.is_problem
-    assert f"{n_twins} of 60 held-out images ({n_twins / 60:.0%})" in finding.text
+    assert f"{n_twins} of 60 held-out images ({100 * n_twins / 60:.0f} %)" in finding.text
     grave = "nothing of new ones" in finding.text
     assert grave == (n_twins >= 30)
     series = "GROUP" in finding.text
