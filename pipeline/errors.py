@@ -1,8 +1,8 @@
 """Every error that a user can resolve, in one tree.
 
-The command line turns a :class:`PipelineError` into one message and exit code 2; anything else
-that escapes is a defect of ours and keeps its traceback. A message has three parts: what was
-found, what was expected, what to do next.
+The command line turns a :class:`PipelineError` into one message and exit code 2; so it does with
+anything else that escapes, whose traceback goes to a file that the message names. A message has
+three parts: what was found, what was expected, what to do next.
 """
 
 from __future__ import annotations
@@ -87,9 +87,12 @@ def command_line(
     return " ".join([start, stage, *(f"{name}={quoted(one)}" for name, one in settings.items())])
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Give the first line of a library's error, or its kind where it says nothing."""
-    lines = str(error).splitlines()
+    try:
+        lines = str(error).splitlines()
+    except Exception:  # an error whose text cannot be made
+        lines = []
     return lines[0] if lines else type(error).__name__
 
 

@@ -332,13 +332,16 @@ def test_what_needs_the_network_offline_is_answered(run):
         assert_answered(outcome, "flowers", "OFFLINE=1")
 
 
-def test_a_defect_of_ours_keeps_its_traceback(run, monkeypatch, tmp_path):
+def test_a_defect_of_ours_keeps_its_traceback_in_a_file(run, monkeypatch, tmp_path):
     def broken(*_, **__):
         raise ZeroDivisionError
 
     monkeypatch.setattr("cnn_codes.codes.extract.load_card", broken)
-    with pytest.raises(ZeroDivisionError):
-        run("features", data=write_set(tmp_path / "pets", 12))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    outcome = run("features", data=write_set(tmp_path / "pets", 12))
+    (file,) = tmp_path.glob("cnn-codes-traceback-*.txt")
+    assert_answered(outcome, "ZeroDivisionError", str(file))
+    assert "in broken" in file.read_text()
 
 
 def test_the_parts_of_a_message_stand_one_a_line():

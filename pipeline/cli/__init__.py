@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import re
@@ -18,6 +19,7 @@ from ..datasets.listing import few
 from ..errors import CacheError, PipelineError, SettingsError
 from ..progress import Messages, terminal
 from ..stages import Chosen, Stage, nearest_setting
+from .boundary import settled, unforeseen, watch_threads
 from .options import add_options, assigned, meant
 
 __all__ = ["STAGES", "main"]
@@ -28,8 +30,18 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one stage and return the exit code: 0, 1, 2 (the user can resolve it) or 130 (Ctrl-C)."""
+    """Run one stage and return the exit code: 0, 2 (said what and why) or 130 (Ctrl-C)."""
+    if arguments is None:
+        watch_threads(sys.argv[1:], _note)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _answered(arguments)
+    finally:
+        settled()
+
+
+def _answered(arguments: list[str]) -> int:
+    """Run one stage; whatever happens is answered here, and here only."""
     try:
         known = {name for stage in STAGES.values() for name in stage.fields}
         if arguments and not arguments[0].startswith("-"):
@@ -42,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _parser().print_help()
             return 0
         _show(STAGES[name], given)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except PipelineError as error:
         if isinstance(error, SettingsError) and not error.todo:
@@ -51,11 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         kept = "Interrupted. What was finished is kept; the same command goes on from there."
-        print(f"\n{error if error.args else kept}", file=sys.stderr)
+        _note(f"\n{error if error.args else kept}")
         return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except SystemExit:  # argparse, after --help or --version
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
+        _note(f"error: {unforeseen(error, arguments)}")
+        return 2
 
 
 def program() -> str:
@@ -64,11 +81,16 @@ def program() -> str:
 
 
 def _note(text: str) -> None:
-    print(_printable(text), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
+        print(_printable(text), file=sys.stderr, flush=True)
 
 
 def _printable(text: str) -> str:
-    """Spell out control characters: names of files and classes must not steer the terminal."""
+    """Spell out control characters: names of files and classes must not steer the terminal.
+
+    So are bytes of names that are not UTF-8, which a terminal could not be sent.
+    """
+    text = text.encode("utf-8", "backslashreplace").decode()
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
