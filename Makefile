@@ -94,7 +94,7 @@ finetune: $(READY) ## stage three: train late layers, or all (UNFREEZE=), from t
 compare: $(READY) ## every method on the same splits, and whether the differences are real
 	@$(stage)
 
-curve: $(READY) ## accuracy against labelled images a class, and where one method overtakes
+curve: $(READY) ## accuracy against labelled images per class, and where one method overtakes
 	@$(stage)
 
 advise: $(READY) ## which strategy, layers and network suit the data, and why

@@ -1,4 +1,4 @@
-"""Linear classifiers on frozen pretrained networks, fine-tuning beside them, honestly compared."""
+"""Linear classifiers on frozen pretrained networks, honestly compared with fine-tuning."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Images(Answer):
         return lines
 
     def lines(self) -> list[str]:
-        """Give the counts, a line a split."""
+        """Give the counts, one line per split."""
         one = self.manifest
         return [f"{one.name}: {one.n_images} images of {one.n_classes} classes", *self.counted()]
 
@@ -144,7 +144,7 @@ class Audited(Images):
         return ()
 
     def lines(self) -> list[str]:
-        """Give the counts and a line a finding."""
+        """Give the counts and one line per finding."""
         return [*self.counted(), *self.report.lines()]
 
 
@@ -173,7 +173,7 @@ class Verified(Answer):
         return aligned([["state", "rows", "file"], *lines], text_columns=1)
 
     def lines(self) -> list[str]:
-        """Give a line a file, and its faults."""
+        """Give one line per file, and its faults."""
         lines = []
         for one in self.verdicts:
             state = "DAMAGED" if one.faults else "sound"
@@ -218,7 +218,7 @@ class Fitted(Answer):
         return found
 
     def table(self) -> Table:
-        """Figures on test, a line a run."""
+        """Figures on test, one line per run."""
         from .results.tables import table
 
         return table(self.records)
@@ -331,7 +331,7 @@ class Written(Answer):
         return aligned([["file", "MB"], *lines], text_columns=1)
 
     def lines(self) -> list[str]:
-        """Give a line a file."""
+        """Give one line per file."""
         return [f"{path} ({size(path.stat().st_size)})" for path in self.paths]
 
 

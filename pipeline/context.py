@@ -1,7 +1,7 @@
 """What every stage of one command shares: the images, the settings, and where to report.
 
 Made once by :mod:`cnn_codes.api` and handed on as one thing. A stage takes a context and its own
-settings; nothing else travels beside them.
+settings; nothing else is passed along.
 """
 
 from __future__ import annotations

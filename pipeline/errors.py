@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _FOLDER = Path(__file__).parent
-# In a checkout the package's folder lies beside the Makefile; an installed one has neither name.
+# In a checkout the package's folder lies next to the Makefile; an installed one has neither name.
 _IN_CHECKOUT = _FOLDER.name == "pipeline" and (_FOLDER.parent / "Makefile").is_file()
 _TARGET = re.compile(
     r"\b(?:make|python -m pipeline) (?=(?:demo|data|audit|features|svm|softmax|heads|finetune|"

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, digests, and room on the disk.
+"""Files written completely or not at all, digests, and room on the disk.
 
 What a reader can see under a published name is always complete: the bytes go to a temporary
 name in the same folder, are flushed to the disk, and replace the old file in one step; then the
@@ -57,7 +57,7 @@ def explained(path: Path) -> Iterator[None]:
         if error.errno in _FULL:
             raise NoSpaceError(
                 f"No space left while writing {path} ({error.strerror}).",
-                expected="room for the whole file beside the old one",
+                expected="room for the new file next to the old one",
                 todo="free some space, or put the cache on another disk with CACHE=; then give "
                 "the same command again: what was finished is kept",
             ) from error
@@ -79,7 +79,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextmanager
 def publishing(path: Path) -> Iterator[Path]:
-    """Give a temporary name that becomes `path`, whole, when the block ends without an error.
+    """Give a temporary name that becomes `path` when the block ends without an error.
 
     The block flushes what it writes to the disk before it ends.
 
@@ -121,7 +121,7 @@ def _umask() -> int:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, completely or not at all."""
     with replacing(path) as stream:
         stream.write(data)
 

@@ -60,7 +60,7 @@ def remember_arrays(path: Path, kind: str, arrays: Arrays) -> None:
     kind : str
         What the arrays are, and the version of their layout.
     arrays : mapping of str to array
-        Of any shapes and types but objects; ``kind`` and ``checksum`` are no names.
+        Of any shapes and types but objects; ``kind`` and ``checksum`` may not be used as names.
     """
     head = {"kind": np.array(kind), "checksum": np.array(_of_arrays(kind, arrays))}
     with suppress(PipelineError, OSError), replacing(path) as stream:

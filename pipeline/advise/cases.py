@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 __all__ = ["ALIKE", "LARGE", "Case", "place"]
 
-LARGE = 500  # images a class from which the published recipes train the network
+LARGE = 500  # images per class from which the published recipes train the network
 ALIKE = 0.4  # mean confidence of the network's own classifier from which images are familiar
 NAMES = {
     1: "small and alike",

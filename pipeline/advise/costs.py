@@ -14,7 +14,7 @@ from ..settings import FinetuneSettings
 __all__ = ["Rate", "training_rate", "training_seconds"]
 
 # Seconds to train on an image against seconds to take it through the network once (stage one's
-# engine), where nothing was trained here yet, on two cores. EfficientNet-Lite0: 150 images a second
+# engine), where nothing was trained here yet, on two cores. EfficientNet-Lite0: 150 images/s
 # through ONNX Runtime, 130 trained from the cached trunk (the last three stages), 23 through the
 # whole network. The last stage alone is 0.6 in ResNet-18 (layer4) and 0.12 in Lite0, whose last
 # stage is one convolution: the dearer of the two.

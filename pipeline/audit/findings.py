@@ -21,7 +21,7 @@ __all__ = ["LEFT_OUT", "Finding", "image_findings"]
 TINY_PX = 32  # below this a 224-pixel input is seven times enlarged: blur
 LONG = 4  # times as long as wide: the central square is a quarter of the picture
 ODD_SHARE = 0.01  # a format that at most this share of the images have is odd
-MIN_CLASS = 20  # images a class needs before its formats are compared with other classes'
+MIN_CLASS = 20  # images that a class needs before its formats are compared with other classes'
 
 # Images that stage one leaves out; it says so itself, in each result.
 LEFT_OUT = ("unreadable", "damaged", "absurdly-large")
@@ -90,7 +90,7 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         look("profile", rows["converted"], "of other colours than sRGB by a profile in the file",
              "{they} {are} converted to sRGB"),
         look("16-bit", np.isin(rows["samples"], (b"uint8", b""), invert=True),
-             "of more than 8 bits a sample",
+             "of more than 8 bits per sample",
              "{they} {are} scaled to 8 bits by the range of the whole set (RANGE)",
              lambda row: str(rows["samples"][row].decode())),
         look("palette", np.isin(rows["mode"], (b"P", b"PA")), "stored with a colour palette",

@@ -1,4 +1,4 @@
-"""A picture of the classes: a row a class, a few random training images each."""
+"""A picture of the classes: one row per class, a few random training images each."""
 
 from __future__ import annotations
 

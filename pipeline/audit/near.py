@@ -15,7 +15,7 @@ elpv 71 % of the test images have a training image above .85. `Near.is_series` t
 Either way the test figure is of images that are almost in train, so what is said is the graver the
 larger their share is.
 
-Within test, images that are near-copies of one another are no independent trials: the number of
+Within test, images that are near-copies of one another are not independent trials: the number of
 clusters (connected components of the pairs) is what an interval should count.
 """
 
@@ -56,7 +56,7 @@ WITHIN_SHARE = 0.3  # of the test images with a near-copy in test; from it on, a
 SERIES_SHARE = 0.1  # of the images searched for; above it, likeness is the set's nature
 MOST_PAIRS = 1000  # kept, the most alike
 _LAYER = "final"
-_QUERIES = 1024  # rows a block
+_QUERIES = 1024  # rows per block
 _BLOCK_BYTES = 64_000_000  # of normalised codes a block
 _KIND = "near-duplicates 3"
 
@@ -293,7 +293,7 @@ def near_finding(near: Near, grouping: str = "") -> Finding | None:
 
 
 def _sides(manifest: Manifest) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Rows that are searched for, and those they are searched among; one row an image."""
+    """Rows that are searched for, and those they are searched among; one row per image."""
     groups = manifest.copies
 
     def rows(mask: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -49,7 +49,7 @@ class Report:
     picture_path: Path
 
     def lines(self) -> list[str]:
-        """Say it on the terminal, a line a finding."""
+        """Say it on the terminal, one line per finding."""
         lines = [
             f"{'problem' if one.is_problem else 'remark '}  {one.text}" for one in self.findings
         ]
@@ -112,7 +112,7 @@ def header_findings(
     cache : Path
         Remembers facts; may be read-only.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     progress : Progress
         Counts images.
 

@@ -34,7 +34,7 @@ class Engine(Protocol):
     name : str
         For people: ``onnx on cpu``.
     batch : int
-        Images a call that suit it.
+        Images per call that suit it.
     concurrent : bool
         True: `run` is called from every reading thread, each on its own core. False: from one
         thread, while others read ahead.

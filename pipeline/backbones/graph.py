@@ -4,7 +4,7 @@ A network is exported once for each input size, with the outputs of all its stag
 (``<model>-<key>.full.onnx``). Which takes some ten seconds and torch. What a run needs is cut out
 of it with onnx's own tools, and the pooling is added there (:mod:`.cut`); that takes a fraction of
 a second and no torch. Both are kept in the cache, named by a digest of everything they depend on,
-the versions of the exporting libraries among it, with the SHA-256 of their bytes beside them.
+the versions of the exporting libraries among it, with the SHA-256 of their bytes in a second file.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def prepare_graph(
 
 
 def write_graph(path: Path, data: bytes) -> None:
-    """Write a graph, whole or not at all, and its SHA-256 after it."""
+    """Write a graph, completely or not at all, and its SHA-256 after it."""
     with replacing(path) as stream:
         stream.write(data)
     write_atomic(path.with_suffix(".sha256"), sha256_file(path).encode())

@@ -26,7 +26,7 @@ class OnnxEngine:
     path : Path
         The graph, as :func:`cnn_codes.backbones.graph.export_graph` wrote it.
     batch : int
-        Images a call; small batches keep a core's cache warm.
+        Images per call; small batches keep a core's cache warm.
     """
 
     concurrent = True

@@ -154,7 +154,7 @@ class Views:
     kind : str
         ``center``, ``flip``, ``dihedral`` or ``random``.
     count : int
-        Number of views an image: 1, 2, 8 or the K of ``random:K``.
+        Number of views per image: 1, 2, 8 or the K of ``random:K``.
     seed : int
         Of the random crops; each image's crops depend on it and the image's bytes alone.
     """

@@ -1,4 +1,4 @@
-"""PyTorch, for GPUs: channels last, mixed precision where asked, copies beside the arithmetic.
+"""PyTorch, for GPUs: channels last, mixed precision where asked, copies during the arithmetic.
 
 On a CPU it is the reference that the other engine is tested against. Every batch is filled up to
 the same shape, so that codes do not depend on which images came together.
@@ -35,7 +35,7 @@ class TorchEngine:
     mixed : bool
         float16 arithmetic where it is safe (autocast).
     batch : int
-        Images a call; 0: 128 on a GPU, 16 on a CPU.
+        Images per call; 0: 128 on a GPU, 16 on a CPU.
     """
 
     concurrent = False

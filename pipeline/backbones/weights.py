@@ -170,7 +170,7 @@ def state_digest(network: nn.Module) -> str:
 
 
 def structure_digest(network: nn.Module) -> str:
-    """SHA-256 of what the modules are, beside their numbers.
+    """SHA-256 of what the modules are, not of their numbers.
 
     Classes, what they say of themselves (eps, strides, dropout), plain attributes, and the code of
     their forward passes without comments, docstrings and layout. A library release that changes

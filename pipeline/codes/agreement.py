@@ -24,7 +24,7 @@ class _Engine(Protocol):
     batch: int
 
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Give the codes of some images, one array a layer."""
+        """Give the codes of some images, one array per layer."""
         ...
 
 

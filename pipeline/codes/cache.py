@@ -1,8 +1,8 @@
 """The cache of codes: keyed by all that changes a number, killed at any moment, never a row lost.
 
 A row belongs to the bytes of an image (their SHA-256), so renaming, moving, relabelling or
-splitting again runs nothing again. Work in progress lies in parts beside the published file, each
-whole and flushed to the disk before it counts. The published file is made from the parts and
+splitting again runs nothing again. Work in progress lies in parts next to the published file, each
+complete and flushed to the disk before it counts. The published file is made from the parts and
 from its predecessor, under a temporary name, and takes its name in one step. Rows that the data
 set has no use for any more stay behind as parts: an image that comes back is not run again.
 
@@ -333,14 +333,14 @@ class CacheFile:
         rejects: Mapping[str, str],
         seconds: float,
     ) -> None:
-        """Write finished rows, whole and flushed, so that they count.
+        """Write finished rows, complete and flushed, so that they count.
 
         Parameters
         ----------
         sha256 : sequence of str, length n
             Digests of the images.
         blocks : sequence of array of shape (n, ...)
-            Codes, one a layer of the key's layers, in their order and final dtype.
+            Codes, one per layer of the key's layers, in their order and final dtype.
         rejects : mapping of str to str
             Digests of images that cannot be used, to the reason.
         seconds : float

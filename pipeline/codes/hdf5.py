@@ -242,7 +242,7 @@ def open_file(path: Path) -> Contents:
             if stream.read(len(_SIGNATURE)) != _SIGNATURE:
                 raise CacheError(
                     f"{path} is no HDF5 file.",
-                    expected="a file that this pipeline wrote, whole",
+                    expected="a complete file that this pipeline wrote",
                     todo="remove it, or move it away, and run `make features` again",
                 )
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
@@ -265,7 +265,7 @@ def open_file(path: Path) -> Contents:
     except _FAULTS as error:
         raise CacheError(
             f"{path} cannot be read as HDF5: {error}",
-            expected="a file that this pipeline wrote, whole",
+            expected="a complete file that this pipeline wrote",
             todo="remove it, or move it away, and run `make features` again",
         ) from error
     return Contents(path, mapping, attributes, fields)

@@ -151,7 +151,7 @@ class Codes:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Paths relative to the data root, one a row."""
+        """Paths relative to the data root, one per row."""
         return tuple(
             path.decode("utf-8", "surrogateescape")
             for path in self.contents.array("images/path").tolist()

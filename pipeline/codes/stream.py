@@ -35,7 +35,7 @@ class Batch(Generic[T]):
     items : list of T
         Those that could be read, in order.
     blocks : list of array (n, V, ...)
-        What the network gave for them, one array a layer; empty where `items` is.
+        What the network gave for them, one array per layer; empty where `items` is.
     rejects : list of (T, str)
         Those that could not, and why.
     """
@@ -60,7 +60,7 @@ class Stream(Generic[T]):
     n_views : int
         V.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     store : callable, optional
         Brings what the network gave for some images (n, V, ...) to how it is to be kept.
     """
@@ -78,7 +78,7 @@ class Stream(Generic[T]):
         self._read = read
         self._workers = workers or n_cores()
         self._store = store
-        self._together = max(1, engine.batch // n_views)  # images a task: a batch of views
+        self._together = max(1, engine.batch // n_views)  # images per task: a batch of views
 
     def batches(self, items: Iterable[T]) -> Iterator[Batch[T]]:
         """Give finished batches, in the order of the items."""

@@ -37,7 +37,7 @@ FIGURES = (
 )
 SAMPLES = 2000
 LEAST_SAMPLES = 400
-MOST_CELLS = 400_000_000  # samples x images x classes: a few seconds a method
+MOST_CELLS = 400_000_000  # samples x images x classes: a few seconds per method
 BLOCK_CELLS = 4_000_000
 LEVEL = 0.95
 CLIP = float(np.finfo(np.float64).eps)

@@ -115,7 +115,7 @@ def crossing_of(
     difference : float64 (S,)
         How much better the first method is than the second.
     sizes : float64 (S,)
-        Images a class, increasing, positive.
+        Images per class, increasing, positive.
 
     Returns
     -------

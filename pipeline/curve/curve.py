@@ -1,4 +1,4 @@
-"""Learning curves: a figure against labelled images a class, and where one method overtakes.
+"""Learning curves: a figure against labelled images per class, and where one method overtakes.
 
 Heads are fitted on the codes that are there; methods that train the network go through stage
 three on a manifest of the draw, whose trunk runs once for each image, whatever draws it is in.
@@ -68,7 +68,7 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
         The record as written to ``results/<data>/curve-....json``: ``sizes``, ``n_train_total``,
         ``n_test``, ``draws``, ``metric``, ``methods`` (its value of each draw at each size, mean,
         sd, interval, seconds), ``crossings`` (:func:`cnn_codes.curve.crossing.crossing`),
-        ``sentences`` and so on; beside it the picture, ``.svg``. ``reused`` is set where it was
+        ``sentences`` and so on; next to it the picture, ``.svg``. ``reused`` is set where it was
         there already, and ``n_new`` is the number of fits that had to be made.
 
     Raises

@@ -1,4 +1,4 @@
-"""Unpack a stranger's archive: nothing outside the folder, no bomb, whole or not at all.
+"""Unpack a stranger's archive: nothing outside the folder, no bomb, completely or not at all.
 
 Members are written by our own loop, one for zip and tar alike, and not by ``extractall``: the
 ``data`` filter of tarfile can be escaped through links in every Python before 3.11.13, and zip
@@ -65,7 +65,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
     archive : Path
         A .zip, .tar, .tar.gz, .tar.bz2 or .tar.xz.
     target : Path
-        Folder to make; it appears whole or not at all.
+        Folder to make; it appears completely or not at all.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
     Raises
     ------
     DataError
-        Not an archive, not whole, encrypted; a member that leads out of the folder or is no file,
+        Not an archive, incomplete, encrypted; a member that leads out of the folder or is no file,
         folder or inner link; more than ``MAX_RATIO`` times its own size.
     NoSpaceError
         The disk has no room for it.
@@ -463,6 +463,6 @@ def _damaged(archive: Path, reason: str) -> DataError:
     page = " (it begins like a web page)" if head.lstrip()[:1] == b"<" else ""
     return DataError(
         f"{archive} ({size:,} bytes) cannot be unpacked: {reason or 'it is damaged'}{page}.",
-        expected="a whole .zip or .tar archive",
+        expected="a complete .zip or .tar archive",
         todo="fetch it again: half a download looks like this",
     )

@@ -127,7 +127,7 @@ def _child(files: list[Path], folder: Path) -> None:
         reason = said.splitlines()[-1][:300] if said else f"the reader ended with {returned}"
         raise DataError(
             f"{few([path.name for path in files], 3)} cannot be read: {reason}.",
-            expected="whole files of images and labels",
+            expected="complete files of images and labels",
             todo="fetch them again, or write the images out as files",
         )
 

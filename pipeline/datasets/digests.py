@@ -30,7 +30,7 @@ __all__ = ["Digests", "hash_files", "recall"]
 RACY_NS = 2_000_000_000
 _KIND = "digests of files 2"
 _POINTER_BYTES = 1024  # a pointer of Git LFS or git-annex is smaller
-_CHUNK = 32  # files a task: enough that handing out tasks costs nothing
+_CHUNK = 32  # files per task: enough that handing out tasks costs nothing
 _COLUMNS = 4  # size, mtime_ns, ctime_ns, inode
 _SAMPLED, _LEAST_SAMPLED = 0.01, 20  # remembered files that each run reads all the same
 _INT64 = (1 << 63) - 1
@@ -85,7 +85,7 @@ def hash_files(
         File that remembers digests between runs. A damaged one is ignored; one that cannot be
         written is not an error.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     rehash : bool
         Read every file, whatever is remembered.
     """

@@ -3,7 +3,7 @@
 Written on the standard library: what requests or pooch would add is the connection, and what is
 hard here (resuming only the same file, trusting nothing unchecked) they leave to the caller.
 
-Bytes go to a hidden ``.part`` file beside the target, with a note of which file they are the
+Bytes go to a hidden ``.part`` file next to the target, with a note of which file they are the
 beginning of (address, ETag, date, length). They are continued only when the server says that it
 is still that file; the finished file is flushed, checked, then renamed.
 
@@ -185,7 +185,7 @@ class _Fetch:
         self.resumed = False
 
     def _complete(self) -> None:
-        """Fetch until the part file is whole, or give up."""
+        """Fetch until the part file is complete, or give up."""
         failures, furthest = 0, self._size()
         while True:
             self._in_time()
@@ -427,7 +427,7 @@ def _read_pins(pins: Path) -> dict[str, str]:
 
 
 def forget_pin(pins: Path, url: str) -> None:
-    """Trust the next download of `url` again: what was pinned turned out to be no whole file."""
+    """Trust the next download of `url` again: what was pinned is not a complete file."""
     with FileLock(pins.with_name(f".{pins.name}.lock")):
         table = _read_pins(pins)
         if table.pop(url, None):

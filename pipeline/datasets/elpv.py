@@ -90,7 +90,7 @@ def read_elpv(folder: Path, *, by_module: bool = True) -> Listing:
         raise DataError(
             f"{len(absent):,} of {len(paths):,} images of elpv-dataset are not there: "
             f"{few(absent)}.",
-            expected="the whole package",
+            expected="the complete package",
             todo="install the package elpv-dataset again",
         )
     levels = np.unique(probability, return_inverse=True)[1]

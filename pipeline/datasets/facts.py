@@ -26,7 +26,7 @@ from .samples import Reading
 
 __all__ = ["Facts", "read_facts"]
 
-_CHUNK = 16  # files a task
+_CHUNK = 16  # files per task
 _ROW = np.dtype(
     [
         ("sha256", "S64"),
@@ -97,7 +97,7 @@ def read_facts(
     full : bool
         Decode every image in full too.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     progress : Progress
         Counts images.
 

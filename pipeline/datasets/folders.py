@@ -381,7 +381,7 @@ def _classes(reader: _Reader, node: Node, split: int) -> None:
 
 
 def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[str, Node]:
-    """Take out folders that are no classes: annotations, masks, outputs, unlabelled images."""
+    """Take out folders that are not classes: annotations, masks, outputs, unlabelled images."""
     left: list[Node] = []
     stems = {name: _stems(inner) for name, inner in kids.items()} if len(kids) <= 50 else {}
     for name, inner in kids.items():
@@ -423,7 +423,7 @@ def _are_masks(node: Node) -> bool:
 
 
 def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> bool:
-    """Read folders that are no classes, where that is certain; tell whether they were."""
+    """Read folders that are not classes, where that is certain; tell whether they were."""
     if len(kids) >= 2 and all(_is_part(name) for name in kids):
         inner = {nfc(name) for one in kids.values() for name in _through(one).kids()}
         if inner and all(_through(one).kids() for one in kids.values()):

@@ -373,7 +373,7 @@ def decode(
     Raises
     ------
     ImageError
-        Unreadable, truncated, absurdly large, or with pixels that are no picture.
+        Unreadable, truncated, absurdly large, or with pixels that are not a picture.
     MemoryError
         There is no memory for it now.
     """
@@ -452,7 +452,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
     Raises
     ------
     ImageError
-        Truncated, absurdly large, without a pixel, or with pixels that are no picture.
+        Truncated, absurdly large, without a pixel, or with pixels that are not a picture.
     """
     if not 0 < image.width * image.height <= max_pixels():
         raise ImageError(f"{image.width} x {image.height} px: no pixel, or absurdly large")

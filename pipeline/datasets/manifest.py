@@ -228,7 +228,7 @@ def load_manifest(
     places : PlaceSettings
         The data root, and the cache, which remembers digests.
     workers : int
-        Threads that hash; 0: one a core.
+        Threads that hash; 0: one per core.
     rehash : bool
         Read every file, whatever is remembered of it.
 

@@ -201,7 +201,7 @@ def _leads_out(text: str) -> bool:
 def _once(
     rows: Sequence[Row], source: Path, ask_label: str, command: str
 ) -> tuple[list[Row], int, int]:
-    """Keep one row a file and split; a file with two labels is an error unless LABEL= says."""
+    """Keep one row per file and split; a file with two labels is an error unless LABEL= says."""
     labels: dict[str, list[str]] = {}
     first: dict[str, Row] = {}
     doubtful: dict[str, str] = {}
@@ -219,7 +219,7 @@ def _once(
         raise DataError(
             f"{plural(len(doubtful), 'row', 'rows')} of {source} with a second label for a file: "
             f"{few(list(doubtful.values()))}.",
-            expected="one label a file",
+            expected="one label per file",
             todo=f"correct the rows, or choose one of: {command} LABEL=drop, LABEL=first, "
             "LABEL=combine",
         )

@@ -1,4 +1,4 @@
-"""Which values are black and white in a data set of more than 8 bits a sample.
+"""Which values are black and white in a data set of more than 8 bits per sample.
 
 Decided once for the whole set, from a sample of its images, so that the same value is the same
 grey in every image. 8-bit images are not concerned.
@@ -136,7 +136,7 @@ def reading_of(
     cache : Path
         Headers and ranges are remembered there, by the digests of the images.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     progress : Progress
         Counts headers.
 

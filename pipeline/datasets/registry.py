@@ -267,7 +267,7 @@ def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:
     if digests.faults:
         raise DataError(
             f"The archive {archive} cannot be read: {digests.faults[0]}.",
-            expected="a whole .zip or .tar archive",
+            expected="a complete .zip or .tar archive",
             todo="fetch it again, or correct its permissions",
         )
     folder = data_root / f"{stem}-{digests.hex[0].decode()[:12]}"

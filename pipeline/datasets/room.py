@@ -47,4 +47,4 @@ def need_room(folder: Path, n_bytes: int, what: str) -> None:
     try:
         need_space(folder.absolute(), n_bytes, what)
     except NoSpaceError as error:
-        raise NoSpaceError(error.found, expected="room for the whole", todo=_TODO) from error
+        raise NoSpaceError(error.found, expected="room for all of it", todo=_TODO) from error

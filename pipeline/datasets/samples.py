@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a sample: what they hold, and how they become 8 bits.
+"""Images of more than 8 bits per sample: what they hold, and how they become 8 bits.
 
 Which values are black and white is decided for a whole data set (:mod:`.ranges`), never for one
 image, so that equal values stay equal. What Pillow cannot read goes through tifffile, imagecodecs

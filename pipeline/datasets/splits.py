@@ -191,7 +191,7 @@ def _check_sizes(
 
 
 def _shares(images: NDArray[np.int64], fraction: float) -> NDArray[np.int64]:
-    """Images a class (K,): each its share rounded up or down, all their sum's share rounded."""
+    """Images per class (K,): each its share rounded up or down, all their sum's share rounded."""
     ends = np.floor(np.cumsum(images) * fraction + 0.5 + 1e-9).astype(np.int64)
     return np.asarray(np.diff(ends, prepend=0))
 

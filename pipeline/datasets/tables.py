@@ -49,7 +49,7 @@ class Roles:
     flags : dict of int to int
         Columns of yes and no that say whether a row is of a split: column → split.
     one_hot : list of int
-        One column a class.
+        One column per class.
     explicit : bool
         Whether the header has the very names path and label.
     share : float

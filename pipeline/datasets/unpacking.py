@@ -53,7 +53,7 @@ def run(folder: str, files: list[str]) -> None:
         (place / ".problem").write_text(text, encoding="utf-8")
     except MemoryError:
         (place / ".problem").write_text(
-            f"{few(files, 3)} needs more memory than its size allows.\nwhole files of images\n"
+            f"{few(files, 3)} needs more memory than its size allows.\ncomplete files of images\n"
             "write the images out as files",
             encoding="utf-8",
         )
@@ -81,7 +81,7 @@ def _from_arrays(files: list[str], place: Path) -> list[list[str]]:
         except Exception as error:  # numpy, zipfile and h5py raise many kinds on damaged files
             raise _Problem(
                 f"{Path(name).name} cannot be read ({str(error).splitlines()[0][:200]})",
-                "a whole .npz or .h5 file, without pickled objects",
+                "a complete .npz or .h5 file, without pickled objects",
                 "fetch it again",
             ) from error
     images: dict[int | None, tuple[str, Any]] = {}
@@ -170,7 +170,7 @@ def _labels(name: str, array: Any, n: int) -> list[str]:
     values = np.asarray(array[...])
     if values.ndim > 1 and int(np.prod(values.shape[1:])) == 1:
         values = values.reshape(len(values))
-    if values.ndim == 2:  # one column a class
+    if values.ndim == 2:  # one column per class
         if not np.all((values == 0) | (values == 1)) or not np.all(values.sum(axis=1) == 1):
             raise _Problem(
                 f"{name} has several labels for an image, or none", "one label for each image", ""
@@ -266,7 +266,7 @@ def _from_tables(files: list[str], place: Path) -> list[list[str]]:
                         raise _Problem(
                             f"{Path(name).name} names images but does not hold their bytes",
                             "image bytes in the column of images",
-                            "write the set with embedded images, or put the files beside it",
+                            "write the set with embedded images, or put the files next to it",
                         )
                     sub = splits[name] or "images"
                     (place / sub).mkdir(exist_ok=True)
@@ -284,7 +284,7 @@ def _from_tables(files: list[str], place: Path) -> list[list[str]]:
         except (pa.ArrowException, OSError, ValueError) as error:
             raise _Problem(
                 f"{Path(name).name} cannot be read ({str(error).splitlines()[0][:200]})",
-                "a whole .parquet or .arrow file",
+                "a complete .parquet or .arrow file",
                 "fetch it again",
             ) from error
     return [header, *rows]

@@ -51,7 +51,7 @@ ANNOTATIONS = _set(
 UNLABELLED = _set(
     "inference pred predict prediction submission unlabeled unlabelled unsup unsupervised"
 )
-# What training tools leave beside the data; passed over where it holds no image directly.
+# What training tools leave next to the data; passed over where it holds no image directly.
 OUTPUTS = _set(
     "cache checkpoints lightning_logs logs mlruns models output outputs results runs tb_logs "
     "tensorboard wandb weights"

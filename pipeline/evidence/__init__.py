@@ -1,6 +1,6 @@
 """Evidence on a data set, from its cached codes: suspicious labels, layers, and a map.
 
-Stands right of codes and heads, left of the report. Each builder writes one record beside the
+Stands right of codes and heads, left of the report. Each builder writes one record next to the
 results of the data set, and takes the one that is there where its fingerprint agrees; nothing
 that fits anything is imported then.
 """

@@ -1,6 +1,6 @@
 """The codes in two dimensions: which images lie together.
 
-Principal components always; beside them UMAP where ``umap-learn`` is installed, else t-SNE. A
+Principal components always; in addition UMAP where ``umap-learn`` is installed, else t-SNE. A
 picture of neighbourhoods, not a measurement: distances between far groups mean little in UMAP
 and t-SNE.
 """

@@ -33,7 +33,7 @@ __all__ = ["load_checkpoint", "name_codes", "predict_proba", "save_checkpoint"]
 
 
 def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> tuple[Path, Path]:
-    """Write a network, whole or not at all; the description last.
+    """Write a network, completely or not at all; the description last.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def checkpoint_paths(path: Path) -> tuple[Path, Path]:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Read what stands beside the weights.
+    """Read what is stored with the weights.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def read_description(path: Path) -> dict[str, Any]:
             raise ValueError(f"its schema is {meta.get('schema')!r}")
         classes = meta["classes"]
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-            raise ValueError("its classes are no names")
+            raise ValueError("its classes are not names")
         if len(classes) < 2 or len(set(classes)) < len(classes):
             raise ValueError("its classes are not at least two different names")
         meta["preprocessing"] = Preprocessing.from_dict(meta["preprocessing"])
@@ -75,6 +75,6 @@ def refusal(path: Path, found: str) -> TrainingError:
     """Make the error of a file that is no usable part of a checkpoint."""
     return TrainingError(
         f"{path} is not a network that can be used: {found}.",
-        expected=f"a network of schema {SCHEMA}, as make finetune writes it, beside its other file",
+        expected=f"a network of schema {SCHEMA}, as make finetune writes it with its other file",
         todo="fine-tune again, or fetch both files again",
     )

@@ -134,7 +134,7 @@ def plan_of(network: nn.Module, card: Card, unfreeze: str, *, size: int) -> Plan
                 depth[name] = max(1, depth[name])
         else:
             frozen.append(name)
-    if cut == 0:  # heads beside the main path never ran, and get no gradient
+    if cut == 0:  # heads off the main path never ran, and get no gradient
         idle = [name for name in trained if name.rpartition(".")[0] not in first]
         trained = [name for name in trained if name not in set(idle)]
         frozen += idle

@@ -68,7 +68,7 @@ def set_rates(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 class Average:
-    """Exponential moving average of tensors, kept beside them.
+    """Exponential moving average of tensors, kept along with them.
 
     Early on the decay is smaller, (1 + n) / (10 + n) after n steps, so that the start is
     forgotten soon.

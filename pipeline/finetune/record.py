@@ -161,7 +161,7 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
 
 
 def _meta(outcome: Outcome, network: nn.Module) -> dict[str, Any]:
-    """Gather what prediction needs beside the weights."""
+    """Gather what prediction needs besides the weights."""
     setup = outcome.setup
     return {
         "run": outcome.name,

@@ -1,6 +1,6 @@
 """Fine-tuning as a whole: start, phases, choice of the epoch, one look at test, the result.
 
-Killed at any moment, the same command goes on at the last whole epoch. Ctrl-C leaves the best
+Killed at any moment, the same command goes on at the last complete epoch. Ctrl-C leaves the best
 epoch so far as a usable network, under a name that says it was interrupted.
 """
 
@@ -403,7 +403,7 @@ class _Run:
         write_result(self._outcome(best, self._ruled(best), None), network)
         self.setup.context.say(
             f"interrupted: the best epoch so far ({best.epoch}) is kept as "
-            f"{self.name}.interrupted; the same command goes on from the last whole epoch"
+            f"{self.name}.interrupted; the same command goes on from the last complete epoch"
         )
 
 

@@ -28,7 +28,7 @@ _SCHEMA = "1"
 
 
 def write_state(path: Path, training: Training, fingerprint: str) -> None:
-    """Write where a training stands, whole or not at all.
+    """Write where a training stands, completely or not at all.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Codes of the images that a network was trained on, ``<run>.train.safetensors``; without torch.
 
 Prediction measures with them how unlike the training images a new image is, and names the
-nearest. A head's are in the cache; a fine-tuned network's codes are its own, so they lie beside
+nearest. A head's are in the cache; a fine-tuned network's codes are its own, so they lie next to
 it. The file holds bare arrays: loading it runs no code, and what does not fit is refused.
 """
 
@@ -46,12 +46,12 @@ class TrainingCodes:
 
 
 def training_codes_path(stem: Path) -> Path:
-    """Name the file beside a run's others."""
+    """Name the file next to a run's others."""
     return stem.with_name(stem.name + ".train.safetensors")
 
 
 def save_training_codes(stem: Path, found: TrainingCodes, weights: Path) -> Path:
-    """Write the codes, whole or not at all.
+    """Write the codes, completely or not at all.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def load_training_codes(
     if not path.is_file():
         raise CacheError(
             f"{path} is missing, which holds the codes of the training images.",
-            expected="that file beside the network, as make finetune leaves it there",
+            expected="that file next to the network, as make finetune leaves it there",
             todo="copy it too; of a run that has none yet, remove its .json and fine-tune again",
         )
     try:

@@ -70,7 +70,7 @@ def moments(codes: Codes, way: str = "mean") -> tuple[NDArray[np.float64], NDArr
     codes : float32 or float16 (N, V, D)
         May be a memory map: one pass, block by block.
     way : str
-        ``"mean"``: one example an image, the mean of its views; ``"all"``: one a view.
+        ``"mean"``: one example per image, the mean of its views; ``"all"``: one per view.
 
     Returns
     -------

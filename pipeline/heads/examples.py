@@ -72,7 +72,7 @@ class Examples:
 
 
 def row_blocks(codes: Codes) -> Iterator[slice]:
-    """Cut the rows into blocks of some 32 MB, so that a memory map is never read whole."""
+    """Cut the rows into blocks of some 32 MB, so that a memory map is never read at once."""
     row_bytes = 4 * max(1, int(np.prod(codes.shape[1:])))
     step = max(1, BLOCK_BYTES // row_bytes)
     for start in range(0, len(codes), step):

@@ -78,7 +78,7 @@ def fit_head(
     Raises
     ------
     HeadError
-        One class only, a class with too few examples, labels that are no classes, codes that
+        One class only, a class with too few examples, labels that are not classes, codes that
         are not finite or of different lengths.
     """
     names = tuple(class_names) if class_names else tuple(map(str, range(n_classes)))

@@ -61,13 +61,13 @@ class HeldOut:
 
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
-        """Which of the images it called rightly, (N,)."""
+        """Which of the images it classified correctly, (N,)."""
         found: NDArray[np.bool_] = self.scores.argmax(axis=1) == self.labels
         return found
 
     @property
     def accuracy(self) -> float:
-        """Share of the images that it called rightly."""
+        """Share of the images that it classified correctly."""
         return float(self.hits.mean())
 
     @property
@@ -107,7 +107,7 @@ def held_out(
     method : str
         ``svm``, ``softmax`` or ``ridge``.
     n_classes, jobs : int
-        K; threads, 0 for one a core. Any number gives the same figures.
+        K; threads, 0 for one per core. Any number gives the same figures.
     balanced : bool
         Train and choose with all classes weighing alike.
     """

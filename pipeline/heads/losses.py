@@ -46,7 +46,7 @@ class Loss:
 
 
 def n_outputs(n_classes: int) -> int:
-    """J, columns of scores: one for two classes, else one a class."""
+    """J, columns of scores: one for two classes, else one per class."""
     return 1 if n_classes == 2 else n_classes
 
 

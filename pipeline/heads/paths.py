@@ -1,4 +1,4 @@
-"""One fold, every setting, of the heads that are no matrix product: centroid, knn, rbf.
+"""One fold, every setting, of the heads that are not a matrix product: centroid, knn, rbf.
 
 A path is fitted once a fold on standardised codes in float32. What the settings of a path share
 is computed once: neighbours, distances. The linear heads have their own (:mod:`.linear`).

@@ -1,4 +1,4 @@
-"""Scores of the two heads that are no matrix product: nearest neighbours and the RBF SVM.
+"""Scores of the two heads that are not a matrix product: nearest neighbours and the RBF SVM.
 
 From the arrays stored with them, by numpy alone.
 """

@@ -63,7 +63,7 @@ class Problem:
     balanced : bool
         Weigh each example by N / (K * images of its class).
     views : str
-        ``"mean"``: one example an image; ``"all"``: one a view.
+        ``"mean"``: one example per image; ``"all"``: one per view.
     metric, costs, by_cost
         What decides; see :func:`cnn_codes.heads.merit.contributions`.
     """

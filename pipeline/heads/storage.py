@@ -34,7 +34,7 @@ STANDARDISATION = {"mean": ("float64", "D"), "scale": ("float64", "D")}
 
 
 def save_head(path_stem: Path, head: Head, meta: Mapping[str, Any]) -> tuple[Path, ...]:
-    """Write a head, whole or not at all.
+    """Write a head, completely or not at all.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def _paths(path: Path) -> tuple[Path, Path]:
 def _refusal(path: Path, found: str) -> HeadError:
     return HeadError(
         f"{path} is not a head that can be used: {found}.",
-        expected=f"a head of schema {SCHEMA}, as save_head writes it, beside its other file",
+        expected=f"a head of schema {SCHEMA}, as save_head writes it, next to its other file",
         todo="train the head again, or fetch both files again",
     )
 

@@ -118,7 +118,7 @@ def build_session(context: Context, settings: LabelSettings) -> tuple[Session, A
 def _places(
     manifest: Manifest, codes: NDArray[np.float32], record: dict[str, Any] | None
 ) -> NDArray[np.float32]:
-    """Place all images (N, 2) in [0, 1]: as on the map; others beside their nearest one on it."""
+    """Place all images (N, 2) in [0, 1]: as on the map; others next to their nearest one on it."""
     centred = codes - codes.mean(axis=0)
     if record is None:
         _, _, axes = np.linalg.svd(centred[:2000], full_matrices=False)

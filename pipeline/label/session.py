@@ -34,7 +34,7 @@ TEST = SPLITS.index("test")
 NEAR_MOST = 500  # pairs that are shown
 _CHOSEN = ("doubtful", "mistakes", "near")  # lists in which a model has a say
 _WORDS = 200  # characters of a class, a group, a name
-_FOLDER = ".images"  # beside the file of corrections: what was dropped in
+_FOLDER = ".images"  # next to the file of corrections: what was dropped in
 
 
 class Conflict(Exception):
@@ -403,7 +403,7 @@ class Session:
             raise Conflict("There is nothing to undo.")
 
     def new_file(self, data: bytes, suffix: str) -> Path:
-        """Keep the bytes of an image that was dropped in, beside the file of corrections."""
+        """Keep the bytes of an image that was dropped in, next to the file of corrections."""
         digest = hashlib.sha256(data).hexdigest()
         folder = self.log.path.with_name(self.log.path.stem + _FOLDER)
         file = folder / f"{digest[:32]}{suffix}"

@@ -152,7 +152,7 @@ class Classifier:
 
     @property
     def batch_images(self) -> int:
-        """Images a call of :meth:`score` that suit the engine."""
+        """Images per call of :meth:`score` that suit the engine."""
         return max(1, self.model.engine.batch // self.model.views.count)
 
     @property
@@ -226,7 +226,7 @@ class Classifier:
         Returns
         -------
         float64 (N, K)
-            A row an image, one row for a single image; rows sum to 1.
+            One row per image, one row for a single image; rows sum to 1.
 
         Raises
         ------

@@ -144,7 +144,7 @@ def _is_readable(path: str) -> bool:
 
 
 def _named(names: list[str], source: Path) -> Inputs:
-    """Find named files beside the list that names them, or from here."""
+    """Find named files next to the list that names them, or from here."""
     if not names:
         raise DataError(f"{source} names no images.", expected="one path a line, or a column path")
     seen: dict[str, dict[str, list[str]]] = {}
@@ -152,7 +152,7 @@ def _named(names: list[str], source: Path) -> Inputs:
 
 
 def _found(name: str, folder: Path, seen: dict[str, dict[str, list[str]]] | None = None) -> str:
-    """Give the file that a list means: beside the list, from here, or one of that stem there.
+    """Give the file that a list means: next to the list, from here, or one of that stem there.
 
     Folders that were looked into for stems are kept in `seen`; without it none is.
     """

@@ -452,7 +452,7 @@ def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
             asked = replace(asked, pool="default")
         layers = tuple(config["layers"])
         if not layers or not all(isinstance(layer, str) for layer in (*layers, *asked.layers)):
-            raise ValueError("its layers are no names")
+            raise ValueError("its layers are not names")
         for digest in (meta["codes_fingerprint"], config["weights_digest"]):
             if not isinstance(digest, str):
                 raise ValueError("a digest is no word")

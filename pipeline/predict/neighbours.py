@@ -1,4 +1,4 @@
-"""How unlike the training images an image is, and which of them are nearest.
+"""How far an image is from the training images, and which of them are nearest.
 
 The distance is that of codes at length 1 (0: equal, 2: opposite; over several layers, the root
 of the mean square of theirs) to the nearest training image, as in Sun et al. 2022
@@ -7,7 +7,7 @@ images exceed, it flags 91 to 100 % of the images of other data sets and at most
 images of its own; without bringing codes to length 1 it would flag 6 to 18 % of the former.
 
 A head's training codes are in the cache; a fine-tuned network's, the input of its last layer, lie
-beside it in ``<run>.train.safetensors``.
+next to it in ``<run>.train.safetensors``.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Neighbours:
         Parameters
         ----------
         blocks : list of array (n, V, ...)
-            Codes of n images, one array a layer.
+            Codes of n images, one array per layer.
         count : int
             How many, at least 1.
         """
@@ -142,7 +142,7 @@ def training_neighbours(run: Run, model: Model, *, share: float = 0.99) -> Neigh
 
 
 def _beside_network(run: Run, model: NetworkModel, share: float) -> Neighbours:
-    """Take what a fine-tuning left beside its network."""
+    """Take what a fine-tuning left next to its network."""
     path = training_codes_path(run.stem)
     files = (run.record or {}).get("files")
     digest = files.get(path.name) if isinstance(files, dict) else None

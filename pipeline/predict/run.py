@@ -49,7 +49,7 @@ class Predicted(Answer):
     warnings: tuple[str, ...] = ()
 
     def table(self) -> Aligned:
-        """Path, status, class and its probability, a line per image."""
+        """Path, status, class and its probability, one line per image."""
         lines = [["path", "status", "class", "probability"]]
         for row in self.rows:
             best = row.get("probability")

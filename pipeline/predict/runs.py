@@ -170,7 +170,7 @@ def _opened(stem: Path) -> Run:
         if not file.is_file():
             raise ResultError(
                 f"{file} is missing.",
-                expected="a model beside the result: .model.json and .safetensors",
+                expected="a model next to the result: .model.json and .safetensors",
                 todo="run the method again, or copy the file too",
             )
         files = (run.record or {}).get("files")

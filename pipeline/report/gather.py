@@ -191,7 +191,7 @@ def find_record(
     *_, path, record = max(fitting, key=lambda one: one[:3])
     if wrong := _wrong(record, kind):
         raise ResultError(
-            f"{path} is no record of this version ({wrong}).",
+            f"{path} is not a record of this version ({wrong}).",
             expected="a record that this version wrote",
             todo=f"{context.command_for(_STAGES.get(kind, kind))} makes it again",
         )

@@ -19,7 +19,7 @@ __all__ = [
 def roc(
     positive: NDArray[np.bool_], score: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Trace the receiver's operating curve.
+    """Trace the ROC curve.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def make_thumbnails(
         Pictures are remembered in ``<cache>/<name>/pictures.npz``, those of the last call only;
         a damaged file is ignored, one that cannot be written is no error.
     workers : int
-        Threads; 0: one a core.
+        Threads; 0: one per core.
     progress : Progress
         Counts images.
 

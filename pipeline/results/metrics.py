@@ -52,7 +52,7 @@ def measure(
     labels : integer (N,)
         True classes, 0 to K - 1; N at least 1.
     probabilities : float (N, K)
-        One row an image, K at least 2, in [0, 1], rows sum to 1 (to 1e-4). The predicted class
+        One row per image, K at least 2, in [0, 1], rows sum to 1 (to 1e-4). The predicted class
         is the row's largest, the first of equals.
     sample_weight : float (N,), optional
         How much each image counts: not negative, not all zero; by default 1 each.
@@ -75,7 +75,7 @@ def measure(
         :func:`expected_calibration_error`), with ``ece_calibrated``, ``ece_band95`` and
         ``ece_debiased`` (see :func:`calibration_error`); ``average_precision`` (as ``auroc``);
         ``absent`` (classes without an image, which no mean over classes counts); ``per_class``
-        (one dict a class: precision, recall
+        (one dict per class: precision, recall
         and f1, 0 where undefined, and support); ``confusion`` (K x K: rows true, columns
         predicted).
 
@@ -194,7 +194,7 @@ def auroc(
     *,
     sample_weight: NDArray[np.float64] | None = None,
 ) -> float | None:
-    """Area under the receiver's operating curve, ties counted half.
+    """Area under the ROC curve, ties counted half.
 
     Two classes: of the last one. More: the mean of one against the rest over the classes that
     occur among `labels`. None where no class has examples both in and out of it.
@@ -316,7 +316,7 @@ def calibration_error(
     sample_weight: NDArray[np.float64] | None = None,
     bins: int = ECE_BINS,
 ) -> dict[str, Any]:
-    """Calibration error, beside what a perfectly calibrated classifier would show.
+    """Calibration error, and what a perfectly calibrated classifier would show.
 
     The calibration error of a finite sample is above 0 even where the probabilities are exact.
     How far follows from the probabilities alone: each prediction is right with the probability

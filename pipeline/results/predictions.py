@@ -1,6 +1,6 @@
 """Predictions: what a run said of each image of one split, as a table anybody can recompute from.
 
-Made by heads and fine-tuning, written beside the record of a run; every metric of the record
+Made by heads and fine-tuning, written next to the record of a run; every metric of the record
 follows from this file alone.
 """
 
@@ -53,7 +53,7 @@ class Predictions:
             raise ResultError(
                 f"{len(self.paths)} paths, labels {self.labels.shape}, probabilities "
                 f"{self.probabilities.shape}, {len(self.class_names)} classes.",
-                expected="one label and one row an image, one column a class",
+                expected="one label and one row per image, one column per class",
             )
         if len(self.labels) and not (0 <= self.labels.min() <= self.labels.max() < shape[1]):
             raise ResultError("A label is not one of the classes.", expected=f"0 to {shape[1] - 1}")
@@ -68,7 +68,7 @@ class Predictions:
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write ``path,label,predicted,<one probability column a class>`` as CSV (RFC 4180, UTF-8).
+    """Write ``path,label,predicted,<one probability column per class>`` as CSV (RFC 4180, UTF-8).
 
     Where a threshold made the predicted classes, their column is called ``decided``.
 
@@ -121,7 +121,7 @@ def read_predictions(path: Path) -> Predictions:
     except (OSError, ValueError, KeyError, IndexError, ResultError) as error:
         raise ResultError(
             f"{path} holds no predictions ({error}).",
-            expected="a CSV: path,label,predicted,<one probability column a class>",
+            expected="a CSV: path,label,predicted,<one probability column per class>",
             todo="run the method again",
         ) from error
     return found

@@ -36,7 +36,7 @@ def _installed() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Give the processor's name, its cores and the system: what a time needs beside it, no more."""
+    """Give the processor's name, its cores and the system: what times depend on."""
     name = platform.processor() or platform.machine()
     described = Path("/proc/cpuinfo")
     if described.is_file():

@@ -172,7 +172,7 @@ def build_record(
     class_names : sequence of str
         In the order of the labels.
     splits : mapping
-        Split name to images a class: ``{"train": {"ants": 124, ...}, ...}``.
+        Split name to images per class: ``{"train": {"ants": 124, ...}, ...}``.
     chosen : mapping
         What was selected, how, and on which split.
     metrics : mapping
@@ -395,7 +395,7 @@ def summarise(
     -------
     dict
         A record of kind ``summary``. ``metrics[split][figure]`` is the mean, so that a table
-        can show it beside single runs; ``spread[split][figure]`` has mean, sd (of a sample;
+        can show it with single runs; ``spread[split][figure]`` has mean, sd (of a sample;
         None for a single run), min, max and ``values`` in the order of ``runs``. The interval
         is left out: runs on overlapping images are not independent.
     """

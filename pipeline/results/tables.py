@@ -79,7 +79,7 @@ class Figures:
 
 
 def table(records: Sequence[Mapping[str, Any]], *, split: str = "test") -> Table:
-    """Lay out records as an aligned plain-text table, one line a run.
+    """Lay out records as an aligned plain-text table, one line per run.
 
     The accuracy stands with its 95 % interval, or, for a summary, with the standard deviation
     over its runs; ``*`` marks the best METRIC (of equals, the lowest log-loss). Columns

@@ -68,7 +68,7 @@ def _experiment(client: Any, data: str, folder: Path) -> str:
 
 
 def _is_there(client: Any, experiment: str, run: Run) -> bool:
-    """Whether a whole copy is there; one that was cut off is removed."""
+    """Whether a complete copy is there; one that was cut off is removed."""
     asked = (
         f"tags.`cnn_codes.fingerprint` = '{run.record['fingerprint']}' "
         f"AND attributes.run_name = '{run.name}'"

@@ -1,6 +1,6 @@
-"""Runs written for TensorBoard: one event file a run, with scalars, parameters and a text.
+"""Runs written for TensorBoard: one event file per run, with scalars, parameters and a text.
 
-Written record by record with the package's own messages into one file that appears whole;
+Written record by record with the package's own messages into one file that appears complete;
 neither TensorFlow nor PyTorch is imported.
 """
 

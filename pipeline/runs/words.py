@@ -16,7 +16,7 @@ _WIDEST = 60  # characters of a value
 
 
 def list_parts(listing: Listing, limit: int) -> list[str]:
-    """Give a line per run: what it is, its key figures, when, and its name; then how many."""
+    """Give one line per run: what it is, its key figures, when, and its name; then how many."""
     runs = listing.runs[: limit or None]
     varying = [
         key for key in ("views", "size", "seed") if len({run.columns[key] for run in runs}) > 1
@@ -39,7 +39,7 @@ def list_parts(listing: Listing, limit: int) -> list[str]:
 
 
 def run_parts(run: Run) -> list[str]:
-    """Give one run in full, a line per value, and its file."""
+    """Give one run in full, one line per value, and its file."""
     record = run.record
     skip = ("run", "low", "high", "sd")
     lines = [(key, cell(value)) for key, value in run.columns.items() if key not in skip]

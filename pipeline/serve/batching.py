@@ -32,7 +32,7 @@ class Admission:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._rate = 20.0  # images a second, a running mean
+        self._rate = 20.0  # images per second, a running mean
         self._last = time.monotonic()
         self.n_waiting = 0
 

@@ -77,7 +77,7 @@ class Decoder:
     n_workers : int
         Processes.
     limits : Limits
-        Pixels and seconds an image.
+        Pixels and seconds per image.
     """
 
     def __init__(self, n_workers: int, limits: Limits) -> None:

@@ -27,12 +27,12 @@ class Metrics:
         )
         self.batch_images = Histogram(
             "cnn_codes_batch_images",
-            "Images a batch.",
+            "Images per batch.",
             buckets=(1, 2, 4, 8, 16, 32, 64),
             registry=kept,
         )
         self.batch_s = Histogram(
-            "cnn_codes_batch_seconds", "Seconds a batch.", buckets=_SECONDS, registry=kept
+            "cnn_codes_batch_seconds", "Seconds per batch.", buckets=_SECONDS, registry=kept
         )
         self.waiting = Gauge(
             "cnn_codes_waiting_images", "Images accepted, not answered.", registry=kept

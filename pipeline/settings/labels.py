@@ -40,7 +40,7 @@ class LabelSettings(DoorSettings):
         "", "unlabelled images to label too: a folder, a glob, a list file", affects="place"
     )
     labels: str = setting(
-        "", "the file of corrections; empty: labels.jsonl beside the results", affects="place"
+        "", "the file of corrections; empty: labels.jsonl next to the results", affects="place"
     )
 
 
