@@ -29,11 +29,12 @@ from ..notation import size
 from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
 from .batches import Images, Source, Trunk
+from .feasible import check_batches, check_size
 from .freeze import Plan, plan_of
 from .late import Late, Whole, cut
 from .rows import Rows
 from .spread import World
-from .train import Task
+from .train import Task, norms_of
 
 __all__ = ["Prepared", "Setup", "extracted", "prepare", "preprocessing_of"]
 
@@ -133,7 +134,14 @@ def prepare(
     NoSpaceError
         The activations would take more than DISK.
     """
-    plan = plan_of(network, setup.card, settings.unfreeze, size=setup.preprocessing.size)
+    command, side = setup.context.command, setup.preprocessing.size
+    usual = setup.card.preprocessing.size
+    check_size(network, side, model=setup.card.model, usual=usual, command=command)
+    plan = plan_of(network, setup.card, settings.unfreeze, size=side)
+    check_batches(
+        network, plan, norms_of(settings), size=side, n_images=len(train),
+        batch_size=settings.batch_size, command=command,
+    )  # fmt: skip
     setup.context.say(plan.summary())
     common: dict[str, Any] = {
         "network": network,

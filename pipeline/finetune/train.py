@@ -32,7 +32,7 @@ from .norms import global_norms
 from .optim import Average, factor, optimizer_of, set_rates
 from .spread import ALONE, World
 
-__all__ = ["Best", "Task", "Training", "codes_of", "fit", "largest_fitting", "score"]
+__all__ = ["Best", "Task", "Training", "codes_of", "fit", "largest_fitting", "norms_of", "score"]
 
 _EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
 
@@ -370,7 +370,7 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
     totals = torch.zeros(3, dtype=torch.float64)  # loss, its denominator, right answers
     label = f"epoch {number + 1} of {settings.epochs}"
     rate = settings.lr * factor(settings, number + 0.5, settings.epochs)
-    training_mode(task.network, task.plan, _norms(settings))
+    training_mode(task.network, task.plan, norms_of(settings))
     devices = [task.device] if task.device.startswith("cuda") else []
     with (
         torch.random.fork_rng(devices=devices),
@@ -404,7 +404,7 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
     }
 
 
-def _norms(settings: FinetuneSettings) -> str:
+def norms_of(settings: FinetuneSettings) -> str:
     """Say what BatchNorm does: batches' own statistics would undo the fit of a probe at once."""
     if settings.bn != "auto":
         return settings.bn
