@@ -11,6 +11,7 @@ import ast
 import contextlib
 import hashlib
 import inspect
+import os
 import re
 import textwrap
 import warnings
@@ -34,6 +35,7 @@ from .state import match, read_state
 __all__ = ["build", "parameter_shapes", "replace_head", "state_digest", "structure_digest"]
 
 _SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
+_HUB_TIMEOUT_S = 10.0
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 _PINS = "checksums.json"
 _MOST_BYTES = 50 << 30  # of weights: no network of the catalogue has 10 GB
@@ -360,8 +362,10 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     last: Exception | None = None
-    wanted = [config.hf_hub_filename or "model.safetensors", "pytorch_model.bin"]
-    for filename in dict.fromkeys(wanted):
+    first = config.hf_hub_filename or "model.safetensors"
+    url = _hub_address(config.hf_hub_id, first)
+    by_hand = f"fetch {url} elsewhere and give WEIGHTS=<that file>"
+    for filename in dict.fromkeys((first, "pytorch_model.bin")):
         try:
             return _from_hub(config.hf_hub_id, filename, folder / "hub", offline=offline)
         except LocalEntryNotFoundError as error:
@@ -373,10 +377,23 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
         except (HfHubHTTPError, OSError) as error:
             last = error
             break
+    if offline:
+        raise DownloadError(
+            f"The weights of {config.hf_hub_id} are not in {folder / 'hub'}, and OFFLINE=1 forbids "
+            "fetching them.",
+            expected=f"the file at {url}",
+            todo=f"leave OFFLINE out; or {by_hand}",
+        )
     raise DownloadError(
-        f"The weights of {config.hf_hub_id} cannot be fetched: {last}",
-        todo="leave OFFLINE out" if offline else "look at the network, or give WEIGHTS=<file>",
+        f"The weights of {config.hf_hub_id} cannot be fetched: {str(last).splitlines()[0][:300]}",
+        expected="a connection to the hub",
+        todo=f"check the network and give the command again; or {by_hand}",
     )
+
+
+def _hub_address(repo: str, filename: str) -> str:
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    return f"{endpoint}/{repo}/resolve/main/{filename}"
 
 
 def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
@@ -395,13 +412,19 @@ def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub import try_to_load_from_cache as kept
 
-    from ..datasets.download import pin_checksum, pinned_checksum
+    from ..datasets.download import check_reachable, pin_checksum, pinned_checksum
 
     pins, key = folder / _PINS, f"{repo}/{filename}"
     digest, _, revision = (pinned_checksum(pins, key) or "").partition("@")
     commit = revision or None
     there = kept(repo, filename, cache_dir=folder, revision=commit)
     if not offline and not isinstance(there, str):
+        url = _hub_address(repo, filename)  # the hub's own client waits and tries for minutes
+        check_reachable(
+            url,
+            todo=f"check the network and give the command again; or fetch {url} elsewhere and give "
+            "WEIGHTS=<that file>",
+        )
         n_bytes = get_hf_file_metadata(hf_hub_url(repo, filename, revision=commit)).size or 0
         if n_bytes > _MOST_BYTES:
             raise DownloadError(
@@ -410,7 +433,14 @@ def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
                 todo="fetch the file yourself and give WEIGHTS=<file>",
             )
     path = Path(
-        hf_hub_download(repo, filename, cache_dir=folder, revision=commit, local_files_only=offline)
+        hf_hub_download(
+            repo,
+            filename,
+            cache_dir=folder,
+            revision=commit,
+            local_files_only=offline or isinstance(there, str),
+            etag_timeout=_HUB_TIMEOUT_S,
+        )
     )
     found = sha256_file(path)
     named = path.resolve().name  # large files are named by their SHA-256 there

@@ -34,11 +34,13 @@ from ..errors import DownloadError
 from ..files import sync_folder, write_atomic
 from ..notation import size
 from ..progress import Progress, silent
+from .proxy import open_url, proxy_of, reach
 from .room import need_room, writing
 
-__all__ = ["download", "forget_pin", "pin_checksum", "pinned_checksum"]
+__all__ = ["check_reachable", "download", "forget_pin", "pin_checksum", "pinned_checksum"]
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 10.0  # of a connection, and of each wait for bytes
+SILENCE_S = 20.0  # without an answer or a byte, over all tries: then nobody is there
 BACKOFF_S = 0.5
 _MAX_BACKOFF_S = 30.0
 _MAX_FAILURES = 5  # in a row, each without new bytes worth the name
@@ -116,6 +118,41 @@ def download(
     return target
 
 
+def check_reachable(url: str, *, todo: str) -> None:
+    """Ask for the head of a file that another library is to fetch: it may wait without end.
+
+    Parameters
+    ----------
+    url : str
+        Address of the file.
+    todo : str
+        What to do where nobody answers.
+
+    Raises
+    ------
+    DownloadError
+        Nobody answers, directly or through the proxy; an answer of any kind is one.
+    """
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "cnn-codes"})
+    try:
+        response: Any = open_url(request, TIMEOUT_S)
+        response.close()
+    except urllib.error.HTTPError as error:
+        error.close()  # whoever fetches it says what that means
+        if error.code not in (407, 502, 503, 504):
+            return
+        reason: object = f"{error.code} {error.reason}"
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error) or type(error).__name__
+    else:
+        return
+    raise DownloadError(
+        f"{url} could not be fetched from {reach(url)}: {reason}.",
+        expected="a connection to that server" + (" or proxy" if proxy_of(url) else ""),
+        todo=todo,
+    )
+
+
 @dataclass(frozen=True)
 class _Note:
     """Which file a ``.part`` is the beginning of."""
@@ -134,9 +171,10 @@ class _Note:
 class _Cut(Exception):
     """The connection ended early, or the server asks to come back; try again."""
 
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+    def __init__(self, reason: str, wait_s: float = 0.0, *, answered: bool = False) -> None:
         super().__init__(reason)
         self.wait_s = wait_s
+        self.answered = answered
 
 
 class _Fetch:
@@ -186,22 +224,28 @@ class _Fetch:
 
     def _complete(self) -> None:
         """Fetch until the part file is complete, or give up."""
-        failures, furthest = 0, self._size()
+        failures, furthest, silent_s = 0, self._size(), 0.0
         while True:
             self._in_time()
+            began, before = time.monotonic(), self._size()
             try:
                 return self._attempt()
             except _Cut as error:
                 received = self._size()
                 failures = 1 if received >= furthest + _WORTH_BYTES else failures + 1
                 furthest = max(furthest, received)
-                if failures >= _MAX_FAILURES:
+                waited = received == before and not error.answered
+                silent_s = silent_s + time.monotonic() - began if waited else 0.0
+                if failures >= _MAX_FAILURES or silent_s >= SILENCE_S:
                     raise DownloadError(
-                        f"{self.url} could not be fetched: {error} ({failures} tries without "
-                        "progress).",
-                        expected="a connection to that server",
-                        todo="look at the network and give the same command again: what has been "
-                        f"received is kept; or put the file at {self.target} yourself",
+                        f"{self.url} could not be fetched from {reach(self.url)}: {error} "
+                        f"({failures} tries without progress).",
+                        expected="a connection to that server"
+                        + (" or proxy" if proxy_of(self.url) else ""),
+                        todo="check the network"
+                        + (" and the proxy" if proxy_of(self.url) else "")
+                        + " and give the same command again (what has been received is kept); or "
+                        f"fetch {self.url} elsewhere and put it at {self.target}",
                     ) from error
                 wait_s = min(BACKOFF_S * 2 ** (failures - 1), _MAX_BACKOFF_S)
                 time.sleep(max(wait_s, error.wait_s))
@@ -278,7 +322,7 @@ class _Fetch:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", note.validator)
         try:
-            response = _opener().open(request, timeout=TIMEOUT_S)
+            response: Any = open_url(request, TIMEOUT_S, _Redirects())
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416 and start:
@@ -291,7 +335,8 @@ class _Fetch:
                     ) from error
                 after = error.headers.get("Retry-After", "")
                 wait_s = min(float(after), 60.0) if after.isdigit() else 0.0
-                raise _Cut(f"{error.code} {error.reason}", wait_s) from error
+                answer = f"{error.code} {error.reason}"
+                raise _Cut(answer, wait_s, answered=True) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, ssl.SSLCertVerificationError):
@@ -360,11 +405,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
                 todo="give the address that it should lead to, or fetch the file yourself",
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Give what opens addresses, through the proxies of the environment as they are now."""
-    return urllib.request.build_opener(_Redirects())
 
 
 def _total(headers: Any, otherwise: int) -> int:
