@@ -43,7 +43,7 @@ $(PIP) -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check bench clean clean-cache
+.PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check torture bench clean clean-cache
 .PHONY: docs test-fast clean-results
 
 help: ## show this
@@ -153,6 +153,9 @@ check: $(READY) ## lint, format and types
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+torture: $(READY) ## kill, fill disks, damage files: nothing may be lost or wrong (LONG=1: hours; SEED=0)
+	$(PYTHON) -m torture $(PY) --seed $(or $(SEED),0) --out $(results)/torture.json $(if $(LONG),--long) $(TORTURE)
 
 bench: $(READY) ## measure speed and accuracy; writes results/bench.json
 	$(PY) -m benchmarks $(given)

@@ -1,0 +1,125 @@
+"""``python3 -m torture PYTHON``: see ``make torture``.
+
+Exit code 0 where every count of faults is 0. The record goes to a JSON file, each finding to a
+text in the folder of work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import crowds, damage, faults, servers
+from .machine import Machine
+from .world import BAD, COMMANDS, World
+
+# Counts of the short form and of the long one.
+COUNTS = {
+    "kills": (8, 200), "servers": (2, 20), "step": (29, 1), "disks": (4, 50), "memory": (2, 24),
+    "crowds": (2, 24), "swaps": (2, 24), "images": (60, 5000), "files": (14, 2000),
+}  # fmt: skip
+STAGES = "kills,servers,calls,disks,memory,crowds,swaps,images,files"
+SHORT_S = 140.0
+SHORT = ["features", "graph", "svm"]
+FILES = ["svm", "finetune", "curve", "compare", "graph"]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="torture", description=__doc__)
+    parser.add_argument("python", help="interpreter that has the pipeline")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--stages", default=STAGES)
+    parser.add_argument("--seconds", type=float, default=0, help="in all; 0: as the form has it")
+    parser.add_argument("--timeout", type=float, default=120, help="of a command; more is a hang")
+    parser.add_argument("--work", default="", help="folder of work; empty: a temporary one")
+    parser.add_argument("--out", default="results/torture.json")
+    for name, (few, many) in COUNTS.items():
+        parser.add_argument(f"--{name}", type=int, help=f"{few}; long: {many}")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the stages; write the record."""
+    args = _options()
+    n = {
+        name: getattr(args, name) if getattr(args, name) is not None else both[args.long]
+        for name, both in COUNTS.items()
+    }
+    began = time.monotonic()
+    work = Path(args.work or tempfile.mkdtemp(prefix="torture-")).absolute()
+    if args.work:
+        if work.exists() and any(work.iterdir()) and not (work / ".torture").exists():
+            sys.exit(f"{work} is not empty, and not of an earlier torture")
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+    (work / ".torture").touch()
+    machine = Machine(os.path.abspath(args.python), work)  # noqa: PTH100
+    world = World(machine, work, args.seed, args.timeout)
+    every = list(COMMANDS) if args.long else SHORT
+    plain = [one for one in every if one != "export"]
+    modes = ["kill", "torn", "full", "eio", "short"]
+    stages: dict[str, Callable[[], None]] = {
+        "kills": lambda: faults.kills(world, every, n["kills"]),
+        "servers": lambda: servers.servers(world, n["servers"]),
+        "calls": lambda: faults.calls(world, ["features", "svm"], modes, n["step"]),
+        "disks": lambda: faults.disks(world, plain, n["disks"]),
+        "memory": lambda: faults.memory(world, plain, n["memory"]),
+        "crowds": lambda: crowds.crowds(world, [one for one in plain if one != "predict"],
+                                        n["crowds"]),
+        "swaps": lambda: crowds.swaps(world, ["features", "finetune"], n["swaps"]),
+        "images": lambda: damage.images(world, n["images"]),
+        "files": lambda: damage.files(world, FILES if args.long else ["svm", "graph"], n["files"]),
+    }  # fmt: skip
+    record = {}
+    try:
+        first = time.monotonic()
+        world.prepare(args.python, sorted(every, key=lambda one: one not in SHORT))
+        took = ", ".join(f"{name} {s:.1f} s" for name, s in world.took.items())
+        print(f"undisturbed: {took}", flush=True)
+        seconds = {"undisturbed": round(time.monotonic() - first)}
+        limit = args.seconds or (0 if args.long else SHORT_S)
+        names = args.stages.split(",")
+        for number, name in enumerate(names):
+            first = time.monotonic()
+            if limit:  # what is left is shared out, so that every stage has its turn
+                world.until = first + (began + limit - first) / (len(names) - number)
+            stages[name]()
+            seconds[name] = round(time.monotonic() - first)
+            faults_so_far = {kind: world.count[kind] for kind in BAD if world.count[kind]}
+            print(f"{name}: {seconds[name]} s; faults so far: {faults_so_far or 0}", flush=True)
+    finally:
+        machine.close()
+        record = {
+            "date": time.strftime("%Y-%m-%d"),
+            "seed": args.seed,
+            "python": platform.python_version(),
+            "seconds": seconds,
+            "asked": n,
+            "faults": {kind: world.count[kind] for kind in BAD},
+            "not foreseen by a module": world.count["unforeseen"],
+            "exit codes": dict(sorted(world.exits.items())),
+            "counts": {k: v for k, v in sorted(world.count.items()) if k not in BAD},
+        }
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+    failed = any(world.count[kind] for kind in BAD)
+    if not failed and not args.work:
+        shutil.rmtree(work, ignore_errors=True)
+    elif failed:
+        print(f"each finding is a text in {work / 'findings'}")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
