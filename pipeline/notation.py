@@ -10,7 +10,6 @@ __all__ = [
     "DASH",
     "chance",
     "compact",
-    "confidence_interval",
     "count",
     "duration",
     "interval",
@@ -73,11 +72,6 @@ def interval(low: float, high: float, digits: int = 1) -> str:
 def signed_interval(low: float, high: float, digits: int = 1) -> str:
     """Write an interval of differences of shares in percentage points, signed."""
     return f"{signed_points(low, digits)} to {signed_points(high, digits)}"
-
-
-def confidence_interval(low: float, high: float) -> str:
-    """Write the 95 % confidence interval of a share or difference, as a sentence has it."""
-    return f"95 % confidence interval {interval(low, high)}"
 
 
 def _shown(value: float, digits: int) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from ..backbones.card import load_network, safe_name
 from ..backbones.classifier import Classifier, classifier_of, recall_classifier, remember_classifier
@@ -56,9 +57,7 @@ def source_probabilities(
     out = np.empty((len(final), len(weight)))
     for start in range(0, len(final), BLOCK):
         logits = final[start : start + BLOCK].astype(np.float64) @ weight.T + bias
-        logits -= logits.max(axis=1, keepdims=True)
-        odds = np.exp(logits)
-        out[start : start + BLOCK] = odds / odds.sum(axis=1, keepdims=True)
+        out[start : start + BLOCK] = softmax(logits, axis=1)
     return out
 
 

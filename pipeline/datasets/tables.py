@@ -383,12 +383,6 @@ def quoted(text: str) -> str:
     return "'" + text.replace("$", "$$").replace("'", "'\\''") + "'"
 
 
-def relative_base(table: Path, root: str) -> str:
-    """Folder of a table relative to the root, empty for the root itself."""
-    base = os.path.relpath(os.path.realpath(table.parent), root)
-    return "" if base == "." else base
-
-
 def write_table(manifest: Any, path: Path) -> None:
     """Write a manifest as a table that :func:`read_table` reads: path, label, split.
 
