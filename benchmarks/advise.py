@@ -58,7 +58,7 @@ def made(name: str, folder: Path, places: PlaceSettings) -> str:
         return load_manifest(DataSettings(data=data, offline=True), places)
 
     target, (source, *rest) = folder / name, name.rsplit("-", 2)
-    if name in ("hotdog", "ants-bees", "elpv"):
+    if name in ("hotdog", "ants-bees", "blood-cells", "elpv"):
         return name
     if name == "digits-60":
         whole = manifest(str(digits(folder / "digits")))
