@@ -18,6 +18,7 @@ import pytest
 import torch
 from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.preprocess import Views, read_views
+from cnn_codes.codes.extract import extract
 from cnn_codes.codes.reader import Codes
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest
@@ -31,6 +32,7 @@ from cnn_codes.errors import (
 from cnn_codes.finetune import load_checkpoint, predict_proba
 from cnn_codes.finetune.rows import rows_of
 from cnn_codes.heads import Examples, fit_head
+from cnn_codes.heads.run import fit_heads
 from cnn_codes.notation import size
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.runs import read_predictions, read_record
@@ -39,6 +41,7 @@ from cnn_codes.settings import (
     DataSettings,
     FinetuneSettings,
     HeadSettings,
+    MachineSettings,
     PlaceSettings,
     from_mapping,
 )
@@ -687,3 +690,28 @@ def test_predictions_have_a_row_for_every_test_image(probe: Done) -> None:
     manifest = probe.tuning.manifest()
     expected = [p for p, s in zip(manifest.paths, manifest.split, strict=True) if s == 2]
     assert [row["path"] for row in rows] == expected
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weight": "balanced"}, {"probe": "svm"}])
+def test_a_network_that_stays_the_probe_keeps_its_probabilities(
+    tuning: Tuning, settings: dict[str, Any]
+) -> None:
+    """With a handful of images in val, a temperature fitted there would spoil the log-loss."""
+    record = tuning(init="probe", epochs=1, lr=1e-12, choose="one_se", refit=True, **settings)
+    assert record["chosen"]["epoch"] == 0
+    assert record["calibration"]["scale"] == 1.0
+    rows = read_predictions(tuning.results / f"{record['run']}.predictions.csv")
+    context = Context(
+        manifest=tuning.manifest(), data=from_mapping(DataSettings, {"data": str(tuning.data)}),
+        codes=from_mapping(CodesSettings, USUAL), places=tuning.places,
+        machine=from_mapping(MachineSettings, USUAL),
+    )  # fmt: skip
+    method = settings.get("probe", "softmax")
+    (head,) = fit_heads(
+        context, extract(context).codes,
+        HeadSettings(methods=(method,), class_weight=settings.get("class_weight", "none")),
+    )  # fmt: skip
+    probe = read_predictions(tuning.results / f"{head['run']}.predictions.csv")
+    order = [probe.paths.index(path) for path in rows.paths]
+    np.testing.assert_allclose(rows.probabilities, probe.probabilities[order], atol=2e-3)
+    assert np.array_equal(rows.predicted, probe.predicted[order])

@@ -23,6 +23,7 @@ from cnn_codes.report.numbers import (
 )
 from cnn_codes.report.pictures import LARGE_PX, make_thumbnails
 from cnn_codes.report.svg import rewritten, theme
+from cnn_codes.results.measures import MEASURES
 from cnn_codes.results.runs import Predictions
 from cnn_codes.settings import DataSettings, PlaceSettings
 from hypothesis import given, settings
@@ -127,7 +128,9 @@ def test_markdown_tables_keep_their_columns(text):
 def test_a_drawing_takes_the_pages_colours_and_keeps_its_text():
     with theme():
         spots = [charts.Spot("<&> $x$", 3.0, 0.9, 0.8, 0.95, "best"), charts.Spot("b", 90, 0.5)]
-        chart = charts.accuracy_by_cost(spots, key="cost", interval="95 % interval")
+        chart = charts.figure_by_cost(
+            spots, MEASURES["accuracy"], key="cost", interval="95 % interval"
+        )
     root = ET.fromstring(chart.svg)
     texts = ["".join(one.itertext()) for one in root.iter("text")]
     assert "<&> $x$" in texts

@@ -26,6 +26,7 @@ __all__ = [
     "binomial_error",
     "comparison_figures",
     "comparison_table",
+    "ends_of",
     "label",
     "legend",
     "listed",

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..files import digest_of, write_atomic
 from ..heads import Head
+from ..heads.examples import LEAST_VAL
 from ..heads.rules import Ruled
 from ..notation import share
 from ..results.measures import measure_named
@@ -27,6 +28,7 @@ from .checkpoint import save_checkpoint
 from .prepare import Prepared, Setup
 from .recipe import load_recipe, recipe_names
 from .rows import Rows
+from .train import few_in_val
 from .training_codes import TrainingCodes, save_training_codes
 
 __all__ = ["Outcome", "draw_curve", "name_of", "subject_of_run", "write_result"]
@@ -323,6 +325,13 @@ def _notes(outcome: Outcome) -> list[str]:
     if outcome.settings.recipe in recipe_names():
         note = load_recipe(outcome.settings.recipe)["about"].get("note", "")
         notes.append(f"{outcome.settings.recipe}: {note}")
+    manifest, val = outcome.setup.context.manifest, outcome.setup.rows.val
+    if few_in_val(outcome.history.phases[-1], manifest.groups[val]):
+        notes.append(
+            f"val has {len(val)} images, too few to show that training improves on the probe (at "
+            f"least {LEAST_VAL} different ones): the probe is kept. CHOOSE=last keeps the last "
+            "epoch."
+        )
     asked = outcome.settings.augment != ("auto",)
     for one in outcome.history.prepared:
         if one.trunk == "cached" and asked:

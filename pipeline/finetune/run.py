@@ -27,6 +27,7 @@ from ..errors import ImageError, SettingsError
 from ..files import digest_of, sha256_file
 from ..heads import Examples, fit_head
 from ..heads.decide import Rule, parse_rule
+from ..heads.output import Output
 from ..heads.rules import Ruled, output_of
 from ..progress import Messages
 from ..results.runs import known_run, name_for, read_record
@@ -45,7 +46,7 @@ from .tune import tuned
 
 __all__ = ["finetune"]
 
-VERSION = 2  # of what this stage makes of its settings; part of every run's fingerprint
+VERSION = 3  # of what this stage makes of its settings; part of every run's fingerprint
 
 
 def finetune(
@@ -206,7 +207,6 @@ class _Run:
             self.history.phases = [tuned_settings]
             self.history.fit_s += sum(trial["seconds"] for trial in self.history.trials)
         best = self._phases(network, rows.train, rows.val, "phase")
-        ruled = self._ruled(best)
         refit = self.settings.refit and rows.val_from == "cut"
         if refit:
             setup.context.say(
@@ -222,6 +222,7 @@ class _Run:
             self._phases(
                 network, both, np.empty(0, np.int64), "refit", until=list(self.history.epochs)
             )
+        ruled = self._ruled(best)
         assert self.training is not None
         began = time.perf_counter()
         test_scores = score(self.training.task, rows.test).numpy()  # (n, K)
@@ -352,14 +353,26 @@ class _Run:
         )
 
     def _ruled(self, best: Best) -> Ruled:
-        """Set the output on val, which chose the epoch and trained nothing."""
+        """Set the output on val, which chose the epoch and trained nothing.
+
+        A network that is still the probe keeps the probe's calibration, which rests on all of
+        train, out of fold: val may have a handful of images.
+        """
         val, settings = self.setup.rows.val, self.history.phases[-1]
         costs, rule = self._costs_and_rule(settings)
         return output_of(
             best.scores.numpy(), self.setup.context.manifest.labels[val].astype(np.int64),
             np.zeros(len(val), np.int64), settings,
             rule=rule, costs=costs, balanced=settings.balanced,
+            given=self._probe_output(),
         )  # fmt: skip
+
+    def _probe_output(self) -> Output | None:
+        """Give the probe's output where the network that is kept is the probe it started from."""
+        head = self.history.head
+        if head is None or self.settings.fresh or any(self.history.epochs):
+            return None
+        return head.output
 
     def _costs_and_rule(
         self, settings: FinetuneSettings

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from ..errors import DeviceError, TrainingError
 from ..heads.calibrate import fit_prior, fit_scale, log_losses
+from ..heads.examples import LEAST_VAL
 from ..heads.merit import contributions
 from ..progress import Progress, silent
 from ..settings import FinetuneSettings
@@ -32,7 +33,17 @@ from .norms import global_norms
 from .optim import Average, factor, optimizer_of, set_rates
 from .spread import ALONE, World
 
-__all__ = ["Best", "Task", "Training", "codes_of", "fit", "largest_fitting", "norms_of", "score"]
+__all__ = [
+    "Best",
+    "Task",
+    "Training",
+    "codes_of",
+    "few_in_val",
+    "fit",
+    "largest_fitting",
+    "norms_of",
+    "score",
+]
 
 _EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
 
@@ -200,10 +211,13 @@ class Training:
         With ``one_se`` it must be better on val by more than one standard error of the paired
         differences, clustered by group: small gains of many looks are noise. Better by METRIC;
         where that is the accuracy, by the calibrated log-loss, which tells more from few images.
+        With fewer than 20 groups in val nothing can be shown, and the probe stays.
         """
         assert self.best is not None
         if self.task.settings.choose != "one_se" or not len(self.task.val):
             return key > self.best.key
+        if few_in_val(self.task.settings, self.task.groups[self.task.val]):
+            return False
         gains = self._merit(scores) - self._merit(self.best.scores)  # (n,), or one per block
         rows = self.task.val
         groups = self.task.groups[rows] if len(gains) == len(rows) else np.arange(len(gains))
@@ -220,6 +234,12 @@ class Training:
             scores.numpy(), truth.numpy(), scale=scale, losses=losses, weights=None,
             costs=task.costs, by_cost=task.settings.threshold == "cost",
         )  # fmt: skip
+
+
+def few_in_val(settings: FinetuneSettings, groups: NDArray[np.int64]) -> bool:
+    """Whether val, of these groups (n,), is too small to show that training beats the probe."""
+    by_error = settings.init == "probe" and settings.choose == "one_se"
+    return by_error and 0 < len(np.unique(groups)) < LEAST_VAL
 
 
 def _calibrated(scores: Tensor, truth: Tensor, balanced: bool) -> tuple[float, NDArray[np.float64]]:

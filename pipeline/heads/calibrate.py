@@ -30,6 +30,7 @@ __all__ = [
     "fit_prior",
     "fit_scale",
     "log_losses",
+    "uncalibrated",
 ]
 
 LOG_SCALE_BOUNDS = (-12.0, 12.0)
@@ -218,6 +219,12 @@ def fit_prior(
     found = minimize(loss, np.array([0.0, 0.5]), method="L-BFGS-B", bounds=bounds)
     shift: NDArray[np.float64] = found.x[1] * prior
     return float(np.exp(found.x[0])) * begin, shift
+
+
+def uncalibrated(scores: NDArray[np.float64], labels: NDArray[np.integer]) -> Calibration:
+    """Measure scores that are log-probabilities as they are, at a scale of 1."""
+    figures = _figures(scores, labels, np.ones(len(labels)))
+    return Calibration(1.0, figures, figures)
 
 
 def calibrate_balanced(

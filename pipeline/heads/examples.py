@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from ..errors import HeadError
 
-__all__ = ["Codes", "Examples", "check_examples", "mean_view", "row_blocks"]
+__all__ = ["LEAST_VAL", "Codes", "Examples", "check_examples", "mean_view", "row_blocks"]
 
 Codes = NDArray[np.float32] | NDArray[np.float16]
+LEAST_VAL = 20  # different images that val needs, to choose anything on it
 BLOCK_BYTES = 32 * 2**20
 
 

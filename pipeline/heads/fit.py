@@ -16,7 +16,7 @@ from ..settings import METHODS, HeadSettings
 from .costs import read_costs
 from .decide import parse_rule
 from .design import moments
-from .examples import Examples, check_examples
+from .examples import LEAST_VAL, Examples, check_examples
 from .final import fit_final
 from .folds import cut_folds, groups_per_class
 from .grids import around, axes_of
@@ -28,7 +28,6 @@ from .search import Problem, Search, pick, quiet_solvers, search
 __all__ = ["fit_head"]
 
 CHOICELESS = ("centroid", "knn")
-LEAST_VAL = 20  # different images that val needs, to choose on it
 UNWEIGHTED = ("centroid", "knn")
 FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
 RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ..notation import number
-from .calibrate import Calibration, calibrate, calibrate_balanced
+from .calibrate import Calibration, calibrate, calibrate_balanced, uncalibrated
 from .decide import Rule, choose_offsets, conformal
 from .output import Output
 
@@ -49,6 +49,7 @@ def output_of(
     costs: NDArray[np.float64] | None = None,
     balanced: bool = False,
     optional: bool = False,
+    given: Output | None = None,
 ) -> Ruled:
     """Set everything that stands between scores and predictions.
 
@@ -68,9 +69,13 @@ def output_of(
         probabilities are corrected to the data's shares of the classes, decisions are not.
     optional : bool
         As :func:`cnn_codes.heads.calibrate.calibrate`.
+    given : Output, optional
+        Of a head whose temperature is in the scores already: it and its shift are kept.
     """
     shift, notes = None, []
-    if balanced:
+    if given is not None:
+        calibration, shift = uncalibrated(scores, labels), given.shift
+    elif balanced:
         calibration, shift = calibrate_balanced(scores, labels, parts)
     else:
         calibration = calibrate(scores, labels, parts, optional=optional)

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from ..notation import duration, number, share
+from ..results.measures import Measure
 from .blocks import Chart
 from .svg import ACCENT, GRID, INK, MUTED, PAPER, SERIES, new_figure, rewritten
 
@@ -25,9 +26,9 @@ __all__ = [
     "Band",
     "Line",
     "Spot",
-    "accuracy_by_cost",
     "accuracy_by_layer",
     "epochs",
+    "figure_by_cost",
     "learning_curves",
     "operating_curves",
     "reliability",
@@ -49,11 +50,11 @@ _TIMES = (
 
 @dataclass(frozen=True)
 class Spot:
-    """A method in the chart of accuracy against cost; accuracies 0 to 1, cost in seconds."""
+    """A method in the chart of a figure against cost in seconds."""
 
     name: str
     cost_s: float
-    accuracy: float
+    value: float
     low: float | None = None
     high: float | None = None
     mark: str = ""
@@ -83,8 +84,9 @@ def short(text: str, longest: int = _LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:half]}…{text[len(text) - half :]}"
 
 
-def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart:
-    """Draw accuracy, with its interval, against seconds of codes and fit, on a log axis."""
+def figure_by_cost(spots: Sequence[Spot], measure: Measure, *, key: str, interval: str) -> Chart:
+    """Draw a figure, with its interval, against seconds of codes and fit, on a log axis."""
+    times = 100 if measure.percent else 1
     names = [short(one.name) for one in spots]
     right = round(26 + _LETTER * max(map(len, names)))
     figure = new_figure(WIDTH, 320, left=44, right=right)
@@ -94,19 +96,18 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
     for one, x in zip(spots, cost, strict=True):
         colour = _COLOURS.get(one.mark, MUTED)
         if one.low is not None and one.high is not None:
-            ax.plot([x, x], [100 * one.low, 100 * one.high], color=colour, lw=1.4)
+            ax.plot([x, x], [times * one.low, times * one.high], color=colour, lw=1.4)
         ground = colour if one.mark else PAPER
-        ax.plot(x, 100 * one.accuracy, "o", ms=7, mfc=ground, mec=colour, mew=1.5, zorder=4)
+        ax.plot(x, times * one.value, "o", ms=7, mfc=ground, mec=colour, mew=1.5, zorder=4)
     low, high = cost.min(), cost.max()
     pad = max(1.25, math.sqrt(8 / (high / low))) if high / low < 8 else (high / low) ** 0.07
     ax.set_xlim(low / pad, high * pad)
     span = math.log(high * pad) - math.log(low / pad)
     ticks = [(at, text) for at, text in _TIMES if low / pad <= at <= high * pad]
     _log_ticks(ax, ticks, span, width_px=WIDTH - 44 - right)
-    _percent_axis(ax)
+    _figure_axis(ax, measure)
     ax.set_xlabel("time for codes and fit (log scale)")
-    ax.set_ylabel("accuracy, %")
-    values = [100 * one.accuracy for one in spots]
+    values = [times * one.value for one in spots]
     places = _spread(values, ax.get_ylim(), height_px=266)
     for one, name, x, y, at in zip(spots, names, cost, values, places, strict=True):
         colour = _COLOURS.get(one.mark, MUTED)
@@ -117,11 +118,14 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
             arrowprops={"arrowstyle": "-", "color": GRID, "lw": 0.8, "shrinkA": 1, "shrinkB": 5},
             zorder=1,
         )  # fmt: skip
-    said = "; ".join(f"{one.name} {share(one.accuracy)} in {duration(one.cost_s)}" for one in spots)
-    alt = f"Accuracy against the time for codes and fit: {said}."
+    said = "; ".join(
+        f"{one.name} {measure.text(one.value)} in {duration(one.cost_s)}" for one in spots
+    )
+    alt = f"{_capital(measure.word)} against the time for codes and fit: {said}."
     svg = rewritten(figure, key=key, alt=alt)
     caption = (
-        f"Test accuracy against the time for extraction of the codes and fit. Bars: {interval}. "
+        f"{_capital(measure.word)} on test against the time for extraction of the codes and fit. "
+        f"Bars: {interval}. "
         "Coloured: the best; filled: not significantly different from it; outlined: significantly "
         "worse."
     )
@@ -129,9 +133,15 @@ def accuracy_by_cost(spots: Sequence[Spot], *, key: str, interval: str) -> Chart
 
 
 def learning_curves(
-    bands: Sequence[Band], crossings: Sequence[Mapping[str, Any]], *, key: str, caption: str
+    bands: Sequence[Band],
+    crossings: Sequence[Mapping[str, Any]],
+    measure: Measure,
+    *,
+    key: str,
+    caption: str,
 ) -> Chart:
-    """Draw mean accuracy against labelled images per class, log axis, with crossings marked."""
+    """Draw a mean figure against labelled images per class, log axis, with crossings marked."""
+    times = 100 if measure.percent else 1
     names = [short(one.name, 16) for one in bands]
     right = round(18 + _LETTER * max(map(len, names)))
     figure = new_figure(WIDTH, 310, left=44, right=right)
@@ -139,8 +149,10 @@ def learning_curves(
     ax.set_xscale("log")
     for at, one in enumerate(bands):
         colour = SERIES[at % len(SERIES)]
-        y = [100 * value for value in one.y]
-        known = [(x, 100 * e[0], 100 * e[1]) for x, e in zip(one.x, one.ends, strict=False) if e]
+        y = [times * value for value in one.y]
+        known = [
+            (x, times * e[0], times * e[1]) for x, e in zip(one.x, one.ends, strict=False) if e
+        ]
         if known:
             x_, low, high = zip(*known, strict=True)
             ax.fill_between(x_, low, high, color=colour, alpha=0.16, lw=0)
@@ -156,13 +168,12 @@ def learning_curves(
     span = max(math.log(sizes[-1] / sizes[0]), 1e-9)
     ticks = [(float(x), f"{x:g}") for x in reversed(sizes)]  # the largest is sure to be named
     _log_ticks(ax, ticks, span, width_px=WIDTH - 44 - right)
-    _percent_axis(ax)
+    _figure_axis(ax, measure)
     ax.set_xlabel("labelled images per class (log scale)")
-    ax.set_ylabel("accuracy, %")
-    _end_labels(ax, [100 * one.y[-1] for one in bands], names, height_px=256)
+    _end_labels(ax, [times * one.y[-1] for one in bands], names, height_px=256)
     alt = "Learning curves: " + "; ".join(
-        f"{one.name} from {share(one.y[0])} with {one.x[0]:g} images per class to "
-        f"{share(one.y[-1])} with {one.x[-1]:g}"
+        f"{one.name} from {measure.text(one.y[0])} with {one.x[0]:g} images per class to "
+        f"{measure.text(one.y[-1])} with {one.x[-1]:g}"
         for one in bands
     )
     alt += "."
@@ -303,6 +314,22 @@ def _log_ticks(ax: Axes, ticks: Sequence[tuple[float, str]], span: float, *, wid
             kept.append((at, text))
     ax.set_xticks([at for at, _ in kept], [text for _, text in kept], minor=False)
     ax.set_xticks([], minor=True)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _figure_axis(ax: Axes, measure: Measure) -> None:
+    """Name the axis of a figure; show nothing beyond what its values can be."""
+    ax.set_ylabel(f"{measure.word}{', %' if measure.percent else ''}")
+    if measure.percent:
+        _percent_axis(ax)
+        return
+    low, high = ax.get_ylim()
+    pad = 0.04 * (high - low)
+    ax.set_ylim(max(low - pad, -0.01), min(high + pad, 1.01) if measure.bound == 1 else high + pad)
+    ax.grid(True, axis="y")
 
 
 def _percent_axis(ax: Axes) -> None:

@@ -11,6 +11,7 @@ from ..advise.words import options_figures, ranking_figures
 from ..curve.words import curve_figures
 from ..evidence.words import layers_figures
 from ..notation import percent, share
+from ..results.measures import measure_of
 from ..results.tables import number_cell, percent_cell
 from . import charts
 from .blocks import (
@@ -43,7 +44,7 @@ def curves(evidence: Evidence) -> Section:
     if record is None:
         text = "Not measured: accuracy as a function of the number of labelled images."
         return Section("curves", title, [Missing(text, evidence.context.command_for("curve"))])
-    methods = record["methods"]
+    methods, measure = record["methods"], measure_of(record)
     bands = [
         charts.Band(
             name, one["sizes"], one["mean"], ends=[e and tuple(e) for e in one["ci95"] or ()]
@@ -51,8 +52,8 @@ def curves(evidence: Evidence) -> Section:
         for name, one in methods.items()
     ]
     caption = (
-        "Mean test accuracy over random draws of the training images. Bands: 95 % confidence "
-        "interval of the mean (5 draws or more)."
+        f"Mean {measure.word} on test over random draws of the training images. Bands: 95 % "
+        "confidence interval of the mean (5 draws or more)."
     )
     crossings = [
         one
@@ -61,8 +62,9 @@ def curves(evidence: Evidence) -> Section:
     ]
     if crossings:
         caption += " Dotted line: significant crossing of two curves; shaded: 95 % interval."
-    chart = charts.learning_curves(bands, crossings, key="learning", caption=caption)
-    table = figures_table(curve_figures(record), "Accuracy by labelled images", "curve-figures")
+    chart = charts.learning_curves(bands, crossings, measure, key="learning", caption=caption)
+    word = measure.word[0].upper() + measure.word[1:]
+    table = figures_table(curve_figures(record), f"{word} by labelled images", "curve-figures")
     blocks: list[Block] = [Bullets(record.get("sentences", ())), chart]
     return Section("curves", title, [*blocks, Folded("Values of the learning curves", [table])])
 

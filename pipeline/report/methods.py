@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compare.words import comparison_figures, tests_made
+from ..compare.words import comparison_figures, ends_of, tests_made
 from ..notation import (
     count,
     p_equals,
@@ -34,7 +34,8 @@ def comparison(evidence: Evidence) -> Section:
     )
     if record["n_splits"] > 1:
         note += f" Means over {record['n_splits']} random splits."
-    caption = f"Methods on the same {count(record['n_test'])} test images"
+    what = "images, out of fold" if record.get("folds") else "test images"
+    caption = f"Methods on the same {count(record['n_test'])} {what}"
     blocks: list[Block] = [figures_table(comparison_figures(record), caption, "methods", note)]
     blocks += [
         Text(f"Not included: {one['method']} on {one['model']}: {one['why']}", "note")
@@ -44,20 +45,22 @@ def comparison(evidence: Evidence) -> Section:
 
 
 def cost(evidence: Evidence) -> Section:
-    """Draw accuracy against time."""
+    """Draw the figure that is compared against time."""
     single = evidence.comparison["n_splits"] == 1
+    measure = measure_of(evidence.comparison)
     spots = []
     for run, name in zip(evidence.runs, names_of(evidence), strict=True):
         one = run.entry
-        ends = one.get("accuracy_ci95")
-        if not ends and one.get("accuracy_sd") is not None:
-            ends = [one["accuracy"] - one["accuracy_sd"], one["accuracy"] + one["accuracy_sd"]]
+        value, ends, sd = one[measure.key], ends_of(one, measure), one.get(f"{measure.key}_sd")
+        if not ends and sd is not None:
+            ends = [value - sd, value + sd]
         low, high = ends or (None, None)
         seconds = (one["times_s"]["codes"] or 0.0) + (one["times_s"]["fit"] or 0.0)
-        spots.append(charts.Spot(name, seconds, one["accuracy"], low, high, mark_of(one)))
+        spots.append(charts.Spot(name, seconds, value, low, high, mark_of(one)))
     interval = "95 % confidence interval" if single else "standard deviation over the splits"
-    chart = charts.accuracy_by_cost(spots, key="cost", interval=interval)
-    return Section("cost", "Accuracy and training time", [chart])
+    chart = charts.figure_by_cost(spots, measure, key="cost", interval=interval)
+    word = measure.word[0].upper() + measure.word[1:]
+    return Section("cost", f"{word} and training time", [chart])
 
 
 def pairs(evidence: Evidence) -> Section:

@@ -56,8 +56,11 @@ def compose(evidence: Evidence, settings: ReportSettings) -> Report:
     n_classes = len(record["class_names"])
     facts = (
         ("classes", count(n_classes)),
-        ("training images", count(n_train)),
-        ("test images", count(record["n_test"])),
+        *(
+            [("images", count(record["n_test"])), ("folds", count(record["folds"]))]
+            if record.get("folds")
+            else [("training images", count(n_train)), ("test images", count(record["n_test"]))]
+        ),
         ("methods", count(len(record["entries"]))),
         ("network" if len(record["models"]) == 1 else "networks", ", ".join(record["models"])),
         ("seed", str(record["seed"])),
