@@ -247,9 +247,11 @@ def clean_cache(chosen: Chosen) -> Told:
 
 
 def _fitted(context: Context, settings: HeadSettings) -> tuple[Context, list[dict[str, Any]]]:
+    from .audit.classes import followed
     from .heads.run import fit_heads
 
     context, codes = coded(context)
+    context = replace(context, warnings=followed(context.warnings, settings.class_weight))
     return context, fit_heads(context, codes, settings)
 
 
@@ -278,10 +280,11 @@ def heads(chosen: Chosen) -> Fitted:
 
 def _trained(context: Context, settings: FinetuneSettings) -> dict[str, Any]:
     from .audit import header_findings
+    from .audit.classes import followed
     from .finetune import finetune
 
-    found = header_findings(context.manifest, cache=context.cache)
-    record: dict[str, Any] = finetune(replace(context, warnings=tuple(found)), settings)
+    found = followed(header_findings(context.manifest, cache=context.cache), settings.class_weight)
+    record: dict[str, Any] = finetune(replace(context, warnings=found), settings)
     return record
 
 
