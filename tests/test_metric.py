@@ -84,8 +84,18 @@ def test_differences_are_of_the_figure_and_positive_where_the_first_is_better(ke
     assert best_of(entries, measure) == 0
 
 
-@pytest.mark.parametrize("key", ["balanced_accuracy", "macro_f1", "auroc", "log_loss", "cost"])
-@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(
+    ("key", "grouped"),
+    [
+        ("macro_f1", False),
+        ("log_loss", True),
+        *(
+            pytest.param(key, grouped, marks=pytest.mark.slow)
+            for key in ("balanced_accuracy", "macro_f1", "auroc", "log_loss", "cost")
+            for grouped in (False, True)
+        ),
+    ],
+)
 def test_equally_good_methods_are_told_apart_in_one_of_twenty_at_most(
     key: str, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +181,9 @@ def compared(inside: Inside, data: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("key", ["macro_f1", "average_precision", "cost"])
+@pytest.mark.parametrize(
+    "key", ["macro_f1", "cost", pytest.param("average_precision", marks=pytest.mark.slow)]
+)
 def test_a_comparison_goes_by_the_figure_that_was_asked_for(
     key: str, images: Path, costs: Path, inside: Inside
 ) -> None:
@@ -249,7 +261,7 @@ def test_a_figure_that_test_cannot_give_is_refused_before_anything_runs(
     assert "METRIC=auroc is undefined" in done.stderr
 
 
-@pytest.mark.parametrize("key", ["auroc", "macro_f1", "cost"])
+@pytest.mark.parametrize("key", ["auroc", "cost", pytest.param("macro_f1", marks=pytest.mark.slow)])
 def test_the_curve_is_one_of_the_figure(
     key: str, images: Path, costs: Path, inside: Inside
 ) -> None:
@@ -349,7 +361,10 @@ def test_a_rule_that_cannot_be_is_refused_before_training(tune: Tuning) -> None:
     assert not list(tune.results.glob("*")) if tune.results.exists() else True
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "auroc", "balanced_accuracy"])
+@pytest.mark.parametrize(
+    "metric",
+    ["auroc", *(pytest.param(one, marks=pytest.mark.slow) for one in ("macro_f1", "log_loss"))],
+)
 def test_the_epoch_is_chosen_by_the_figure(tune: Tuning, metric: str) -> None:
     record = tune(metric=metric, choose="one_se", epochs=3, val_fraction=0.4)
     word = MEASURES[metric].word
