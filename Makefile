@@ -9,7 +9,8 @@ TORCH = default
 TORCH_INDEX = https://download.pytorch.org/whl/cpu
 PY = $(VENV)/bin/python
 READY = $(VENV)/.ready
-PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+# Setuptools warns of what an editable install always is: a folder in the place of a package.
+PIP = PYTHONWARNINGS="ignore:Editable installation" $(PY) -m pip install --quiet --disable-pip-version-check
 EXTRAS = dev,demo
 
 # The names of the settings in pipeline/settings/; a test holds the two lists together.
