@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cnn_codes.codes import cache as cache_module
-from cnn_codes.codes.cache import CacheFile, read_part
+from cnn_codes.codes import parts as parts_module
+from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import Key
+from cnn_codes.codes.parts import read_part
 from cnn_codes.codes.reader import MATTERS, open_codes
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import CacheBusyError, CacheError
@@ -229,7 +231,7 @@ def test_a_part_that_cannot_be_read_just_now_is_kept(tmp_path, monkeypatch, erro
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(cache_module, "unpack", fails)
+        patch.setattr(parts_module, "unpack", fails)
         if isinstance(error, OSError):
             patch.setattr(Path, "read_bytes", fails)
         with pytest.raises(CacheError, match="cannot be read"), file.locked(None):

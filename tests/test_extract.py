@@ -18,8 +18,9 @@ from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.engine import open_engine, pick_device
 from cnn_codes.backbones.preprocess import Views
 from cnn_codes.cli import main
-from cnn_codes.codes.cache import CacheFile, read_part
+from cnn_codes.codes.cache import CacheFile
 from cnn_codes.codes.keys import codes_key
+from cnn_codes.codes.parts import read_part
 from cnn_codes.codes.reader import Codes, open_codes
 from cnn_codes.codes.verify import verify
 from cnn_codes.datasets import Manifest

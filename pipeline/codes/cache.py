@@ -15,7 +15,6 @@ set has no use for any more stay behind as parts: an image that comes back is no
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import socket
@@ -30,12 +29,14 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from ..datasets import SPLITS, Manifest
+from ..datasets import Manifest
 from ..datasets.images import decoder_version
 from ..errors import CacheBusyError, CacheError
 from ..files import explained, need_space, publishing, sync_folder, write_atomic
-from .hdf5 import lay_out, pack, unpack
+from .columns import columns_of, same_column
+from .hdf5 import lay_out
 from .keys import Key
+from .parts import DamagedPartError, read_part, rejects_of, write_part
 from .reader import (
     FORMAT_VERSION,
     Codes,
@@ -50,12 +51,11 @@ from .reader import (
 from .reader import dataset_name as codes_dataset
 from .rows import match_rows, write_rows
 
-__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "DamagedPartError", "Known", "read_part"]
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known"]
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
 _NONE = np.empty(0, "S64")
-_SEAL_BYTES = len("sha256:") + 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +147,12 @@ class CacheFile:
             return None
         if codes.rejects and codes.decoder != decoder_version():
             return None  # other decoders may read what these refused
-        columns = _columns(manifest, codes.rejects)
+        columns = columns_of(manifest, codes.rejects)
         held = {name for name in codes.contents.fields if not name.startswith(("codes/", "probe/"))}
         same = (
             codes.class_names == manifest.class_names
             and held == {*columns, "images/row_digest"}
-            and all(_same(codes.contents.array(name), one) for name, one in columns.items())
+            and all(same_column(codes.contents.array(name), one) for name, one in columns.items())
         )
         sound = same and not codes.columns_fault and not len(codes.damaged_rows())
         return codes if sound else None
@@ -263,7 +263,7 @@ class CacheFile:
                 )
             )
             if attributes.get("decoder") == decoder_version():
-                known.rejects |= _rejects(arrays)
+                known.rejects |= rejects_of(arrays)
         codes = self._published()
         if codes is not None:
             known.sources.append(_source(codes))
@@ -354,15 +354,12 @@ class CacheFile:
         for i, layer in enumerate(self.layers):
             if layer in self.probe:
                 arrays[f"probe/{i}"] = self.probe[layer]
-        checksum = _checksum(arrays)
         attributes = {
             "fingerprint": self.key.fingerprint,
-            "checksum": checksum,
             "seconds": float(seconds),
             "decoder": decoder_version(),
         }
-        data = pack(arrays, attributes)
-        write_atomic(self._parts / f"{checksum[:24]}.part", data + _seal(data))
+        write_part(self._parts, arrays, attributes)
 
     def publish(self, manifest: Manifest, known: Known) -> Codes:
         """Make the file of this manifest from rows that are all there, and put it in place.
@@ -383,7 +380,7 @@ class CacheFile:
                 f"{self.key.path} holds codes of another fingerprint, which are not replaced.",
                 todo=f"mv {self.key.path} {self.key.path}.other",
             )
-        columns = _columns(manifest, known.rejects)
+        columns = columns_of(manifest, known.rejects)
         sha256 = columns["images/sha256"]
         order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
         filled = np.zeros(len(sha256), bool)
@@ -504,106 +501,3 @@ def _source(codes: Codes) -> _Source:
     sha256 = codes.sha256.copy()
     sha256[codes.damaged_rows()] = b""
     return _Source(codes.path, sha256, is_part=False, seconds=codes.extraction_s, probe=codes.probe)
-
-
-class DamagedPartError(CacheError):
-    """A part's bytes are not those that were written."""
-
-
-def _seal(data: bytes) -> bytes:
-    """Digest behind a part's bytes: what is damaged is known without reading it as HDF5."""
-    return b"sha256:" + hashlib.sha256(data).hexdigest().encode()
-
-
-def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Read a part's arrays and attributes.
-
-    Raises
-    ------
-    DamagedPartError
-        Its bytes are not those that were written.
-    CacheError
-        It cannot be read just now, or is of another version; that says nothing of its bytes.
-    """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise CacheError(
-            f"{path} cannot be read ({error.strerror}).",
-            todo="make it readable, and give the same command again; it is kept",
-        ) from error
-    body, seal = data[:-_SEAL_BYTES], data[-_SEAL_BYTES:]
-    sealed = seal.startswith(b"sha256:")  # parts of earlier versions are not
-    if sealed and seal != _seal(body):
-        raise DamagedPartError("its checksum is another")
-    try:
-        arrays, attributes = unpack(body if sealed else data)
-    except MemoryError as error:
-        raise CacheError(
-            f"{path} cannot be read: there is no memory left.",
-            todo="end other programs, and give the same command again; it is kept",
-        ) from error
-    except CacheError as error:
-        if sealed:
-            raise CacheError(
-                f"{path} is as it was written, but cannot be read here ({error.found}).",
-                todo="give the same command again; it is kept",
-            ) from error
-        raise DamagedPartError(error.found) from error
-    wanted = {"sha256", "row_digest", "reject_sha256", "reject_reason"}
-    if not wanted <= arrays.keys() or not {"fingerprint", "seconds"} <= attributes.keys():
-        raise DamagedPartError("not a part of a cache")
-    if attributes.get("checksum") != _checksum(arrays):
-        raise DamagedPartError("its checksum is another")
-    return arrays, attributes
-
-
-def _columns(manifest: Manifest, rejects: Mapping[str, str]) -> dict[str, NDArray[Any]]:
-    """Make all columns of a published file but the codes and their digests."""
-    bad = np.isin(manifest.sha256, np.array(list(rejects), "S64"))
-    rows = np.flatnonzero(~bad)
-    return {
-        "images/path": text_column(manifest.paths[i] for i in rows.tolist()),
-        "images/sha256": manifest.sha256[rows],
-        "images/split": np.array(SPLITS, "S5")[manifest.split[rows]],
-        "images/label": manifest.labels[rows],
-        **{f"images/extra/{k}": _plain(v[rows]) for k, v in manifest.extra.items()},
-        **_reject_columns(manifest, rejects, np.flatnonzero(bad)),
-    }
-
-
-def _same(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Whether two columns are equal bit for bit, NaN too."""
-    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
-
-
-def _plain(column: NDArray[Any]) -> NDArray[Any]:
-    return column if column.dtype.kind in "biuf" else text_column(map(str, column.tolist()))
-
-
-def _reject_columns(
-    manifest: Manifest, rejects: Mapping[str, str], bad: NDArray[np.int64]
-) -> dict[str, NDArray[np.bytes_]]:
-    """Columns of the images of this manifest that cannot be used, its rows `bad`."""
-    digests = [manifest.sha256[i].decode() for i in bad.tolist()]
-    return {
-        "rejects/path": text_column(manifest.paths[i] for i in bad.tolist()),
-        "rejects/sha256": np.array(digests, "S64"),
-        "rejects/reason": text_column(rejects[digest] for digest in digests),
-    }
-
-
-def _rejects(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
-    digests, reasons = arrays["reject_sha256"].tolist(), arrays["reject_reason"].tolist()
-    return {d.decode(): r.decode() for d, r in zip(digests, reasons, strict=True)}
-
-
-def _checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
-    total = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name}:{array.dtype.str}:{array.shape};".encode())
-        total.update(array.data if array.size else b"")
-    return total.hexdigest()

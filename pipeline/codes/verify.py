@@ -11,7 +11,7 @@ from ..backbones.graph import is_sound
 from ..context import Context
 from ..datasets import Manifest
 from ..errors import CacheError
-from .cache import read_part
+from .parts import read_part
 from .reader import open_codes
 
 __all__ = ["Verdict", "verify"]
