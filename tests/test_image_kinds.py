@@ -396,3 +396,16 @@ def test_photographs_are_not_empty():
     for image in load_sample_images().images:
         assert emptiness(np.asarray(image)) == ""
         assert emptiness(np.asarray(Image.fromarray(image).convert("L"))[:, :, None]) == ""
+
+
+def test_images_of_a_small_part_of_16_bits_are_not_called_blank(tmp_path, inside):
+    for i in range(12):
+        grey = np.asarray(photo(i, mode="L")).astype(np.uint16)
+        values = 7000 + grey if i < 10 else np.full_like(grey, 7000)  # thermal, and truly blank
+        path = tmp_path / "set" / ("cold", "warm")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+    done = inside("audit", data=tmp_path / "set")
+    assert done.returncode == 0
+    assert "12 images are blank" not in done.stdout
+    assert "2 images are of one colour" in done.stdout

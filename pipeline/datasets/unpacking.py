@@ -154,7 +154,7 @@ def _hdf5(name: str) -> dict[str, Any]:
 
 def _role(name: str, array: Any) -> tuple[str, int | None]:
     """Tell whether an array is images or labels, and of which split."""
-    words = re.findall(r"[a-z]+", name.casefold())
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).casefold())
     found = split_in(" ".join(words))
     split = found[0] if found else None
     last = words[-2:] if words else []
