@@ -40,6 +40,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--stages", default=STAGES)
     parser.add_argument("--seconds", type=float, default=0, help="in all; 0: as the form has it")
     parser.add_argument("--timeout", type=float, default=120, help="of a command; more is a hang")
+    parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--work", default="", help="folder of work; empty: a temporary one")
     parser.add_argument("--out", default="results/torture.json")
     for name, (few, many) in COUNTS.items():
@@ -62,7 +63,7 @@ def main() -> int:
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
     (work / ".torture").touch()
-    machine = Machine(os.path.abspath(args.python), work)  # noqa: PTH100
+    machine = Machine(os.path.abspath(args.python), work, nice=args.nice)  # noqa: PTH100
     world = World(machine, work, args.seed, args.timeout)
     every = list(COMMANDS) if args.long else SHORT
     plain = [one for one in every if one != "export"]

@@ -98,7 +98,7 @@ def _label(world: World, cache: Path, results: Path, about: str) -> None:
         for row in rows:
             if time.monotonic() > until:
                 break
-            what = world.random.choice(("confirm", "exclude", "include"))
+            what = world.random.choice(("confirm", "exclude"))  # "include" alone changes nothing
             try:
                 said = json.loads(
                     _asked(f"{url}/api/act", json.dumps({"rows": [row], "what": what}).encode())
