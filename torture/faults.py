@@ -228,9 +228,9 @@ def memory(world: World, commands: list[str], count: int) -> None:
         what = commands[number % len(commands)]
         cache, results = world.fresh()
         line = world.line(what, cache, results)
-        limit = int((1.2 + 5 * number / max(1, count)) * (1 << 30))
-        about = f"memory {number + 1}, {what}, {limit >> 20} MB of address space"
-        how: dict[str, Any] = {"as": limit}
+        limit = (8 << 20) * 2 ** (8 * number // max(1, count))  # 8 MB to 1 GB
+        about = f"memory {number + 1}, {what}, {limit >> 20} MB beyond the libraries"
+        how: dict[str, Any] = {"more": limit}
         rc, _ = world.run(line, about, **how)
         world.tick("memory limits")
         world.torn(results, about)

@@ -126,7 +126,8 @@ class Machine:
         arguments : list of str
             The stage and its settings.
         how
-            ``root``, ``mode``, ``call``: what the shim does; ``fsize``, ``as``: limits in bytes.
+            ``root``, ``mode``, ``call``: what the shim does; ``fsize``, ``more``: limits
+            of a file and of further address space, in bytes.
         """
         handle, name = tempfile.mkstemp(prefix="log-", dir=self.tmp)
         os.close(handle)

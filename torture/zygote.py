@@ -24,6 +24,10 @@ def child(job: dict[str, Any], shim: ctypes.CDLL | None) -> None:
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if job.get("more"):  # address space beyond what the libraries take already
+        with open("/proc/self/statm") as stream:  # noqa: PTH123
+            mapped = int(stream.read().split()[0]) * resource.getpagesize()
+        job["as"] = mapped + job["more"]
     for name in ("fsize", "as"):
         if job.get(name):
             which = getattr(resource, f"RLIMIT_{name.upper()}")
