@@ -5,13 +5,12 @@ Takes the curve's record alone, so that a report can say the same.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomic
 from ..notation import DASH, count, duration, share
+from ..results.drawing import drawing, write_svg
 from ..results.measures import Measure, measure_of
 from ..results.tables import Cell, Column, Figures, Table, number_cell
 
@@ -189,11 +188,10 @@ def curve_figures(record: Mapping[str, Any]) -> Figures:
 
 def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
     """Draw a curve as SVG: means, intervals, draws, significant crossings."""
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
-    with matplotlib.rc_context({"svg.hashsalt": record["name"], "svg.fonttype": "none"}):
+    with drawing(**{"svg.hashsalt": record["name"]}):
         figure = Figure(figsize=(7, 4.4))  # margins given: finding them takes a second
         figure.subplots_adjust(left=0.1, right=0.97, bottom=0.12, top=0.93)
         ax = figure.subplots()
@@ -220,6 +218,4 @@ def draw_picture(path: Path, record: Mapping[str, Any]) -> None:
         ax.set_title(f"{record['data']}: {record['model']}", fontsize=10)
         ax.grid(alpha=0.3)
         ax.legend(loc="lower right")
-        stream = io.BytesIO()
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    write_atomic(path, stream.getvalue())
+        write_svg(path, figure)

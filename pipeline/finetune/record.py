@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import resource
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..files import digest_of, write_atomic
+from ..files import digest_of
 from ..heads import Head
 from ..heads.examples import LEAST_VAL
 from ..heads.rules import Ruled
 from ..notation import share
+from ..results.drawing import drawing, write_svg
 from ..results.measures import measure_named
 from ..results.metrics import measure
 from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
@@ -351,22 +351,21 @@ def draw_curve(path: Path, curve: Sequence[Mapping[str, Any]], *, title: str) ->
     """Draw loss and accuracy by epoch, train and val, as SVG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    axes = figure.subplots(1, 2)
-    for ax, what in zip(axes, ("loss", "accuracy"), strict=True):
-        for split, style in (("train", "C0--"), ("val", "C1-")):
-            points = [(i, row.get(f"{split}_{what}")) for i, row in enumerate(curve)]
-            points = [(i, value) for i, value in points if value is not None]
-            if points:
-                ax.plot(*zip(*points, strict=True), style, marker=".", label=split)
-        for i, row in enumerate(curve):
-            if i and row["epoch"] == 0:
-                ax.axvline(i - 0.5, color="0.8")  # the next phase
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(what)
-        ax.grid(alpha=0.3)
-        ax.legend()
-    figure.suptitle(title, fontsize=9)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None})
-    write_atomic(path, stream.getvalue())
+    with drawing(**{"svg.hashsalt": title}):
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        axes = figure.subplots(1, 2)
+        for ax, what in zip(axes, ("loss", "accuracy"), strict=True):
+            for split, style in (("train", "C0--"), ("val", "C1-")):
+                points = [(i, row.get(f"{split}_{what}")) for i, row in enumerate(curve)]
+                points = [(i, value) for i, value in points if value is not None]
+                if points:
+                    ax.plot(*zip(*points, strict=True), style, marker=".", label=split)
+            for i, row in enumerate(curve):
+                if i and row["epoch"] == 0:
+                    ax.axvline(i - 0.5, color="0.8")  # the next phase
+            ax.set_xlabel("epoch")
+            ax.set_ylabel(what)
+            ax.grid(alpha=0.3)
+            ax.legend()
+        figure.suptitle(title, fontsize=9)
+        write_svg(path, figure)

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import matplotlib
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+from ..results.drawing import drawing
 
 __all__ = [
     "ACCENT",
@@ -45,7 +46,7 @@ _FONT_SIZE = re.compile(r"([\d.]+)px")
 _DEFAULTS = {("stroke-linejoin", "miter"), ("stroke-linecap", "butt"), ("stroke-width", "1")}
 _REFERS = re.compile(r"url\(#([^)]+)\)")
 _THEME: dict[Any, Any] = {
-    "svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False,
+    "svg.hashsalt": "report", "text.parse_math": False,
     "font.size": 13.0, "axes.labelsize": 12.5, "xtick.labelsize": 12.0, "ytick.labelsize": 12.0,
     "text.color": INK, "axes.labelcolor": MUTED, "axes.edgecolor": GRID,
     "axes.facecolor": "none", "figure.facecolor": "none",
@@ -60,7 +61,7 @@ _THEME: dict[Any, Any] = {
 @contextmanager
 def theme() -> Iterator[None]:
     """Within the block, figures are drawn in stand-in colours and with text as text."""
-    with matplotlib.rc_context(_THEME):
+    with drawing(**_THEME):
         yield
 
 
