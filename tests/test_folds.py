@@ -87,6 +87,13 @@ def test_heads_and_networks_are_tested_on_the_same_folds(images: Path, inside: I
         assert pair["n_folds"] == (3 if trained else 9)
     assert "all 48 images, each tested by a fit without its fold (3 folds)" in done.stdout
     assert "3 of 3 runs reused" in inside("compare", **settings).stdout
+    trained = folder / f"{record['entries'][2]['run']}.json"
+    asked = inside("export", run=trained, out=inside.cache.parent / "out", offline=1)
+    assert asked.returncode == 2
+    assert "tested out of fold" in asked.stderr
+    assert inside("report", **settings, evidence="map").returncode == 0
+    (page,) = folder.glob("report-*cv3*.html")
+    assert "a network was trained for each fold" in page.read_text(encoding="utf-8")
 
 
 def _predictions(right: np.ndarray) -> Predictions:
