@@ -144,7 +144,7 @@ def training(evidence: Evidence) -> Section:
         if run.record.get("curve")
     ]
     if not trained and any("unfreeze" in run.record for run in evidence.runs):
-        text = "Not included: out of fold, a network was trained for each fold, in a folder of its own."
+        text = "Not included: a network was trained for each fold, in a folder of its own."
         return Section("training", title, [Text(text, "note")])
     if not trained:
         text = "Not included: no compared method trains the network."
