@@ -152,7 +152,7 @@ def test_a_class_of_which_no_image_can_be_read_is_answered(run, tmp_path):
     write_set(tmp_path / "set" / "test", 4)
     for path in (tmp_path / "set" / "train" / "cat").iterdir():
         path.write_bytes(b"<html>" + path.name.encode())
-    assert_answered(run("svm", data=tmp_path / "set"), "train of cat", "make audit")
+    assert_answered(run("svm", data=tmp_path / "set"), "training image of cat", "make audit")
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,6 @@ def test_messages_of_an_installed_package_name_commands_that_exist_there():
         "python -m pipeline", "cnn-codes",
     )  # fmt: skip
     rules = set(re.findall(r"^([a-z-]+): \$\(READY\)", (ROOT / "Makefile").read_text(), re.M))
-    only_make = {"setup", "test", "test-fast", "check", "bench"}
+    only_make = {"setup", "test", "test-fast", "check", "bench", "torture"}
     for target in rules - only_make:
         assert spelled(f"make {target} X=1") == f"cnn-codes {target} X=1", "name it in errors.py"

@@ -9,6 +9,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from cnn_codes.errors import ResultError, command_line
+from cnn_codes.errors import DataError, ResultError, command_line
 from cnn_codes.report.sections import title_of
 from reporting import HOSTILE, NAME, Made, make
 from scipy.stats import beta, binom, norm
@@ -404,14 +405,17 @@ def test_more_pictures_than_asked_for_are_named_instead(made):
     assert "no picture" in " ".join(none.text)
 
 
-def test_an_image_that_went_away_or_is_damaged_is_named(tmp_path):
+def test_an_image_that_went_away_has_no_picture_and_one_that_changed_is_named(tmp_path):
     made = make(tmp_path)
     paths = sorted((made.manifest.root / "test" / "cat").glob("*.jpg"))
     paths[1].unlink()
-    paths[2].write_bytes(paths[2].read_bytes()[:200])
     page = Page(made.report())
     data = json.loads(page.source.partition('id="map-data">')[2].partition("</script>")[0])
-    assert data["keys"].count("") == 2
+    assert data["keys"].count("") == 1
+    paths[2].write_bytes(paths[2].read_bytes()[:200])
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # where pictures are kept
+    with pytest.raises(DataError, match=f"{paths[2].name} changed"):
+        made.report()
 
 
 def test_many_classes_are_summed_up(tmp_path):

@@ -11,7 +11,6 @@ import ast
 import contextlib
 import hashlib
 import inspect
-import os
 import re
 import textwrap
 import warnings
@@ -359,11 +358,12 @@ def _keep(pin: Callable[[Path, str, str], None], pins: Path, key: str, value: st
 def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress) -> Path:
     if not config.hf_hub_id:
         return _fetch_url(config.url, folder / "timm", offline=offline, progress=progress)
+    from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     last: Exception | None = None
     first = config.hf_hub_filename or "model.safetensors"
-    url = _hub_address(config.hf_hub_id, first)
+    url = hf_hub_url(config.hf_hub_id, first)
     by_hand = f"fetch {url} elsewhere and give WEIGHTS=<that file>"
     for filename in dict.fromkeys((first, "pytorch_model.bin")):
         try:
@@ -391,11 +391,6 @@ def _fetch_timm(config: Any, folder: Path, *, offline: bool, progress: Progress)
     )
 
 
-def _hub_address(repo: str, filename: str) -> str:
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    return f"{endpoint}/{repo}/resolve/main/{filename}"
-
-
 def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
     """Fetch a file of a repository of Hugging Face: that of the first use, ever after.
 
@@ -419,7 +414,7 @@ def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
     commit = revision or None
     there = kept(repo, filename, cache_dir=folder, revision=commit)
     if not offline and not isinstance(there, str):
-        url = _hub_address(repo, filename)  # the hub's own client waits and tries for minutes
+        url = hf_hub_url(repo, filename)  # the hub's own client waits and tries for minutes
         check_reachable(
             url,
             todo=f"check the network and give the command again; or fetch {url} elsewhere and give "
