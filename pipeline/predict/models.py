@@ -25,7 +25,7 @@ from ..backbones.graph import graph_path
 from ..backbones.preprocess import Preprocessing, Views
 from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
-from ..errors import BackboneError, HeadError, ResultError, SettingsError, TrainingError
+from ..errors import BackboneError, HeadError, SettingsError, TrainingError
 from ..files import sha256_file
 from ..finetune.description import read_description, refusal
 from ..heads import Head, load_head
@@ -267,13 +267,6 @@ def load_model(
         The network's weights are not here, or are others.
     """
     description = run.file(".model.json")
-    if (run.record or {}).get("cv") and not description.is_file():
-        raise ResultError(
-            f"{run.name} was tested out of fold: it has a network for each fold, and none of all "
-            "images.",
-            expected="a run with a model",
-            todo="make finetune trains one on the data set's own split",
-        )
     if kind_of(description) == "network":
         if weights:
             raise SettingsError(

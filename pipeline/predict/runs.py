@@ -167,6 +167,13 @@ def _opened(stem: Path) -> Run:
         run = Run(stem, record)
     for suffix in (".model.json", ".safetensors"):
         file = run.file(suffix)
+        if not file.is_file() and (run.record or {}).get("cv"):
+            raise ResultError(
+                f"{run.name} was tested out of fold: it has a network for each fold, and none of "
+                "all images.",
+                expected="a run with a model",
+                todo="make finetune trains one on the data set's own split",
+            )
         if not file.is_file():
             raise ResultError(
                 f"{file} is missing.",
