@@ -152,7 +152,7 @@ def _largest_file() -> float:
     """Bytes that this process may write to one file (ulimit -f)."""
     try:
         import resource
-    except ImportError:  # Windows has no such limit
+    except ModuleNotFoundError:  # Windows has no such limit
         return float("inf")
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     return float("inf") if limit == resource.RLIM_INFINITY else limit

@@ -247,3 +247,16 @@ def test_numbers_for_readers_are_written_in_one_place():
         if private.search(ast.unparse(node.format_spec))
     }
     assert found == own
+
+
+def test_only_what_is_not_installed_is_taken_for_missing():
+    """A library that cannot be loaded for lack of memory must not change what is computed."""
+    caught = [
+        name
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ExceptHandler) and node.type is not None
+        for one in ast.walk(node.type)
+        if isinstance(one, ast.Name) and one.id == "ImportError"
+    ]
+    assert not caught, "catch ModuleNotFoundError"

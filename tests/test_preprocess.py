@@ -216,3 +216,23 @@ def test_without_the_fast_resizer_pillow_resizes_and_is_named():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert re.fullmatch(r"pillow [0-9.]+ True\n", done.stdout)
+
+
+def test_a_resizer_that_cannot_be_loaded_is_an_error_and_not_another_resizer():
+    """As where memory is short: Pillow would be up to two levels off, without a word."""
+    script = (
+        "import importlib.abc, sys\n"
+        "class Short(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.startswith('cykooz_resizer'):\n"
+        "            raise ImportError('failed to map segment from shared object')\n"
+        "sys.meta_path.insert(0, Short())\n"
+        "from cnn_codes.backbones import resize\n"
+        "print(resize.resizer_name())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "failed to map segment" in done.stderr
+    assert "pillow" not in done.stdout

@@ -97,7 +97,7 @@ def _by_cykooz() -> _Resize:
 
 try:
     _resize, _name = _by_cykooz(), f"cykooz-resizer {version('cykooz-resizer')}"
-except ImportError:  # no wheel for this system (Linux on ARM)
+except ModuleNotFoundError:  # no wheel for this system (Linux on ARM); any other error is one
     _resize, _name = by_pillow, f"pillow {version('pillow')}"
 
 

@@ -186,7 +186,7 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
     _choose(header.n_bands, kind, reading)
     try:
         import tifffile
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImageError(
             "a TIFF of many bands or 16-bit colours, which needs an extra: "
             "pip install 'cnn-codes[tiff]'"
@@ -245,7 +245,7 @@ def png_samples(data: bytes) -> Samples | None:
     """Read a PNG of 16-bit colours by imagecodecs; None where that is not installed."""
     try:
         import imagecodecs
-    except ImportError:
+    except ModuleNotFoundError:
         return None
     try:
         values = np.asarray(imagecodecs.png_decode(data))
@@ -270,7 +270,7 @@ def dicom_samples(data: bytes, max_pixels: int) -> Samples:
     try:
         import pydicom
         from pydicom import pixels
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImageError("DICOM, which needs an extra: pip install 'cnn-codes[dicom]'") from error
     try:
         found = pydicom.dcmread(io.BytesIO(data))

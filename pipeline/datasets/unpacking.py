@@ -62,7 +62,7 @@ def run(folder: str, files: list[str]) -> None:
 def _limit(n_bytes: int) -> None:
     try:
         import resource
-    except ImportError:  # Windows
+    except ModuleNotFoundError:  # Windows
         return
     most = 6 * n_bytes + (8 << 30)
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
@@ -241,7 +241,7 @@ def _scale(name: str, array: Any) -> float:
 def _from_tables(files: list[str], place: Path) -> list[list[str]]:
     try:
         import pyarrow as pa
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise _Problem(
             "reading it needs the package pyarrow",
             "the extra arrow",

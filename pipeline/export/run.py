@@ -244,7 +244,7 @@ def _openvino(data: bytes, folder: Path) -> list[Path]:
     """
     try:
         import openvino
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise SettingsError(
             "FORMAT=openvino needs the package openvino, which is not installed.",
             expected="the extra 'openvino'",

@@ -72,7 +72,7 @@ def needs(module: str, package: str, tool: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise SettingsError(
             f"EXPORT={tool} needs {package}, which is not installed here ({error}).",
             expected="the optional packages of 'track'",
