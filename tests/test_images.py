@@ -264,3 +264,18 @@ def test_images_of_a_manifest_are_never_read_without_their_digest():
             seen += 1
             assert "checked(" in around, f"{path}: {around}"
     assert seen >= 1
+
+
+@pytest.mark.parametrize("text", ["Insufficient memory (case 4)", "Memory allocation failure"])
+def test_a_jpeg_for_which_memory_is_short_is_an_error_and_not_decoded_otherwise(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Pillow decodes at full size where libjpeg-turbo was to reduce: other pixels."""
+
+    def short(*args: object, **options: object) -> None:
+        raise ValueError(text)
+
+    data = encoded(photo(0, (640, 480)), "JPEG")
+    monkeypatch.setattr("cnn_codes.datasets.images.simplejpeg.decode_jpeg", short)
+    with pytest.raises(MemoryError, match="emory"):
+        decode(data, min_side=64)

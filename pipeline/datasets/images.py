@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError, features
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import DataError, ImageError
 from ..notation import megapixels
@@ -89,7 +89,7 @@ if _HEIF:
     pillow_heif.register_heif_opener(thumbnails=False)
 FORMATS = (  # what is opened at all
     *("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM"),
-    *(("AVIF",) if features.check("avif") else ()),
+    *(("AVIF",) if importlib.util.find_spec("PIL._avif") is not None else ()),
     *(("HEIF",) if _HEIF else ()),
 )
 
@@ -488,7 +488,9 @@ def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> NDArr
             min_width=width,
             strict=True,
         )
-    except ValueError:
+    except ValueError as error:
+        if "memory" in str(error).lower():  # Pillow would decode at another scale
+            raise MemoryError(str(error)) from error
         return None
     return pixels
 
