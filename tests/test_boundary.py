@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cnn_codes.cli import STAGES, main
+from cnn_codes.cli.boundary import unforeseen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -112,3 +113,16 @@ def test_bytes_that_are_not_utf8_are_spelled_out(tmp_path):
     assert done.returncode == 2
     assert b"Traceback" not in done.stderr
     assert rb"\udcff" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "spelling", [["TOKEN=hidden"], ["token=hidden"], ["--token=hidden"], ["--token", "hidden"]]
+)
+def test_no_spelling_of_a_token_is_written(tmp_path, monkeypatch, spelling):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    answer = str(unforeseen(RuntimeError("x"), ["serve", *spelling, "RUN=kept"]))
+    (place,) = re.findall(r"\S*cnn-codes-traceback-\S+\.txt", answer)
+    written = Path(place).read_text()
+    assert "hidden" not in written
+    assert "serve TOKEN=..." in written
+    assert "RUN=kept" in written

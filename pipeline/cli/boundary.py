@@ -24,7 +24,7 @@ from ..errors import PipelineError, first_line
 __all__ = ["settled", "unforeseen", "watch_threads"]
 
 _MOST_CHARACTERS = 300  # of an error's own text in the sentence
-_SECRET = re.compile("TOKEN=|--token")
+_SECRET = re.compile("(--)?token(=|$)", re.IGNORECASE)
 
 
 def unforeseen(error: BaseException, arguments: Sequence[str]) -> PipelineError:
@@ -66,7 +66,11 @@ def unforeseen(error: BaseException, arguments: Sequence[str]) -> PipelineError:
 
 def _written(error: BaseException, arguments: Sequence[str]) -> Path | None:
     """Write the traceback where there is room for it; None where there is none."""
-    shown = ["TOKEN=..." if _SECRET.match(one) else one for one in arguments]
+    before = ["", *arguments]  # `--token VALUE` is two arguments
+    shown = [
+        "TOKEN=..." if _SECRET.match(one) or before[at].lower() == "--token" else one
+        for at, one in enumerate(arguments)
+    ]
     try:
         lines = traceback.format_exception(error)
     except Exception as second:  # an error whose text cannot be made

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
-from ..results.measures import Measure
+from ..results.measures import Measure, other_measures
 from ..results.metrics import CLIP
 from ..results.predictions import Predictions
 from .bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
@@ -40,16 +40,9 @@ __all__ = [
     "aligned_predictions",
     "judge_pairs",
     "method_intervals",
-    "other_figures",
 ]
 
 ONE_POINT = 0.01
-_OTHERS = ("accuracy", "macro_f1", "auroc", "log_loss")
-
-
-def other_figures(metric: str) -> tuple[str, ...]:
-    """Give the figures that a difference is looked for in too."""
-    return tuple(key for key in _OTHERS if key != metric)
 
 
 def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
@@ -154,8 +147,8 @@ def judge_pairs(
         for the comparisons of one method with all others), ``seed_share`` (of the variance, or
         None), ``images_for_one_point`` (power .8 at level ``alpha``, for the upper limit of the
         rate of discordant images; None but for accuracy), and the intervals of the differences of
-        :func:`other_figures` (``auroc_ci95`` and so on, a less b; all of them hold together with
-        95 %; None where undefined).
+        :func:`~cnn_codes.results.measures.other_measures` (``auroc_ci95`` and so on, a less b; all
+        of them hold together with 95 %; None where undefined).
     """
     first = found[0][0]
     counts = resamples(
@@ -389,7 +382,7 @@ def _other_figures(
     if not pairs:
         return []
     differences, samples = {}, {}
-    keys = other_figures(measure.key)
+    keys = [one.key for one in other_measures(measure.key)]
     for at, pair in enumerate(pairs):
         a, b = methods[pair["a"]], methods[pair["b"]]
         for key in keys:

@@ -19,7 +19,7 @@ from ..notation import (
     percent,
     share,
 )
-from ..results.measures import MEASURES, Measure, measure_of
+from ..results.measures import MEASURES, Measure, measure_of, other_measures
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
 __all__ = [
@@ -43,7 +43,6 @@ TESTS = {
     "seeds": "bootstrap over seeds and images",
     "corrected_t": "corrected resampled t-test",
 }
-_OTHERS = ("accuracy", "macro_f1", "auroc", "log_loss")  # that are looked at besides the measure
 _COLUMNS = ("macro_f1", "auroc", "log_loss")
 
 
@@ -323,12 +322,12 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
     """Say where another figure has another best, and significantly so."""
     said = []
     entries, n_pairs = record["entries"], len(record["pairs"])
-    keys = [key for key in _OTHERS if key != measure_of(record).key]
-    for key in keys:
+    others = other_measures(measure_of(record).key)
+    for measure in others:
+        key = measure.key
         values = [one[key] for one in entries]
         if any(value is None for value in values):
             continue
-        measure = MEASURES[key]
         sign = measure.sign
         first = max(range(len(values)), key=lambda at: sign * values[at])
         if first == best:
@@ -342,7 +341,7 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
         said.append(
             f"By {measure.word}, {names[first]} is significantly better "
             f"({measure.text(values[first])} against {measure.text(values[best])}; bootstrap, "
-            f"adjusted for {n_pairs} {'pair' if n_pairs == 1 else 'pairs'} and {len(keys)} "
+            f"adjusted for {n_pairs} {'pair' if n_pairs == 1 else 'pairs'} and {len(others)} "
             "figures)."
         )
     return said

@@ -80,6 +80,8 @@ class Outcome:
         Of the images that were trained on; None for an interrupted run.
     ruled : Ruled
         From scores to predictions, as it was set on val.
+    costs : float64 (K, K) or None
+        From COST.
     times_s : mapping
         ``predict`` and ``total``.
     """
@@ -93,6 +95,7 @@ class Outcome:
     test_scores: NDArray[np.float64] | None
     training_codes: TrainingCodes | None
     ruled: Ruled
+    costs: NDArray[np.float64] | None
     refit: bool
     times_s: Mapping[str, float]
 
@@ -242,8 +245,8 @@ def _measured(
     output = outcome.ruled.output
     probabilities = output.probabilities(scores)
     decided = output.decide(probabilities)
-    costs = outcome.setup.costs(outcome.settings)
-    found = measure(manifest.labels[used], probabilities, predicted=decided, costs=costs)
+    labels = manifest.labels[used]
+    found = measure(labels, probabilities, predicted=decided, costs=outcome.costs)
     if "weight" in manifest.extra:
         weight = np.asarray(manifest.extra["weight"][used], np.float64)
         weighted = measure(

@@ -158,6 +158,8 @@ class _Run:
     history: History
     name: str = ""
     fingerprint: str = ""
+    costs: NDArray[np.float64] | None = None  # of the last phase, as its THRESHOLD
+    rule: Rule | None = None
     training: Training | None = None
     noted: Training | None = None  # the last one that is in curve, epochs and fit_s
     # Kept while it is trained again: the choice, its weights, how it was trained.
@@ -165,8 +167,8 @@ class _Run:
 
     def __post_init__(self) -> None:
         """Name the run and take its fingerprint; refuse COST and THRESHOLD that cannot be used."""
-        for phase in self.history.phases:
-            self._costs_and_rule(phase)
+        for phase in self.history.phases:  # read now: a file may be gone after hours of training
+            self.costs, self.rule = self._costs_and_rule(phase)
         setup = self.setup
         manifest, rows = setup.context.manifest, setup.rows
         self.fingerprint = digest_of(
@@ -348,6 +350,7 @@ class _Run:
             test_scores=test_scores,
             training_codes=training_codes,
             ruled=ruled,
+            costs=self.costs,
             refit=refit,
             times_s={"predict": predict_s, "total": time.perf_counter() - self.began},
         )
@@ -359,11 +362,10 @@ class _Run:
         train, out of fold: val may have a handful of images.
         """
         val, settings = self.setup.rows.val, self.history.phases[-1]
-        costs, rule = self._costs_and_rule(settings)
         return output_of(
             best.scores.numpy(), self.setup.context.manifest.labels[val].astype(np.int64),
             np.zeros(len(val), np.int64), settings,
-            rule=rule, costs=costs, balanced=settings.balanced,
+            rule=self.rule, costs=self.costs, balanced=settings.balanced,
             given=self._probe_output(),
         )  # fmt: skip
 

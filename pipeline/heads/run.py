@@ -382,6 +382,7 @@ def _on_split(
         progress=context.progress,
     )
     fit_s = time.perf_counter() - began
+    costs = _costs(context, settings)
     metrics, predict_s = {}, 0.0
     probabilities = np.empty((0, manifest.n_classes))
     decided = np.empty(0, np.int64)
@@ -392,7 +393,7 @@ def _on_split(
         probabilities = head.predict_proba(matrix[mask])  # (n, K)
         predict_s = time.perf_counter() - start
         decided = head.decide(probabilities)
-        metrics[split] = _figures(context, settings, rows, mask, probabilities, decided)
+        metrics[split] = _figures(costs, rows, mask, probabilities, decided)
     test = np.flatnonzero(used["test"])  # probabilities are those of the last split, test
     predictions = Predictions(
         tuple(rows.paths[i] for i in test.tolist()),
@@ -421,10 +422,11 @@ def _by_folds(
     began = time.perf_counter()
     head = fit_head(task.method, every, None, settings, **shared)
     fit_s = time.perf_counter() - began
+    costs = _costs(context, settings)
     found = nested(task.method, every, settings, folds=folds, repeats=repeats, **shared)
     each = [
         [
-            _figures(context, settings, rows, part == fold, p[part == fold], called[part == fold])
+            _figures(costs, rows, part == fold, p[part == fold], called[part == fold])
             for fold in np.unique(part).tolist()
         ]
         for p, called, part in zip(found.probabilities, found.predicted, found.parts, strict=True)
@@ -443,11 +445,7 @@ def _by_folds(
     return _Measured(
         head,
         {"train": whole, "test": whole},
-        {
-            "test": _figures(
-                context, settings, rows, whole, found.probabilities[0], found.predicted[0]
-            )
-        },
+        {"test": _figures(costs, rows, whole, found.probabilities[0], found.predicted[0])},
         predictions,
         fit_s,
         time.perf_counter() - start,
@@ -463,17 +461,21 @@ def _by_folds(
     )
 
 
+def _costs(context: Context, settings: HeadSettings) -> NDArray[np.float64] | None:
+    if not settings.cost:
+        return None
+    return read_costs(Path(settings.cost), context.manifest.class_names)
+
+
 def _figures(
-    context: Context,
-    settings: HeadSettings,
+    costs: NDArray[np.float64] | None,
     rows: Rows,
     mask: NDArray[np.bool_],
     probabilities: NDArray[np.float64],
     decided: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Measure predictions of the rows in a mask (N,)."""
-    labels, names = rows.labels[mask], context.manifest.class_names
-    costs = read_costs(Path(settings.cost), names) if settings.cost else None
+    labels = rows.labels[mask]
     found = measure(labels, probabilities, predicted=decided, costs=costs)
     if rows.weight is not None:
         weighted = measure(

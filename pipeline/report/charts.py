@@ -121,10 +121,10 @@ def figure_by_cost(spots: Sequence[Spot], measure: Measure, *, key: str, interva
     said = "; ".join(
         f"{one.name} {measure.text(one.value)} in {duration(one.cost_s)}" for one in spots
     )
-    alt = f"{_capital(measure.word)} against the time for codes and fit: {said}."
+    alt = f"{measure.heading} against the time for codes and fit: {said}."
     svg = rewritten(figure, key=key, alt=alt)
     caption = (
-        f"{_capital(measure.word)} on test against the time for extraction of the codes and fit. "
+        f"{measure.heading} on test against the time for extraction of the codes and fit. "
         f"Bars: {interval}. "
         "Coloured: the best; filled: not significantly different from it; outlined: significantly "
         "worse."
@@ -314,10 +314,6 @@ def _log_ticks(ax: Axes, ticks: Sequence[tuple[float, str]], span: float, *, wid
             kept.append((at, text))
     ax.set_xticks([at for at, _ in kept], [text for _, text in kept], minor=False)
     ax.set_xticks([], minor=True)
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _figure_axis(ax: Axes, measure: Measure) -> None:

@@ -63,8 +63,9 @@ def curves(evidence: Evidence) -> Section:
     if crossings:
         caption += " Dotted line: significant crossing of two curves; shaded: 95 % interval."
     chart = charts.learning_curves(bands, crossings, measure, key="learning", caption=caption)
-    word = measure.word[0].upper() + measure.word[1:]
-    table = figures_table(curve_figures(record), f"{word} by labelled images", "curve-figures")
+    table = figures_table(
+        curve_figures(record), f"{measure.heading} by labelled images", "curve-figures"
+    )
     blocks: list[Block] = [Bullets(record.get("sentences", ())), chart]
     return Section("curves", title, [*blocks, Folded("Values of the learning curves", [table])])
 

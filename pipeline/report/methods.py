@@ -59,8 +59,7 @@ def cost(evidence: Evidence) -> Section:
         spots.append(charts.Spot(name, seconds, value, low, high, mark_of(one)))
     interval = "95 % confidence interval" if single else "standard deviation over the splits"
     chart = charts.figure_by_cost(spots, measure, key="cost", interval=interval)
-    word = measure.word[0].upper() + measure.word[1:]
-    return Section("cost", f"{word} and training time", [chart])
+    return Section("cost", f"{measure.heading} and training time", [chart])
 
 
 def pairs(evidence: Evidence) -> Section:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..notation import interval, number, percent, share, signed, signed_points
 
-__all__ = ["MEASURES", "Measure", "measure_named", "measure_of"]
+__all__ = ["MEASURES", "Measure", "measure_named", "measure_of", "other_measures"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Measure:
     lower: bool = False
     percent: bool = False
     bound: float = 1.0
+
+    @property
+    def heading(self) -> str:
+        """Its name at the beginning of a sentence or as a heading."""
+        return self.word[0].upper() + self.word[1:]
 
     @property
     def sign(self) -> int:
@@ -99,6 +104,14 @@ MEASURES = {
         ),
     )
 }  # fmt: skip
+
+
+_OTHERS = ("accuracy", "macro_f1", "auroc", "log_loss")
+
+
+def other_measures(metric: str) -> tuple[Measure, ...]:
+    """Give the figures that a difference is looked for in besides the one that is compared."""
+    return tuple(MEASURES[key] for key in _OTHERS if key != metric)
 
 
 def measure_named(metric: str, cost: str = "") -> Measure:
