@@ -328,11 +328,11 @@ def _notes(outcome: Outcome) -> list[str]:
     if outcome.settings.recipe in recipe_names():
         note = load_recipe(outcome.settings.recipe)["about"].get("note", "")
         notes.append(f"{outcome.settings.recipe}: {note}")
-    manifest, val = outcome.setup.context.manifest, outcome.setup.rows.val
-    if few_in_val(outcome.history.phases[-1], manifest.groups[val]):
+    val = outcome.setup.rows.val
+    if few_in_val(outcome.history.phases[-1], len(val)):
         notes.append(
             f"val has {len(val)} images, too few to show that training improves on the probe (at "
-            f"least {LEAST_VAL} different ones): the probe is kept. CHOOSE=last keeps the last "
+            f"least {LEAST_VAL}): the probe is kept. CHOOSE=last keeps the last "
             "epoch."
         )
     asked = outcome.settings.augment != ("auto",)

@@ -211,12 +211,12 @@ class Training:
         With ``one_se`` it must be better on val by more than one standard error of the paired
         differences, clustered by group: small gains of many looks are noise. Better by METRIC;
         where that is the accuracy, by the calibrated log-loss, which tells more from few images.
-        With fewer than 20 groups in val nothing can be shown, and the probe stays.
+        With fewer than 20 images in val nothing can be shown, and the probe stays.
         """
         assert self.best is not None
         if self.task.settings.choose != "one_se" or not len(self.task.val):
             return key > self.best.key
-        if few_in_val(self.task.settings, self.task.groups[self.task.val]):
+        if few_in_val(self.task.settings, len(self.task.val)):
             return False
         gains = self._merit(scores) - self._merit(self.best.scores)  # (n,), or one per block
         rows = self.task.val
@@ -236,10 +236,10 @@ class Training:
         )  # fmt: skip
 
 
-def few_in_val(settings: FinetuneSettings, groups: NDArray[np.int64]) -> bool:
-    """Whether val, of these groups (n,), is too small to show that training beats the probe."""
+def few_in_val(settings: FinetuneSettings, n_val: int) -> bool:
+    """Whether val, of so many images, is too small to show that training beats the probe."""
     by_error = settings.init == "probe" and settings.choose == "one_se"
-    return by_error and 0 < len(np.unique(groups)) < LEAST_VAL
+    return by_error and 0 < n_val < LEAST_VAL
 
 
 def _calibrated(scores: Tensor, truth: Tensor, balanced: bool) -> tuple[float, NDArray[np.float64]]:
