@@ -45,7 +45,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check torture bench clean clean-cache
-.PHONY: docs test-fast clean-results
+.PHONY: docs test-fast test-long clean-results
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -144,11 +144,14 @@ $(VENV)/.docs: $(READY)
 docs: $(VENV)/.docs ## build the documentation: docs/_build/html/index.html
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-test-fast: $(READY) ## run the tests that take no second each
+test-fast: $(READY) ## run the tests of less than 0.2 s each
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --quick
 
 test: $(READY) ## run the tests
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25
+
+test-long: $(READY) ## run the tests of 4 s and more, which make test leaves out
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25 -m long
 
 check: $(READY) ## lint, format and types
 	$(PY) -m ruff check .

@@ -35,6 +35,7 @@ from cnn_codes.settings import (
     PlaceSettings,
     from_mapping,
 )
+from costs import LONG_S, read_costs
 from filelock import FileLock
 from pictures import write_pieces
 
@@ -50,22 +51,24 @@ SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``: leave out the test functions that ``long.txt`` names."""
-    parser.addoption("--quick", action="store_true", help="leave out the tests of tests/long.txt")
+    """Add ``--quick``: leave out the test functions that ``costs.txt`` names."""
+    parser.addoption("--quick", action="store_true", help="leave out the tests of tests/costs.txt")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``--quick``, deselect long tests; a file's name alone stands for all its tests."""
-    if not config.getoption("--quick"):
-        return
-    listed = set((ROOT / "tests" / "long.txt").read_text().splitlines()[1:])
-    long = [
-        item
-        for item in items
-        if not listed.isdisjoint((item.path.name, f"{item.path.name}::{item.originalname}"))
-    ]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in set(long)]
+    """Mark the long functions; with ``--quick``, deselect every function that is listed."""
+    listed, dropped = read_costs(), []
+    for item in items:
+        seconds = listed.get(f"{item.path.name}::{getattr(item, 'originalname', item.name)}", 0.0)
+        if seconds >= LONG_S:
+            item.add_marker("long")
+        if seconds and config.getoption("--quick"):
+            dropped.append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        gone = set(dropped)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,51 +1,41 @@
-"""What each test costs in processor seconds, so that the long ones can be named.
+"""What each test function costs, so that the long ones can be left out by name.
 
-``pytest -p costs`` with ``tests/`` on ``PYTHONPATH`` writes ``COSTS=<file>.<process>.jsonl``, a
-line a test; ``python tests/costs.py <files>`` makes ``tests/long.txt`` of them. Processor seconds,
-those of child processes included, are nearly the same on a busy machine.
+``python tests/costs.py JUNIT.xml ...`` writes ``tests/costs.txt`` from what ``pytest
+--junitxml=JUNIT.xml -m "not slow and not network and not gpu"`` wrote on a quiet machine: the
+seconds of a function's cases together, set-up included, a line per function from ``LISTED_S`` on.
 """
 
 import collections
-import json
-import os
 import sys
-from collections.abc import Iterator
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
-import pytest
-
-LONG = Path(__file__).with_name("long.txt")
-FROM_S = 0.8  # processor seconds from which a test function is long
-HEAD = "# Test functions that `make test-fast` leaves out; written by tests/costs.py.\n"
-
-
-def used() -> float:
-    """Seconds that this process and its finished children have used."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+COSTS = Path(__file__).with_name("costs.txt")
+LISTED_S = 0.2  # `make test-fast` leaves out what is listed
+LONG_S = 4.0  # `make test` leaves out what takes as long; `make test-long` runs it
+HEAD = "# Seconds of each test function from 0.2 s on; written by tests/costs.py.\n"
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """Append what the test and its fixtures used."""
-    before = used()
-    done = yield
-    with Path(f"{os.environ.get('COSTS', 'costs')}.{os.getpid()}.jsonl").open("a") as stream:
-        stream.write(json.dumps([item.nodeid, round(used() - before, 3)]) + "\n")
-    return done
+def read_costs() -> dict[str, float]:
+    """Return the listed functions, ``file.py::function``, and their seconds."""
+    lines = COSTS.read_text(encoding="utf-8").splitlines()[1:]
+    return {name: float(seconds) for seconds, _, name in (one.partition(" ") for one in lines)}
 
 
-def long_functions(files: list[Path]) -> list[str]:
-    """Name the functions whose cases together are long."""
-    cost: dict[str, float] = collections.defaultdict(float)
+def costs_of(files: list[Path]) -> dict[str, float]:
+    """Sum the seconds of the cases of each function, the longest of several files."""
+    cost: dict[str, float] = {}
     for path in files:
-        for line in path.read_text().splitlines():
-            name, seconds, *_ = json.loads(line)
-            cost[name.partition("[")[0].removeprefix("tests/")] += seconds
-    return sorted(name for name, seconds in cost.items() if seconds >= FROM_S)
+        found: dict[str, float] = collections.Counter()
+        for case in ET.parse(path).getroot().iter("testcase"):
+            name = case.get("name", "").partition("[")[0]
+            file = case.get("classname", "").rpartition(".")[2]
+            found[f"{file}.py::{name}"] += float(case.get("time", 0))
+        cost |= {name: max(cost.get(name, 0), seconds) for name, seconds in found.items()}
+    return cost
 
 
 if __name__ == "__main__":
-    known = set(LONG.read_text().splitlines()[1:]) if LONG.exists() else set()
-    names = sorted(known | set(long_functions(list(map(Path, sys.argv[1:])))))
-    LONG.write_text(HEAD + "".join(f"{name}\n" for name in names))
+    listed = {k: v for k, v in costs_of(list(map(Path, sys.argv[1:]))).items() if v >= LISTED_S}
+    lines = [f"{seconds:.1f} {name}\n" for name, seconds in sorted(listed.items())]
+    COSTS.write_text(HEAD + "".join(lines), encoding="utf-8")

@@ -21,8 +21,8 @@ from pictures import write_set
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 NOT_STAGES = {
-    "help", "setup", "test", "test-fast", "check", "bench", "bench-peers", "bench-gpu", "docs",
-    "clean", "clean-results", "torture",
+    "help", "setup", "test", "test-fast", "test-long", "check", "bench", "bench-peers",
+    "bench-gpu", "docs", "clean", "clean-results", "torture",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from cnn_codes.errors import as_typed, program
 from conftest import ROOT
+from costs import read_costs
 from pictures import write_set
 
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -224,11 +225,12 @@ def test_the_lock_file_has_every_requirement_with_hashes_and_no_address():
         assert version in locked.get(name.lower().replace("_", "-"), {version}), "run .ci/lock"
 
 
-def test_every_test_that_is_left_out_of_test_fast_is_there():
-    for name in (ROOT / "tests" / "long.txt").read_text().splitlines()[1:]:
+def test_every_test_whose_cost_is_listed_is_there():
+    for name, seconds in read_costs().items():
         file, _, function = name.partition("::")
         text = (ROOT / "tests" / file).read_text()
-        assert not function or f"def {function}(" in text, f"{name}: take it out of long.txt"
+        assert f"def {function}(" in text, f"{name}: take it out of costs.txt"
+        assert seconds > 0
 
 
 def test_messages_of_an_installed_package_name_commands_that_exist_there():
@@ -242,6 +244,6 @@ def test_messages_of_an_installed_package_name_commands_that_exist_there():
         "python -m pipeline", "cnn-codes",
     )  # fmt: skip
     rules = set(re.findall(r"^([a-z-]+): \$\(READY\)", (ROOT / "Makefile").read_text(), re.M))
-    only_make = {"setup", "test", "test-fast", "check", "bench", "torture"}
+    only_make = {"setup", "test", "test-fast", "test-long", "check", "bench", "torture"}
     for target in rules - only_make:
         assert spelled(f"make {target} X=1") == f"cnn-codes {target} X=1", "name it in errors.py"
