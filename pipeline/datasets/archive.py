@@ -33,7 +33,7 @@ from .listing import archive_stem, is_archive, is_image, is_junk
 from .room import need_room, writing
 from .texts import best_encoding
 
-__all__ = ["archive_kind", "unpack", "unpacked_note"]
+__all__ = ["GuardedInfo", "archive_kind", "unpack", "unpacked_note"]
 
 MAX_RATIO = 100  # unpacked bytes a packed byte; photographs have about 1, drawings up to 30
 FREE_BYTES = 256 << 20  # unpacked bytes that are allowed whatever the ratio
@@ -323,7 +323,7 @@ def _zip_members(archive: Path, folder: Path, meter: Meter, notes: list[str]) ->
             meter.advance(info.compress_size)
 
 
-class _Info(tarfile.TarInfo):
+class GuardedInfo(tarfile.TarInfo):
     """A member's header; one whose own name would fill the memory is refused."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
@@ -343,7 +343,7 @@ class _Info(tarfile.TarInfo):
 def _tar_members(archive: Path, meter: Meter, allowed: int) -> Iterator[_Member]:
     with (
         archive.open("rb") as raw,
-        tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Info) as opened,
+        tarfile.open(fileobj=raw, mode="r:*", tarinfo=GuardedInfo) as opened,
     ):
         done = 0
         while (info := opened.next()) is not None:

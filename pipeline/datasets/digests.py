@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 from .formats import pointer
+from .packed import Packed, packed_at
 
 __all__ = ["Digests", "hash_files", "recall"]
 
@@ -149,8 +150,14 @@ def _stat_all(base: str, paths: Sequence[str]) -> tuple[NDArray[np.int64], dict[
         try:
             status = os.stat(base + path)  # noqa: PTH116 (a Path an image costs 10 µs)
         except (OSError, ValueError) as error:
-            faults[row] = _reason(base + path, error)
-            rows.append((0, 0, 0, 0))
+            packed = packed_at(base + path) if isinstance(error, NotADirectoryError) else None
+            if packed is None:
+                faults[row] = _reason(base + path, error)
+                rows.append((0, 0, 0, 0))
+                continue
+            if packed.n_bytes == 0:
+                faults[row] = "empty (0 bytes)"
+            rows.append(_packed_key(packed))
             continue
         if not stat.S_ISREG(status.st_mode):
             faults[row] = "not a regular file"
@@ -174,6 +181,12 @@ def _key(status: os.stat_result) -> tuple[int, int, int, int]:
 
 def _wrapped(time_ns: int) -> int:
     return time_ns if -_INT64 <= time_ns <= _INT64 else time_ns & _INT64
+
+
+def _packed_key(packed: Packed) -> tuple[int, int, int, int]:
+    """Key of a member of a tar: its own size and place, and the times of the tar."""
+    _, mtime_ns, ctime_ns, inode = _key(packed.status)
+    return packed.n_bytes, mtime_ns, ctime_ns, (inode ^ packed.offset << 20) & _INT64
 
 
 class _NotFetched(Exception):
@@ -237,7 +250,15 @@ def _hash_rows(
 def _hash_file(path: str) -> tuple[bytes, tuple[int, int, int, int], bool]:
     """Digest of a file, its key, and whether that key may be trusted the next time."""
     now = time.time_ns()
-    with open(path, "rb", buffering=0) as stream:  # noqa: PTH123
+    try:
+        opened = open(path, "rb", buffering=0)  # noqa: PTH123
+    except NotADirectoryError:
+        packed = packed_at(path)
+        if packed is None:
+            raise
+        young = packed.status.st_ctime_ns > now - RACY_NS
+        return hashlib.sha256(packed.read()).digest(), _packed_key(packed), not young
+    with opened as stream:
         before = os.fstat(stream.fileno())
         if before.st_size < _POINTER_BYTES and (what := pointer(stream.read(_POINTER_BYTES))):
             raise _NotFetched(what)

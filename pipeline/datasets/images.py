@@ -45,6 +45,7 @@ from .formats import (
     tiff_header,
     tiff_pages,
 )
+from .packed import packed_at
 from .samples import (
     PLAIN,
     Reading,
@@ -169,6 +170,8 @@ class ImageFacts:
 def read_file(path: Path) -> bytes:
     """Read an image file, if it is a regular file of at most `MAX_FILE_BYTES`.
 
+    A path that leads through a tar is that of a member of it.
+
     Raises
     ------
     ImageError
@@ -176,7 +179,15 @@ def read_file(path: Path) -> bytes:
     OSError
         It cannot be read.
     """
-    status = path.stat()
+    try:
+        status = path.stat()
+    except (NotADirectoryError, FileNotFoundError):
+        packed = packed_at(str(path))
+        if packed is None:
+            raise
+        if packed.n_bytes > MAX_FILE_BYTES:
+            raise ImageError(f"absurdly large: {packed.n_bytes:,} bytes") from None
+        return packed.read()
     if not stat.S_ISREG(status.st_mode):
         folder = stat.S_ISDIR(status.st_mode)
         raise ImageError("a folder, not a file" if folder else "a device or a pipe, not a file")

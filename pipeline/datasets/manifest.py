@@ -242,7 +242,7 @@ def load_manifest(
     """
     data_root, cache = Path(places.data_root), Path(places.cache)
     source = locate(data.data, data_root, offline=data.offline, progress=progress)
-    listing = _read(source, data)
+    listing = _read(source, data, data_root, progress)
     name = (
         source.name
         if source.registered
@@ -303,7 +303,17 @@ def _lost(given: str, listing: Listing, faults: Mapping[int, str]) -> None:
     )
 
 
-def _read(source: Source, data: DataSettings) -> Listing:
+def _read(source: Source, data: DataSettings, data_root: Path, progress: Progress) -> Listing:
+    if source.shards:
+        from .shards import read_shards
+
+        return read_shards(
+            list(source.shards),
+            data,
+            memory=data_root / ".archives",
+            given=data.data,
+            progress=progress,
+        )
     if source.registered and source.name in ELPV and (source.path / "images").is_dir():
         return read_elpv(source.path, by_module=source.name == ELPV[0])
     listing = read_layout(source.path, data, confined=source.confined, given=data.data)

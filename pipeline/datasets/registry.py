@@ -129,6 +129,10 @@ class Source:
         What is to be read: a folder, a table or a list file.
     confined : bool
         Whether it came out of an archive: nothing outside of it is used.
+    shards : tuple of Path
+        Tars of WebDataset, read as they are; empty for all else.
+    notes : tuple of str
+        What was fetched.
     """
 
     name: str
@@ -136,6 +140,8 @@ class Source:
     origin: Path
     path: Path
     confined: bool = False
+    shards: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def locate(
@@ -177,10 +183,14 @@ def locate(
         if arrays := _arrays(shown):
             path = _written_out(arrays, shown.name, data_root, progress)
             return Source(shown.name, False, origin, path, confined=True)
+        if shards := _shards(shown):
+            return Source(shown.name, False, origin, shown, confined=True, shards=shards)
         return Source(shown.name, False, origin, shown)
     if shown.suffix.lower() in _ARRAYS:
         path = _written_out([shown], shown.stem, data_root, progress)
         return Source(shown.stem, False, origin, path, confined=True)
+    if shards := _shards(shown):
+        return Source(shown.stem, False, origin, shown, confined=True, shards=shards)
     if is_archive(shown.name) or _is_packed(shown):
         path = _unpacked(shown, data_root, progress)
         return Source(archive_stem(shown.name), False, origin, path, confined=True)
@@ -242,6 +252,17 @@ def _arrays(folder: Path) -> list[Path]:
     from .arrays import arrays_in
 
     return arrays_in(folder)
+
+
+def _shards(path: Path) -> tuple[Path, ...]:
+    """Find tars of WebDataset: in a folder without images, or the one that was named."""
+    if path.is_file() and path.suffix.lower() != ".tar":
+        return ()
+    from .shards import is_shard, shards_in
+
+    if path.is_dir():
+        return tuple(shards_in(path))
+    return (path,) if is_shard(path) else ()
 
 
 def _written_out(files: list[Path], name: str, data_root: Path, progress: Progress) -> Path:
