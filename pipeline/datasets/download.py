@@ -37,7 +37,14 @@ from ..progress import Progress, silent
 from .proxy import open_url, proxy_of, reach
 from .room import need_room, writing
 
-__all__ = ["check_reachable", "download", "forget_pin", "pin_checksum", "pinned_checksum"]
+__all__ = [
+    "Redirects",
+    "check_reachable",
+    "download",
+    "forget_pin",
+    "pin_checksum",
+    "pinned_checksum",
+]
 
 TIMEOUT_S = 10.0  # of a connection, and of each wait for bytes
 SILENCE_S = 20.0  # without an answer or a byte, over all tries: then nobody is there
@@ -322,7 +329,7 @@ class _Fetch:
             request.add_header("Range", f"bytes={start}-")
             request.add_header("If-Range", note.validator)
         try:
-            response: Any = open_url(request, TIMEOUT_S, _Redirects())
+            response: Any = open_url(request, TIMEOUT_S, Redirects())
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == 416 and start:
@@ -389,7 +396,7 @@ class _Fetch:
         return note if note.url == self.url else _Note(self.url)
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
+class Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects between web addresses; once encrypted, it stays so at every hop."""
 
     def redirect_request(

@@ -243,6 +243,7 @@ def load_manifest(
     data_root, cache = Path(places.data_root), Path(places.cache)
     source = locate(data.data, data_root, offline=data.offline, progress=progress)
     listing = _read(source, data, data_root, progress)
+    listing.warnings += source.notes
     name = (
         source.name
         if source.registered

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -113,6 +114,9 @@ REGISTRY: Mapping[str, Registered] = MappingProxyType(
 )
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # s3://bucket/photos
+
+
 @dataclass(frozen=True)
 class Source:
     """Where the images of a data set are.
@@ -152,8 +156,8 @@ def locate(
     Parameters
     ----------
     data : str
-        A registered name; a path of a folder, archive, table or list file; or the name of a
-        folder or file in `data_root`.
+        A registered name; a path of a folder, archive, table or list file; the name of a folder
+        or file in `data_root`; or an address, such as ``s3://bucket/photos``.
     data_root : Path
         Folder of the data sets; archives are unpacked there.
     offline : bool
@@ -169,6 +173,14 @@ def locate(
     if data in REGISTRY:
         path = fetch(data, data_root, offline=offline, progress=progress)
         return Source(data, True, _real(path), path, confined=True)
+    if _ADDRESS.match(data):
+        from .remote import fetch_address
+
+        fetched = fetch_address(data, data_root, offline=offline, progress=progress)
+        found = _at(fetched.path, data_root, progress)
+        return replace(
+            found, name=fetched.name, origin=fetched.origin, confined=True, notes=fetched.notes
+        )
     given = Path(data).expanduser()
     if not data or not given.exists():
         given = data_root / data
@@ -178,6 +190,12 @@ def locate(
     for name in REGISTRY:
         if origin == _real(data_root / name):
             return Source(name, True, origin, data_root / name, confined=True)
+    return _at(given, data_root, progress)
+
+
+def _at(given: Path, data_root: Path, progress: Progress) -> Source:
+    """Read what a path is, and write out or unpack what is to be."""
+    origin = _real(given)
     shown = Path(os.path.abspath(given))  # noqa: PTH100 (a link keeps the name the user gave it)
     if shown.is_dir():
         if arrays := _arrays(shown):

@@ -33,7 +33,11 @@ class PlaceSettings(Settings):
 class DataSettings(Settings):
     """Which images, and how they are split."""
 
-    data: str = setting("hotdog", "a registered data set's name, or a path", affects="place")
+    data: str = setting(
+        "hotdog",
+        "a registered data set's name, a path, or an address (s3://, gs://, hf://datasets/, https://)",
+        affects="place",
+    )
     seed: int = setting(
         0, "seed of every random choice: splits, folds, random crops, new layers", high=LARGEST
     )
