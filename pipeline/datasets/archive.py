@@ -31,16 +31,16 @@ from ..progress import Meter, Progress, silent
 from .arrays import NOTE
 from .listing import archive_stem, is_archive, is_image, is_junk
 from .room import need_room, writing
+from .tars import GuardedInfo
 from .texts import best_encoding
 
-__all__ = ["GuardedInfo", "archive_kind", "unpack", "unpacked_note"]
+__all__ = ["archive_kind", "unpack", "unpacked_note"]
 
 MAX_RATIO = 100  # unpacked bytes a packed byte; photographs have about 1, drawings up to 30
 FREE_BYTES = 256 << 20  # unpacked bytes that are allowed whatever the ratio
 _BLOCK_BYTES = 1 << 18
 _MAX_LINK_BYTES = 4096
 _MEMBER_BYTES = 512  # what each member counts besides its content, against bombs of empty files
-_MAX_HEADER_BYTES = 1 << 16  # of a long name or extended header in a tar, read into memory
 _MAX_NESTED = 100
 _MAX_DEPTH = 60
 _METHODS = {
@@ -321,23 +321,6 @@ def _zip_members(archive: Path, folder: Path, meter: Meter, notes: list[str]) ->
             else:
                 yield _Member(name, "other", 0)
             meter.advance(info.compress_size)
-
-
-class GuardedInfo(tarfile.TarInfo):
-    """A member's header; one whose own name would fill the memory is refused."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        long = (
-            tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
-            tarfile.SOLARIS_XHDTYPE,
-        )  # fmt: skip
-        if self.type in long and self.size > _MAX_HEADER_BYTES:
-            raise DataError(
-                f"{tar.name!r} has a header of {self.size:,} bytes.",
-                expected=f"names and extended headers of at most {_MAX_HEADER_BYTES:,} bytes",
-                todo="do not trust this archive",
-            )
-        return super()._proc_member(tar)  # type: ignore[misc, no-any-return]
 
 
 def _tar_members(archive: Path, meter: Meter, allowed: int) -> Iterator[_Member]:

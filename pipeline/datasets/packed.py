@@ -116,10 +116,9 @@ def members_of(container: str) -> Members:
 
 @lru_cache(_KEPT)
 def _members(container: str, n_bytes: int, mtime_ns: int, inode: int) -> Members:
-    # Here, so that who has no tar pays for neither import.
-    import tarfile
+    import tarfile  # here, so that who has no tar does not pay for it
 
-    from .archive import GuardedInfo
+    from .tars import GuardedInfo
 
     places: dict[str, tuple[int, int]] = {}
     n_strange = 0
