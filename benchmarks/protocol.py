@@ -1,7 +1,7 @@
 """Fine-tuning against the probe it starts from, over resplits.
 
     python -m benchmarks.protocol DATA_ROOT=../shared/data CACHE=cache RESULTS=results MADE=made \
-        RESPLITS=5 SEEDS=3 ONLY=ants-bees,blood-cells
+        RESPLITS=5 SEEDS=3 ONLY=ants-bees,blood-cells METHOD=late-adapted EPOCHS=5
 
 Hypothesis: on no set is the default of ``make finetune`` more than .5 points below the probe (a
 softmax head on the same images, val included), and on at least two of the sets that are unlike
@@ -9,14 +9,16 @@ photographs (elpv by module, blood-cells, digits-60) it gains 2 points or more. 
 group where there are groups. First figure: the paired log-loss per test image, then the accuracy;
 standard errors over images, clustered by group, within a resplit, and over the resplits.
 
-A run is kept when it is done; the same command goes on where it was.
+METHOD names ``finetune`` (the default) or a recipe, and every setting of fine-tuning may be given
+over it. A run is kept when it is done; the same command goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
+import time
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from cnn_codes.finetune.train import clustered_error
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.run import TEST, TRAIN, Rows, redrawn, rows_of
 from cnn_codes.results.runs import read_predictions
-from cnn_codes.settings import HeadSettings, PlaceSettings
+from cnn_codes.settings import FinetuneSettings, HeadSettings, PlaceSettings
 from numpy.typing import NDArray
 
 from benchmarks.advise import made
@@ -40,13 +42,18 @@ GROUPS = {"blood-cells": "group"}
 
 
 def compared(
-    context: Context, matrix: NDArray[np.float32], rows: Rows, seed: int
+    context: Context,
+    matrix: NDArray[np.float32],
+    rows: Rows,
+    settings: FinetuneSettings,
+    seed: int,
 ) -> dict[str, float]:
     """Train and fit on one resplit; paired differences on its test images, trained less probe."""
     split = np.full(context.manifest.n_images, -1, np.int8)
     split[rows.at] = rows.split
     below = f"protocol-{digest_of(rows.split.tolist())[:12]}"
-    training = replace(training_of("finetune"), repeat=seed)
+    training = replace(settings, repeat=seed)
+    began = time.perf_counter()
     record = train(context, training, split, below=below)
     place = context.folder / below / context.manifest.name
     found = read_predictions(place / f"{record['run']}.predictions.csv")
@@ -58,7 +65,7 @@ def compared(
     at = {rows.paths[i]: i for i in test.tolist()}
     order = np.array([at[path] for path in found.paths])
     p, y = head.predict_proba(matrix[order]), rows.labels[order]
-    own = np.arange(len(y))
+    own, seconds = np.arange(len(y)), time.perf_counter() - began
     losses = -np.log(found.probabilities[own, y]) + np.log(p[own, y])
     hits = (found.predicted == y).astype(float) - (p.argmax(axis=1) == y)
     groups = rows.groups[order]
@@ -70,16 +77,21 @@ def compared(
         "accuracy": float(hits.mean()),
         "accuracy_se": clustered_error(hits, groups),
         "n_test": len(y),
+        "seconds": round(seconds),
     }
 
 
 def main() -> None:
     """Print a row per set; every run is a line of protocol.jsonl beside the results."""
     names = ("data_root", "cache", "results", "made", "resplits", "seeds", "only")
-    given: dict[str, Any] = dict(
-        one.removeprefix("--").replace("-", "_", 1).split("=", 1)
-        for one in assigned(sys.argv[1:], names, names)
-    )
+    own = [field.name for field in fields(FinetuneSettings)]
+    names, known = (*names, "method"), (*names, "method", *own)
+    pairs = (one.removeprefix("--").split("=", 1) for one in assigned(sys.argv[1:], known, known))
+    given: dict[str, Any] = {name.replace("-", "_"): value for name, value in pairs}
+    method, changed = given.pop("method", "finetune"), {k: given.pop(k) for k in own if k in given}
+    typed = {k: type(getattr(FinetuneSettings(), k))(v) for k, v in changed.items()}
+    training = replace(training_of(method), **typed)
+    label = " ".join([method, *(f"{key}={value}" for key, value in sorted(changed.items()))])
     n_resplits, n_seeds = int(given.pop("resplits", 5)), int(given.pop("seeds", 3))
     wanted = str(given.pop("only", ",".join(SETS))).split(",")
     folder = Path(given.pop("made", "made"))
@@ -87,7 +99,8 @@ def main() -> None:
     log = Path(places.results) / "protocol.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
-    done = {(one["set"], one["resplit"], one["seed"]): one for one in map(json.loads, lines)}
+    found = [one for one in map(json.loads, lines) if one["method"] == label]
+    done = {(one["set"], one["resplit"], one["seed"]): one for one in found}
     print("| data | resplits x seeds | probe, % | accuracy less probe's, points (least) | "
           "log-loss less probe's | trained at all |\n|---|---|---|---|---|---|")  # fmt: skip
     for name in wanted:
@@ -100,8 +113,8 @@ def main() -> None:
             for seed in range(n_seeds):
                 if (name, resplit, seed) in done:
                     continue
-                row = {"set": name, "resplit": resplit, "seed": seed}
-                row |= compared(context, matrix, drawn, seed)
+                row = {"method": label, "set": name, "resplit": resplit, "seed": seed}
+                row |= compared(context, matrix, drawn, training, seed)
                 done[name, resplit, seed] = row
                 with log.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
