@@ -40,13 +40,18 @@ from tuning import few_images
 TEST = 2
 
 
-def pool(n_images: int = 60, *, copies: int = 0, strata: bool = False) -> Pool:
-    """Three classes of images; the first `copies` have a byte-identical second row."""
+def pool(n_images: int = 60, *, copies: int = 0, strata: bool = False, together: int = 0) -> Pool:
+    """Three classes of images; the first `copies` have a byte-identical second row.
+
+    `together` images of each class are of one group; 0: there are no groups.
+    """
     names = np.array([f"{i:064x}".encode() for i in range(n_images)], "S64")
     sha256 = np.concatenate([names, names[:copies]])
     labels = (np.arange(len(sha256)) % n_images % 3).astype(np.int32)
     column = (np.arange(len(sha256)) % n_images % 4 == 0).astype(np.int32)
-    return pool_of(np.arange(len(sha256)), sha256, labels, column if strata else None)
+    things = np.arange(len(sha256)) % n_images // max(1, 3 * together)  # of all three classes
+    own = things if together else np.arange(len(sha256)) % n_images
+    return pool_of(np.arange(len(sha256)), sha256, labels, column if strata else None, own)
 
 
 def test_smaller_draws_lie_within_larger_ones() -> None:
@@ -83,11 +88,24 @@ def test_draws_keep_the_shares_of_strata() -> None:
             assert abs(int(inside.sum()) - 10) <= 1
 
 
+def test_with_groups_a_draw_takes_one_group_after_the_other():
+    images, apart = pool(240, together=8), pool(240)
+    assert len(np.unique(images.things)) == 10
+    for number in range(5):
+        drawn_first = drawn(images, number, seed=0).rows(images, 16)  # of 80 in a class
+        assert len(np.unique(images.things[images.group[drawn_first]])) == 2
+        by_image = drawn(apart, number, seed=0).rows(apart, 16)
+        assert len(np.unique(by_image // 24)) > 7
+        all_places = drawn(images, number, seed=0).place
+        assert all(sorted(all_places[images.labels == k]) == list(range(80)) for k in range(3))
+
+
 def test_draws_do_not_depend_on_the_order_of_rows() -> None:
     images = pool(copies=5)
     order = np.random.default_rng(0).permutation(65)
     sha256 = images.sha256[images.group][order]
-    moved = pool_of(np.arange(65), sha256, images.labels[images.group][order], None)
+    labels, things = images.labels[images.group][order], images.things[images.group][order]
+    moved = pool_of(np.arange(65), sha256, labels, None, things)
     a = drawn(images, 2, seed=0).rows(images, 6)
     b = drawn(moved, 2, seed=0).rows(moved, 6)
     assert sorted(order[b].tolist()) == a.tolist()

@@ -1,5 +1,6 @@
 """Shifts between splits, and classes that the files' properties tell."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from cnn_codes.audit.shortcuts import shift_findings, shortcut_findings
 from cnn_codes.datasets.facts import Facts, read_facts
 from cnn_codes.datasets.listing import TEST, TRAIN
 from pictures import jpeg
+from PIL import Image, ImageOps
 from test_audit import coded, load, made_up
 
 
@@ -47,6 +49,21 @@ def test_what_the_files_tell_is_found_and_nothing_else(tmp_path, cache, quality,
     assert all(one.is_problem for one in found)
     for one in found:
         assert ("JPEG tables" in one.text) or one.details["auroc"] > 0.95
+
+
+def test_the_colour_of_the_border_is_a_shortcut(tmp_path, cache):
+    for label in ("a", "b"):
+        (tmp_path / "set" / "train" / label).mkdir(parents=True)
+        for i in range(40):
+            with Image.open(io.BytesIO(jpeg(2 * i + (label == "b"), quality=90))) as picture:
+                framed = ImageOps.expand(picture.convert("RGB"), 6, (200 * (label == "b"), 90, 90))
+            framed.save(tmp_path / "set" / "train" / label / f"{i}.png")
+    manifest = load(tmp_path / "set", cache)
+    headers = read_facts(manifest, cache)
+    assert not headers.rows["brightness"].any(), "no pixel was decoded"
+    (found,) = shortcut_findings(manifest, read_facts(manifest, cache, full=True))
+    assert found.kind == "shortcut"
+    assert "red of the border" in found.text
 
 
 @pytest.mark.parametrize("shifted", [False, True])

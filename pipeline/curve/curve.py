@@ -154,7 +154,7 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
     if not test.any():
         raise DataError("No test image is left to measure on.", expected="some that are not leaks")
     labelled = np.flatnonzero(rows.split != TEST)
-    pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata)
+    pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata, rows.groups)
     sizes = sizes_of(settings.sizes, pool.counts(manifest.n_classes), manifest.class_names)
     methods = tuple(dict.fromkeys(settings.methods))
     trainings = {m: training_of(m, settings) for m in methods if not is_head(m)}

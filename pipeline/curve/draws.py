@@ -2,8 +2,10 @@
 
 A draw puts the different images of each class in an order; its first n are the draw of size n.
 So a larger size only adds images, and two sizes of a draw differ by nothing else. Images of equal
-bytes count once and come along together: a copy is no further label. The order keeps the shares
-of the strata in every beginning of it, and depends on bytes and seed, not on the order of rows.
+bytes count once and come along together: a copy is no further label. With GROUP whole groups come
+one after the other: who labels n images labels those of few patients, not one of each. The order
+keeps the shares of the strata in every beginning of it, and depends on bytes and seed, not on the
+order of rows.
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class Pool:
         Their classes; of copies that lie in several, the first.
     strata : int32 (G,)
         What draws are stratified by besides the class.
+    things : int64 (G,)
+        Equal for images of one group; of its own for each where there are no groups.
     """
 
     rows: NDArray[np.int64]
@@ -47,6 +51,7 @@ class Pool:
     sha256: NDArray[np.bytes_]
     labels: NDArray[np.int32]
     strata: NDArray[np.int32]
+    things: NDArray[np.int64]
 
     def counts(self, n_classes: int) -> NDArray[np.int64]:
         """Different images per class (K,)."""
@@ -79,6 +84,7 @@ def pool_of(
     sha256: NDArray[np.bytes_],
     labels: NDArray[np.int32],
     strata: NDArray[np.int32] | None,
+    things: NDArray[np.int64],
 ) -> Pool:
     """Gather the different images among `rows` (N,) of columns of all M rows.
 
@@ -86,10 +92,10 @@ def pool_of(
     ----------
     rows : int64 (N,)
         Which rows may be drawn.
-    sha256, labels, strata : (M,)
-        Of all rows.
+    sha256, labels, strata, things : (M,)
+        Of all rows; `things` are the groups of the manifest, equal for equal bytes.
     """
-    unique, group = np.unique(sha256[rows], return_inverse=True)
+    unique, first, group = np.unique(sha256[rows], return_index=True, return_inverse=True)
     n_groups = len(unique)
     return Pool(
         rows=rows,
@@ -99,6 +105,7 @@ def pool_of(
         strata=np.zeros(n_groups, np.int32)
         if strata is None
         else _lowest(strata[rows], group, n_groups),
+        things=things[rows][first],
     )
 
 
@@ -118,16 +125,22 @@ def drawn(pool: Pool, number: int, *, seed: int) -> Draw:
         ],
         np.uint64,
     )
+    _, thing = np.unique(pool.things, return_inverse=True)
+    turn = np.full(len(thing), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(turn, thing, chance)
+    turn = turn[thing]  # (G,): when an image's group comes
     place = np.empty(len(chance), np.int64)
     for k in np.unique(pool.labels):
         members = np.flatnonzero(pool.labels == k)
         due = np.empty(len(members))
         for stratum in np.unique(pool.strata[members]):
             inside = np.flatnonzero(pool.strata[members] == stratum)
-            rank = np.argsort(np.argsort(chance[members[inside]], kind="stable"), kind="stable")
+            some = members[inside]
             # Each stratum's images spread evenly over the class; where by chance, once a stratum.
-            first = int(chance[members[inside]].min()) / 2**64
-            due[inside] = (rank + first) / len(inside)
+            start = int(chance[some].min()) / 2**64
+            due[inside[np.lexsort((chance[some], turn[some]))]] = (
+                np.arange(len(some)) + start
+            ) / len(some)
         place[members[np.lexsort((chance[members], due))]] = np.arange(len(members))
     return Draw(number, place)
 

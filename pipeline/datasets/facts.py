@@ -42,6 +42,8 @@ _ROW = np.dtype(
         ("converted", "?"),
         ("empty", "S12"),
         ("decoded", "?"),
+        ("brightness", "<f4"),
+        ("border", "<f4", 3),
     ]
 )
 
@@ -57,8 +59,9 @@ class Facts:
         ``height`` in pixels as stored, ``bits`` a channel, ``n_frames``, ``orientation`` (EXIF),
         ``transparent``, ``samples`` (type as stored: ``uint8``, ``uint16``, ``float32``),
         ``converted`` (a colour profile changes its colours), ``decoded`` (whether it has been
-        tried in full), ``empty`` (where it has: one of `cnn_codes.datasets.emptiness.KINDS`, or
-        nothing).
+        tried in full); where it has, ``empty`` (one of `cnn_codes.datasets.emptiness.KINDS`, or
+        nothing), ``brightness`` (mean of all pixels and channels, 0 to 1) and ``border`` (mean of
+        red, green and blue in the outermost rows and columns, 0 to 1).
     faults : dict of row to str
         Why an image cannot be used.
     n_read : int
@@ -176,9 +179,17 @@ def _read(manifest: Manifest, row: int, table: NDArray[Any], one: int, full: boo
             pixels = preview(data, min_side=_LOOK_PX) if deep else decode(data)
             kind = emptiness(pixels)
             fact["empty"] = ("constant" if deep and kind in ("black", "white") else kind).encode()
+            fact["brightness"], fact["border"] = pixels.mean() / 255, _border(pixels) / 255
         except ImageError as error:
             return error.found
     return ""
+
+
+def _border(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Mean colour (1 or 3,) of the outermost rows and columns of (H, W, 1 or 3) pixels."""
+    sides = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    mean: NDArray[np.float64] = np.concatenate(sides).mean(axis=0)
+    return mean
 
 
 def _bits(seen: ImageFacts) -> int:
