@@ -257,6 +257,26 @@ def test_a_changed_label_split_or_path_is_noticed(tmp_path, column):
     assert not open_codes(run(file, manifest(numbers), numbers)[0].path).columns_fault
 
 
+def test_any_other_changed_byte_is_noticed_too(tmp_path):
+    """Attributes, their copies for other readers, the probe, HDF5's own structures."""
+    file = CacheFile(key(tmp_path))
+    file.probe = {"final": np.arange(8, dtype=np.float32).reshape(2, 4)}
+    codes, _ = run(file, manifest([1, 2, 3]), [1, 2, 3])
+    data = file.key.path.read_bytes()
+    rows = [one for name, one in codes.contents.fields.items() if name.startswith("codes/")]
+    inside = {at for one in rows for at in range(one.offset, one.offset + one.n_bytes)}
+    others = [at for at in range(len(data)) if at not in inside]
+    copy = tmp_path / "copy.h5"
+    for at in others[::17]:
+        copy.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
+        try:
+            assert open_codes(copy).columns_fault, at
+        except CacheError:
+            pass
+    copy.write_bytes(data)
+    assert not open_codes(copy).columns_fault
+
+
 def test_appended_bytes_and_a_config_of_another_fingerprint_are_noticed(tmp_path):
     file = CacheFile(key(tmp_path))
     run(file, manifest([1, 2]), [1, 2])

@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from ..datasets import Manifest
 from ..datasets.images import decoder_version
 from ..errors import CacheBusyError, CacheError
-from ..files import explained, need_space, publishing, sync_folder, write_atomic
+from ..files import explained, make_folder, need_space, publishing, sync_folder, write_atomic
 from .columns import columns_of, same_column
-from .hdf5 import lay_out
+from .hdf5 import SEAL, lay_out
 from .keys import Key
 from .parts import DamagedPartError, read_part, rejects_of, write_part
 from .reader import (
@@ -49,7 +49,7 @@ from .reader import (
     text_column,
 )
 from .reader import dataset_name as codes_dataset
-from .rows import match_rows, write_rows
+from .rows import match_rows, put_seal, write_rows
 
 __all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known"]
 
@@ -148,7 +148,8 @@ class CacheFile:
         if codes.rejects and codes.decoder != decoder_version():
             return None  # other decoders may read what these refused
         columns = columns_of(manifest, codes.rejects)
-        held = {name for name in codes.contents.fields if not name.startswith(("codes/", "probe/"))}
+        no_column = ("codes/", "probe/", SEAL)
+        held = {name for name in codes.contents.fields if not name.startswith(no_column)}
         same = (
             codes.class_names == manifest.class_names
             and held == {*columns, "images/row_digest"}
@@ -187,7 +188,7 @@ class CacheFile:
             Another run holds it, and `on_wait` is None.
         """
         with explained(self._parts):
-            self._parts.mkdir(parents=True, exist_ok=True)
+            make_folder(self._parts)
             lock = FileLock(self._parts / "lock")
             try:
                 lock.acquire(timeout=0)
@@ -396,6 +397,7 @@ class CacheFile:
         layout["images/row_digest"] = (sha256.shape, np.dtype(np.uint64))
         for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
             layout[codes_dataset(layer)] = ((len(sha256), *shape), dtype)
+        layout[SEAL] = ((1,), np.dtype("S64"))
         probe = self.probe or next((s.probe for s in known.sources if s.probe), {})
         for layer, codes in probe.items():
             layout[probe_name(layer)] = (codes.shape, codes.dtype)
@@ -432,6 +434,7 @@ class CacheFile:
                     where = fields[probe_name(layer)]
                     write_rows(handle, where, np.arange(len(codes)), codes)
                 stream.flush()
+                put_seal(handle, fields)
                 os.fsync(handle)
             self._retire(known, sha256)
             self._untidy.touch()

@@ -10,6 +10,7 @@ of that kind, so a foreign file can neither claim more than it holds nor point t
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import mmap
@@ -24,13 +25,14 @@ from numpy.typing import NDArray
 
 from ..errors import CacheError
 
-__all__ = ["Contents", "Field", "lay_out", "open_file", "pack", "unpack"]
+__all__ = ["SEAL", "Contents", "Field", "lay_out", "open_file", "pack", "seal_of", "unpack"]
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 10_000  # of a file that is opened; ours have a few dozen
 # What h5py raises on damaged files; AttributeError and TypeError for types it has no words for.
 _FAULTS = (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 _TEXT = "text"  # attribute: all text attributes once more, as JSON of fixed length
+SEAL = "seal"  # dataset: a digest of everything but the codes
 _KINDS = "biufS"  # numbers and fixed-length bytes; no objects, no references
 
 
@@ -269,6 +271,38 @@ def open_file(path: Path) -> Contents:
             todo="remove it, or move it away, and run `make features` again",
         ) from error
     return Contents(path, mapping, attributes, fields)
+
+
+def seal_of(data: mmap.mmap, fields: Mapping[str, Field]) -> str:
+    """SHA-256 over a file's bytes, but for the codes and the dataset `SEAL`, which holds it.
+
+    Columns, attributes, probe and HDF5's own structures are covered. Rows of codes have their own
+    digests.
+
+    Parameters
+    ----------
+    data : mmap
+        The file.
+    fields : mapping of str to Field
+        Its datasets.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    total = hashlib.sha256()
+    at = 0
+    passed = [
+        field for name, field in fields.items()
+        if field.n_bytes and (name == SEAL or name.startswith("codes/"))
+    ]  # fmt: skip
+    with memoryview(data) as view:
+        for field in sorted(passed, key=lambda one: one.offset):
+            total.update(view[at : max(at, field.offset)])
+            at = max(at, field.offset + field.n_bytes)
+        total.update(view[at:])
+    return total.hexdigest()
 
 
 def _end_of(mapping: mmap.mmap) -> int:

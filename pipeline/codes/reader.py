@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import CacheError
 from ..files import digest_of
-from .hdf5 import Contents, open_file
+from .hdf5 import SEAL, Contents, open_file, seal_of
 
 __all__ = [
     "FORMAT_VERSION",
@@ -44,6 +44,7 @@ MATTERS = (  # names in the config that the fingerprint is taken of
     "backbone", "weights_digest", "layers", "pool", "views", "preprocessing", "precision", "dtype",
 )  # fmt: skip
 
+_CHANGED = "its labels, splits, paths, other columns or attributes are not those that were written"
 _ATTRIBUTES: dict[str, type] = {
     "format_version": int,
     "fingerprint": str,
@@ -122,13 +123,18 @@ class Codes:
 
         Files of earlier versions have no digest of them.
         """
+        if SEAL in self.contents.fields:
+            seal = self.contents.array(SEAL).tolist()
+            if seal != [seal_of(self.contents.mapping, self.contents.fields).encode()]:
+                return _CHANGED
         stored = self.contents.attributes.get("columns_digest")
         if stored is None or stored == columns_digest(self._columns(), self.class_names):
             return ""
-        return "its labels, splits, paths or other columns are not those that were written"
+        return _CHANGED
 
     def _columns(self) -> dict[str, NDArray[Any]]:
-        names = [name for name in self.contents.fields if not name.startswith(("codes/", "probe/"))]
+        no_column = ("codes/", "probe/", SEAL)
+        names = [name for name in self.contents.fields if not name.startswith(no_column)]
         return {name: self.contents.array(name) for name in names}
 
     @cached_property
