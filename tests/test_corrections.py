@@ -81,6 +81,8 @@ def test_a_line_cut_short_is_dropped_and_the_next_one_is_sound(tmp_path):
         Correction("a", "0" * 63, "label", State(), State()).line(),
         Correction("a", "0" * 64, "rob", State(), State()).line(),
         Correction("a", "0" * 64, "label", State(), State()).line().replace(b"null", b"7"),
+        Correction("a", "0" * 64, "label", State(), State("cat")).line().replace(b"cat", b"dog"),
+        Correction("a", "0" * 64, "group", State(), State(group="g1")).line().replace(b"g1", b"g2"),
     ],
 )
 def test_a_damaged_line_is_named_not_skipped(tmp_path, line):

@@ -294,6 +294,19 @@ def piece(key: str, right: NDArray[np.bool_]) -> Piece:
     return Piece(key=key, hits=Piece.bits(right), n_test=len(right), n_train=4, fit_s=0.1)
 
 
+def test_a_changed_piece_is_made_again_and_one_without_a_digest_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "some.pieces.jsonl"
+    right = np.array([True, False, True])
+    Pieces(path).add(Piece("a", Piece.bits(right), 3, 20, 1.5))
+    line = path.read_bytes()
+    path.write_bytes(line.replace(Piece.bits(right).encode(), Piece.bits(~right).encode()))
+    assert Pieces(path).missing(["a"]) == ["a"]
+    values = json.loads(line)
+    del values["digest"]
+    path.write_text(json.dumps(values) + "\n")
+    assert Pieces(path).missing(["a"]) == []
+
+
 def test_pieces_survive_a_torn_line(tmp_path: Path) -> None:
     path = tmp_path / "some.pieces.jsonl"
     right = np.arange(11) % 3 == 0

@@ -18,9 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import explained
+from ..files import digest_of, explained, make_folder, sync_folder
 
 __all__ = ["Piece", "Pieces"]
+
+_DIGITS = 16  # of a line's digest: 64 bits
 
 
 @dataclass(frozen=True)
@@ -124,13 +126,18 @@ class Pieces:
         NoSpaceError, CacheError
             The file cannot be written.
         """
-        line = json.dumps(asdict(piece), allow_nan=False).encode() + b"\n"
+        values = asdict(piece)
+        values["digest"] = digest_of(values)[:_DIGITS]
+        line = json.dumps(values, allow_nan=False).encode() + b"\n"
         with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
+            fresh = not self.path.exists()
             with self.path.open("ab") as stream:
                 stream.write(b"\n" + line if self._torn else line)
                 stream.flush()
                 os.fsync(stream.fileno())
+            if fresh:
+                sync_folder(self.path.parent)
         self._torn = False
         self._found[piece.key] = piece
 
@@ -140,8 +147,12 @@ def _unpacked(text: str, dtype: Any) -> NDArray[Any]:
 
 
 def _read(line: bytes) -> Piece | None:
+    """Read a line; None where it is torn or changed. Those of earlier versions have no digest."""
     try:
-        piece = Piece(**json.loads(line))
+        values = json.loads(line)
+        if values.pop("digest", None) not in (None, digest_of(values)[:_DIGITS]):
+            return None
+        piece = Piece(**values)
         return piece if len(piece.right()) == piece.n_test > 0 else None
     except (ValueError, TypeError, AttributeError):
         return None

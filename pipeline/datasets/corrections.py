@@ -26,7 +26,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import explained, sync_folder
+from ..files import digest_of, explained, make_folder, sync_folder
 from .listing import SPLITS, few, plural
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
+_DIGITS = 16  # of a line's digest: 64 bits
 ACTIONS = ("label", "confirm", "skip", "exclude", "include", "group", "add", "undo")
 _TRAIN = SPLITS.index("train")
 M = TypeVar("M")
@@ -100,13 +101,17 @@ class Correction:
     added: bool = False
 
     def line(self) -> bytes:
-        """Spell it as one line of JSON, its end included."""
+        """Spell it as one line of JSON with its digest, its end included."""
         values = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        values["digest"] = digest_of(values)[:_DIGITS]
         return json.dumps(values, ensure_ascii=True).encode() + b"\n"
 
 
 def _parsed(line: bytes) -> Correction:
     values = json.loads(line)
+    digest = values.pop("digest", None)  # lines of earlier versions have none
+    if digest not in (None, digest_of(values)[:_DIGITS]):
+        raise ValueError("it was changed after it was written: its digest is another")
     if values.pop("schema") != SCHEMA:
         raise ValueError("another schema")
     before, after = State(**values.pop("before")), State(**values.pop("after"))
@@ -151,7 +156,8 @@ def _lines(data: bytes, path: Path, first: int) -> list[Correction]:
             raise DataError(
                 f"{path}, line {number}, is damaged ({error}).",
                 expected="a correction as one line of JSON",
-                todo="restore the file from a backup, or remove that line",
+                todo="restore the file from a backup, or remove that line (after a change by hand: "
+                "its digest)",
             ) from error
     return found
 
@@ -213,7 +219,7 @@ class CorrectionLog:
         now = datetime.now(UTC).isoformat(timespec="microseconds")
         lines = [dataclasses.replace(one, who=who or one.who, when=now) for one in corrections]
         with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             with self._lock:
                 others = self.refresh()
                 fresh = not self.path.exists()
