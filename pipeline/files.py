@@ -25,11 +25,13 @@ __all__ = [
     "canonical_json",
     "digest_of",
     "explained",
+    "make_folder",
     "need_space",
     "publishing",
     "replacing",
     "sha256_file",
     "sync_folder",
+    "sync_tree",
     "write_atomic",
     "write_json",
 ]
@@ -46,6 +48,40 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and those it is in; the names of new ones are flushed to the disk."""
+    new = []
+    while not folder.is_dir():
+        new.append(folder)
+        folder = folder.parent
+    if not new:
+        return
+    new[0].mkdir(parents=True, exist_ok=True)
+    for one in new:
+        sync_folder(one.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder to the disk, so that the new name never stands for less."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def flush(path: str) -> None:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    paths = []
+    for place, _, files in os.walk(folder):
+        paths += [os.path.join(place, name) for name in files]  # noqa: PTH118
+        if os.name != "nt":
+            paths.append(place)
+    with ThreadPoolExecutor(16) as pool:
+        for _ in pool.map(flush, paths):
+            pass
 
 
 @contextmanager
@@ -91,7 +127,7 @@ def publishing(path: Path) -> Iterator[Path]:
         The folder cannot be written.
     """
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(handle)
         temporary = Path(name)

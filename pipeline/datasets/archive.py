@@ -26,7 +26,7 @@ from typing import IO
 from filelock import FileLock
 
 from ..errors import DataError, PipelineError, first_line
-from ..files import sync_folder
+from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Meter, Progress, silent
 from .arrays import NOTE
 from .listing import archive_stem, is_archive, is_image, is_junk
@@ -91,7 +91,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
             todo="correct its permissions",
         ) from error
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if target.exists():
                 return target
@@ -107,7 +107,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress = silent) -> Path:
                 whole = _innermost(folder)
                 if notes:
                     (whole / NOTE).write_text(json.dumps(notes), encoding="utf-8")
-                _flush(folder)
+                sync_tree(folder)
                 whole.replace(target)
                 sync_folder(target.parent)
             finally:
@@ -144,27 +144,6 @@ def unpacked_note(folder: Path) -> list[str]:
     except (OSError, ValueError):
         return []
     return [str(note) for note in notes][:20] if isinstance(notes, list) else []
-
-
-def _flush(folder: Path) -> None:
-    """Flush every file and folder to the disk, so that the new name never stands for less."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    def flush(path: str) -> None:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-    paths = []
-    for place, _, files in os.walk(folder):
-        paths += [os.path.join(place, name) for name in files]  # noqa: PTH118
-        if os.name != "nt":
-            paths.append(place)
-    with ThreadPoolExecutor(16) as pool:
-        for _ in pool.map(flush, paths):
-            pass
 
 
 def _unpack_inner(folder: Path, progress: Progress) -> list[str]:

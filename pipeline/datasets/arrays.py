@@ -21,6 +21,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import DataError
+from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Progress, silent
 from .digests import hash_files
 from .listing import few, is_image, is_junk
@@ -82,7 +83,7 @@ def unpack_arrays(
     if target.exists():
         return target
     with writing(target):
-        data_root.mkdir(parents=True, exist_ok=True)
+        make_folder(data_root)
         with FileLock(data_root / f".{target.name}.lock"):
             if target.exists():
                 return target
@@ -95,7 +96,9 @@ def unpack_arrays(
                 names = few([path.name for path in files], 3)
                 note = f"The images of {names} were written out as files, in {target}."
                 (place / "whole" / NOTE).write_text(json.dumps([note]), encoding="utf-8")
+                sync_tree(place / "whole")
                 (place / "whole").replace(target)
+                sync_folder(data_root)
             finally:
                 shutil.rmtree(place, ignore_errors=True)
     return target

@@ -31,7 +31,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from ..errors import DownloadError
-from ..files import sync_folder, write_atomic
+from ..files import make_folder, sync_folder, write_atomic
 from ..notation import size
 from ..progress import Progress, silent
 from .proxy import open_url, proxy_of, reach
@@ -117,7 +117,7 @@ def download(
     if urlsplit(url).scheme not in ("http", "https"):
         raise DownloadError(f"{url} is no web address.", expected="http://... or https://...")
     with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(target.parent)
         with FileLock(target.with_name(f".{target.name}.lock")):
             if not target.exists():
                 limits = (most_bytes, time.monotonic() + most_s)

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
-from ..files import explained, sha256_file, sync_folder
+from ..files import explained, make_folder, sha256_file, sync_folder
 from .frame import provenance, read_framed, write_framed
 from .predictions import Predictions, read_predictions, write_predictions
 from .provenance import machine, versions
@@ -251,7 +251,7 @@ def write_run(
     stem = staged / str(record["run"])
     with explained(path):
         shutil.rmtree(staged, ignore_errors=True)
-        staged.mkdir(parents=True)
+        make_folder(staged)
         try:
             model_files = list(save_model(stem)) if save_model else []
             table_path = _with_suffix(stem, ".predictions.csv")
