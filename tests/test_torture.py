@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from torture.power import Disk, entries
+
 ROOT = Path(__file__).parents[1]
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -61,6 +63,49 @@ def test_the_shim_counts_kills_and_fails_at_the_very_call(shim, tmp_path):
     assert run(shim, tmp_path, 4, 3)[1].split()[1] == str(-errno.EIO)
     assert run(shim, tmp_path, 5, 1) == (0, "5 150")  # half was written, and said so
     assert run(shim, tmp_path / "other", 1, 1)[0] == 0  # outside of the folder nothing is counted
+
+
+WRITER = """
+import ctypes, os, sys
+from pathlib import Path
+from cnn_codes.files import write_atomic
+from cnn_codes.datasets.corrections import Correction, CorrectionLog, State
+root = Path(sys.argv[2])
+ctypes.CDLL(sys.argv[1]).torture_record(str(root).encode(), sys.argv[3].encode())
+write_atomic(root / "new" / "folders" / "file", b"first")
+write_atomic(root / "new" / "folders" / "file", b"second")
+CorrectionLog(root / "labels" / "of.jsonl").append(
+    [Correction("a.jpg", "0" * 64, "label", State("cat"), State("dog"))])
+(root / "late").write_bytes(b"never flushed")
+(root / "new" / "folders" / "file").rename(root / "moved")
+"""
+
+
+@needs_cc
+def test_a_replay_to_each_flush_keeps_what_was_flushed_and_nothing_else(shim, tmp_path):
+    root, journal = tmp_path / "root", tmp_path / "journal"
+    root.mkdir()
+    disk = Disk(root)
+    line = [sys.executable, "-c", WRITER, str(shim), str(root), str(journal)]
+    subprocess.run(line, check=True, env=os.environ | {"LD_PRELOAD": str(shim)})
+    calls = list(entries(journal.read_bytes()))
+    seen = []
+    for call in calls:
+        if call[0] == "r" and call[4].endswith("moved"):
+            folders = disk.tree("both")["new"]["folders"]
+            assert folders["file"] == b"second"  # write_atomic had returned
+        disk.do(*call)
+        found = disk.tree("both").get("new", {}).get("folders", {}).get("file")
+        seen += [found] if found not in seen else []
+    assert seen == [None, b"first", b"second"]  # never empty, never torn
+    lost = disk.tree("both")
+    assert not {"late", "moved"} & lost.keys()
+    assert disk.tree("bytes")["late"] == b""
+    assert disk.tree("bytes")["moved"] == b"second"
+    assert b'"dog"' in lost["labels"]["of.jsonl"]
+    there = {p.name: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    whole = disk.tree("nothing")
+    assert {name: whole[name] for name in ("late", "moved")}.items() <= there.items()
 
 
 @pytest.mark.slow  # about a minute

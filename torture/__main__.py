@@ -7,9 +7,7 @@ text in the folder of work.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
@@ -17,16 +15,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import crowds, damage, faults, servers
+from . import crowds, damage, faults, power, servers
 from .machine import Machine
+from .record import Record
 from .world import BAD, COMMANDS, World
 
 # Counts of the short form and of the long one.
 COUNTS = {
-    "kills": (8, 200), "servers": (2, 20), "step": (29, 1), "disks": (4, 50), "memory": (2, 24),
-    "crowds": (2, 24), "swaps": (2, 24), "images": (60, 5000), "files": (14, 2000),
+    "kills": (8, 200), "servers": (2, 20), "step": (29, 1), "flushes": (11, 1), "disks": (4, 50),
+    "memory": (2, 24), "crowds": (2, 24), "swaps": (2, 24), "images": (60, 5000),
+    "files": (21, 2000),
 }  # fmt: skip
-STAGES = "kills,servers,calls,disks,memory,crowds,swaps,images,files"
+STAGES = "kills,servers,calls,power,disks,memory,crowds,swaps,images,files"
 SHORT_S = 140.0
 SHORT = ["features", "graph", "svm"]
 FILES = ["svm", "finetune", "curve", "compare", "graph"]
@@ -43,6 +43,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--work", default="", help="folder of work; empty: a temporary one")
     parser.add_argument("--out", default="results/torture.json")
+    parser.add_argument("--more", action="store_true", help="add to the counts in --out")
+    parser.add_argument("--commands", default="", help="of kills, power, disks; empty: the form's")
     for name, (few, many) in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, help=f"{few}; long: {many}")
     return parser.parse_args()
@@ -66,14 +68,29 @@ def main() -> int:
     machine = Machine(os.path.abspath(args.python), work, nice=args.nice)  # noqa: PTH100
     world = World(machine, work, args.seed, args.timeout)
     every = list(COMMANDS) if args.long else SHORT
-    plain = [one for one in every if one != "export"]
+    chosen = [one for one in args.commands.split(",") if one] or every
+    plain = [one for one in chosen if one != "export"]
     # "graph" runs another engine on the same file of codes, equal to it within 1e-4 alone.
     alike = [one for one in plain if one not in ("predict", "graph")]
     modes = ["kill", "torn", "full", "eio", "short"]
+    more = ["no new for space", "no new for eio"] if args.long else []
+    record = Record(Path(args.out), args.seed, n, more=args.more)
+
+    def calls() -> None:
+        faults.calls(world, ["features", "svm"], modes + more, n["step"])
+        if args.long:
+            servers.label_calls(world, modes, n["step"])
+
+    def powers() -> None:
+        power.power(world, chosen, n["flushes"])
+        if args.long:
+            servers.label_power(world)
+
     stages: dict[str, Callable[[], None]] = {
-        "kills": lambda: faults.kills(world, every, n["kills"]),
+        "kills": lambda: faults.kills(world, chosen, n["kills"]),
         "servers": lambda: servers.servers(world, n["servers"]),
-        "calls": lambda: faults.calls(world, ["features", "svm"], modes, n["step"]),
+        "calls": calls,
+        "power": powers,
         "disks": lambda: faults.disks(world, plain, n["disks"]),
         "memory": lambda: faults.memory(world, plain, n["memory"]),
         "crowds": lambda: crowds.crowds(world, alike,
@@ -82,13 +99,13 @@ def main() -> int:
         "images": lambda: damage.images(world, n["images"]),
         "files": lambda: damage.files(world, FILES if args.long else ["svm", "graph"], n["files"]),
     }  # fmt: skip
-    record = {}
     try:
         first = time.monotonic()
-        world.prepare(args.python, sorted(every, key=lambda one: one not in SHORT))
+        world.prepare(args.python, sorted({*every, *chosen}, key=[*SHORT, *COMMANDS].index))
         took = ", ".join(f"{name} {s:.1f} s" for name, s in world.took.items())
         print(f"undisturbed: {took}", flush=True)
-        seconds = {"undisturbed": round(time.monotonic() - first)}
+        record.seconds["undisturbed"] = round(time.monotonic() - first)
+        world.saved = lambda: record.save(world, within_s=20)
         limit = args.seconds or (0 if args.long else SHORT_S)
         names = args.stages.split(",")
         for number, name in enumerate(names):
@@ -96,26 +113,14 @@ def main() -> int:
             if limit:  # what is left is shared out, so that every stage has its turn
                 world.until = first + (began + limit - first) / (len(names) - number)
             stages[name]()
-            seconds[name] = round(time.monotonic() - first)
+            record.seconds[name] = round(time.monotonic() - first)
             faults_so_far = {kind: world.count[kind] for kind in BAD if world.count[kind]}
-            print(f"{name}: {seconds[name]} s; faults so far: {faults_so_far or 0}", flush=True)
+            said = faults_so_far or 0
+            print(f"{name}: {record.seconds[name]} s; faults so far: {said}", flush=True)
     finally:
         machine.close()
-        record = {
-            "date": time.strftime("%Y-%m-%d"),
-            "seed": args.seed,
-            "python": platform.python_version(),
-            "seconds": seconds,
-            "asked": n,
-            "faults": {kind: world.count[kind] for kind in BAD},
-            "not foreseen by a module": world.count["unforeseen"],
-            "exit codes": dict(sorted(world.exits.items())),
-            "counts": {k: v for k, v in sorted(world.count.items()) if k not in BAD},
-        }
-        out = Path(args.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+        record.save(world)
+    print(record.text())
     failed = any(world.count[kind] for kind in BAD)
     if not failed and not args.work:
         shutil.rmtree(work, ignore_errors=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .world import SMALL, World
 
-__all__ = ["files", "images"]
+__all__ = ["aimed", "files", "harmed", "images"]
 
 _PER_SET = 200
 
@@ -102,7 +102,13 @@ def harmed(world: World, data: bytes) -> bytes:
 
 
 def files(world: World, commands: list[str], count: int) -> None:
-    """Damage one file of what a command left; the command again must notice or leave the same."""
+    """Damage one file of what a command left; the command again must notice or leave the same.
+
+    Every third is a file that the user gives, see :mod:`.inputs`.
+    """
+    from .inputs import damaged_input, prepare_inputs
+
+    prepare_inputs(world)
     left = {}
     for what in commands:
         base = world.work / "base" / what
@@ -115,6 +121,9 @@ def files(world: World, commands: list[str], count: int) -> None:
     for number in range(count):
         if not world.left():
             return
+        if number % 3 == 2:
+            damaged_input(world, number // 3, targeted=bool(number // 3 // 7 % 2))
+            continue
         what = commands[number % len(commands)]
         base, kinds = left[what]
         kind = sorted(kinds)[(number // len(commands)) % len(kinds)]
@@ -122,7 +131,7 @@ def files(world: World, commands: list[str], count: int) -> None:
         others = [p for p in kinds[kind] if p != victim]
         data = victim.read_bytes()
         targeted = bool(number // 2 % 2)
-        bad, how = _aimed(world, data, others) if targeted else (harmed(world, data), "blindly")
+        bad, how = aimed(world, data, others) if targeted else (harmed(world, data), "blindly")
         if bad == data or not data:
             continue
         name = victim.relative_to(base)
@@ -132,6 +141,7 @@ def files(world: World, commands: list[str], count: int) -> None:
         line = world.line(what, cache, results)
         world.tick("files")
         world.tick("files (targeted)" if targeted else "files (blindly)")
+        world.tick(f"files: {kind or 'no suffix'}")
         if kind == ".h5":
             places = [f"CACHE={cache}", f"DATA={world.data}", "OFFLINE=1"]
             rc, text = world.run(["verify", *places], about)
@@ -161,7 +171,7 @@ def files(world: World, commands: list[str], count: int) -> None:
             world.tick("files refused")
 
 
-def _aimed(world: World, data: bytes, others: list[Path]) -> tuple[bytes, str]:
+def aimed(world: World, data: bytes, others: list[Path]) -> tuple[bytes, str]:
     """Change one digit or one label, swap two files, or append bytes."""
     own = world.random
     how = own.choice(("digit", "digit", "label", "swapped", "appended"))

@@ -85,21 +85,27 @@ def calls(world: World, commands: list[str], modes: list[str], step: int) -> Non
     for what in commands:
         cache, results = world.fresh()
         line = world.line(what, cache, results)
-        rc, text = world.run(line, f"{what}, its calls counted", root=str(live), mode=0)
-        total = int(text.rpartition("CALLS ")[2].split()[0]) if "CALLS " in text else 0
-        world.count[f"calls of {what}"] = total
+        totals: dict[bool, int] = {}
+        how: dict[str, Any]
+        for new in (False, True):  # all calls, and those that make a file or a folder
+            cache, results = world.fresh()
+            how = {"root": str(live), "mode": MODES["count of new"] if new else 0}
+            rc, text = world.run(line, f"{what}, its calls counted", **how)
+            totals[new] = int(text.rpartition("CALLS ")[2].split()[0]) if "CALLS " in text else 0
+            world.count[f"calls of {what}{' that make files' * new}"] = totals[new]
         for mode in modes:
+            total = totals[MODES[mode] > MODES["count of new"]]
             for call in range(1 + (world.seed % step), total + 1, step):
                 if not world.left():
                     world.tick("calls not reached", (total - call) // step + 1)
                     break
                 cache, results = world.fresh()
                 about = f"{what}, call {call} of {total}: {mode}"
-                how: dict[str, Any] = {"root": str(live), "mode": MODES[mode], "call": call}
+                how = {"root": str(live), "mode": MODES[mode], "call": call}
                 allow = (0, 2, -9) if mode in ("kill", "torn") else (0, 2)
                 rc, text = world.run(line, about, allow, **how)
                 world.tick(f"calls: {mode}")
-                if mode == "full" and rc == 2 and not _of_space(text):
+                if mode in ("full", "no new for space") and rc == 2 and not _of_space(text):
                     world.note("odd_exits", f"{about}: exit 2, but not of space\n{text[-2000:]}")
                 world.torn(results, about)
                 held = world.kept({}, cache, about)

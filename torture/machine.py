@@ -18,7 +18,8 @@ from typing import Any
 __all__ = ["MODES", "Machine", "Process"]
 
 HERE = Path(__file__).parent
-MODES = {"count": 0, "kill": 1, "torn": 2, "full": 3, "eio": 4, "short": 5}
+MODES = {"count": 0, "kill": 1, "torn": 2, "full": 3, "eio": 4, "short": 5,
+         "count of new": 6, "no new for space": 7, "no new for eio": 8}  # fmt: skip
 
 
 @dataclass
@@ -144,12 +145,20 @@ class Machine:
     def read(self, folder: Path) -> dict[str, dict[str, Any]]:
         """Read every file of codes and part below `folder`, by its relative name."""
         paths = [p for p in (*folder.rglob("*.h5"), *folder.rglob("*.part")) if p.is_file()]
+        return {str(Path(name).relative_to(folder)): one for name, one in self._read(paths).items()}
+
+    def arrays(self, path: Path) -> str:
+        """Say why NumPy does not read a file of arrays; empty where it does."""
+        found: str = self._read([path])[str(path)].get("error", "")
+        return found
+
+    def _read(self, paths: list[Path]) -> dict[str, dict[str, Any]]:
         assert self._oracle.stdin is not None
         assert self._oracle.stdout is not None
         self._oracle.stdin.write(json.dumps([str(p) for p in paths]).encode() + b"\n")
         self._oracle.stdin.flush()
-        found = json.loads(self._oracle.stdout.readline())
-        return {str(Path(name).relative_to(folder)): one for name, one in found.items()}
+        found: dict[str, dict[str, Any]] = json.loads(self._oracle.stdout.readline())
+        return found
 
     def close(self) -> None:
         """End both processes."""

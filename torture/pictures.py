@@ -1,9 +1,12 @@
 """Runs under the interpreter that has Pillow: a small data set, and one sound image of each kind.
 
-Started as a script: ``pictures.py SET KINDS``.
+Started as a script: ``pictures.py SET KINDS INPUTS``. The last are the other files that a user may
+give: an archive, arrays, a table, weights, a recipe, a list of images.
 """
 
+import csv
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -50,5 +53,45 @@ def main(place: Path, kinds: Path) -> None:
         made.save(kinds / name, **options)
 
 
+def inputs(data: Path, place: Path) -> None:
+    """Write the set again as an archive, as arrays and as a table; weights; a recipe; a list."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    place.mkdir(parents=True)
+    paths = sorted(p for p in data.rglob("*.*") if p.is_file())
+    with zipfile.ZipFile(place / "set.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, Path("set") / path.relative_to(data))
+    table = [("path", "label", "split")]
+    for path in paths:
+        table.append((str(path), path.parent.name, path.parent.parent.name))
+    other = [table[0], *((path, "dark", split) for path, _, split in table[1:])]
+    other[1:9] = table[1:9]
+    some = [row[:1] for row in table]
+    for name, rows in (("set.csv", table), ("set-2.csv", other), ("list.csv", some)):
+        with (place / name).open("w", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+    arrays = {}
+    for split in ("train", "test"):
+        some = [path for path in paths if path.parent.parent.name == split]
+        arrays[f"{split}_images"] = np.stack(
+            [np.asarray(Image.open(p).convert("RGB")) for p in some]
+        )
+        arrays[f"{split}_labels"] = np.array([int(p.parent.name == "dark") for p in some])
+    np.savez_compressed(place / "set.npz", **arrays)
+    np.savez(place / "set-2.npz", **{name: one[::-1] for name, one in arrays.items()})
+    for name, lr in (("", 0.02), ("-2", 0.03)):
+        torch.manual_seed(int(lr * 1000))
+        network = timm.create_model("test_resnet")
+        save_file(network.state_dict(), place / f"weights{name}.safetensors")
+        (place / f"recipe{name}.toml").write_text(
+            f'unfreeze = "layer4"\nepochs = 2\nlr = {lr}\nmomentum = 0.85\nbatch_size = 8\n'
+            'trunk_views = "center"\nlabel_smoothing = 0.05\n\n[about]\ntitle = "A small one"\n'
+        )
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]))
+    inputs(Path(sys.argv[1]), Path(sys.argv[3]))

@@ -36,7 +36,10 @@ def child(job: dict[str, Any], shim: ctypes.CDLL | None) -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     os.chdir(job["cwd"])
     sys.argv = ["-m", *job["arguments"]]
-    if shim is not None and job.get("root"):
+    if shim is not None and job.get("journal"):
+        os.environ |= {"TORTURE_ROOT": job["root"], "TORTURE_JOURNAL": job["journal"]}
+        shim.torture_record(job["root"].encode(), job["journal"].encode())
+    elif shim is not None and job.get("root"):
         shim.torture_arm(job["root"].encode(), job.get("mode", 0), job.get("call", 0))
     code = 1
     try:
@@ -47,7 +50,7 @@ def child(job: dict[str, Any], shim: ctypes.CDLL | None) -> None:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         traceback.print_exc()
-    if shim is not None and job.get("root"):
+    if shim is not None and job.get("root") and not job.get("journal"):
         os.write(1, f"\nCALLS {shim.torture_counted()}\n".encode())
     try:
         sys.stdout.flush()
@@ -72,6 +75,7 @@ def main() -> None:
     shim = ctypes.CDLL(sys.argv[1]) if len(sys.argv) > 1 and sys.argv[1] else None
     if shim is not None:
         shim.torture_arm.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_long]
+        shim.torture_record.argtypes = [ctypes.c_char_p, ctypes.c_char_p]
         shim.torture_counted.restype = ctypes.c_long
     running: dict[int, int] = {}
     print(json.dumps({"ready": True}), flush=True)
