@@ -27,9 +27,9 @@ from cnn_codes.cli.options import assigned
 from cnn_codes.compare.runs import train, training_of
 from cnn_codes.context import Context
 from cnn_codes.files import digest_of
-from cnn_codes.finetune.train import clustered_error
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.run import TEST, TRAIN, Rows, redrawn, rows_of
+from cnn_codes.results.metrics import clustered_error
 from cnn_codes.results.runs import read_predictions
 from cnn_codes.settings import FinetuneSettings, HeadSettings, PlaceSettings
 from numpy.typing import NDArray

@@ -149,7 +149,7 @@ def test_values_outside_their_ranges_are_answered(name: str, value: float) -> No
 
 
 def test_the_error_of_a_mean_counts_groups_not_images():
-    from cnn_codes.finetune.train import clustered_error
+    from cnn_codes.results.metrics import clustered_error
 
     rng = np.random.default_rng(0)
     values = rng.normal(size=60)

@@ -7,9 +7,11 @@ from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.calibrate import calibrate, fit_scale, log_losses
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.grids import around, axes_of, candidates, widened
+from cnn_codes.heads.held_out import HeldOut, held_out, paired_gain
 from cnn_codes.heads.linear import LinearPath, class_weights, two_columns
 from cnn_codes.heads.paths import PATHS, Part
-from cnn_codes.heads.search import pick
+from cnn_codes.heads.search import Problem, pick, quiet_solvers, search
+from cnn_codes.progress import silent
 from cnn_codes.settings import HeadSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -254,3 +256,35 @@ def test_groups_that_hold_all_classes_are_cut_and_fitted(n_groups, n_classes):
         n_classes=n_classes, seed=0, class_names=names,
     )  # fmt: skip
     assert head.classes == names
+
+
+def test_out_of_fold_figures_are_not_flattered_by_the_choice_of_c():
+    apart, flattered = [], []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        z = random.standard_normal((60, 1, 30)).astype(np.float32)
+        labels = np.repeat([0, 1], 30).astype(np.int32)
+        folds, _ = cut_folds(labels, np.arange(60), folds=5, seed=seed, class_names=("a", "b"))
+        found = held_out(z, labels, folds, method="svm", n_classes=2, jobs=1)
+        apart.append(found.accuracy)
+        axes = axes_of("svm", n_train=48, code_dim=30)
+        problem = Problem("svm", z, labels, z, labels, list(folds), 2, balanced=False, views="mean")
+        with quiet_solvers():
+            same = search(problem, axes, jobs=1, progress=silent)
+        flattered.append(max(point["accuracy"] for point in same.curve))
+    assert np.mean(apart) < 0.5 + 2 * 0.5 / np.sqrt(60 * 12)  # chance, within two standard errors
+    assert np.mean(flattered) > np.mean(apart)
+
+
+def test_gains_over_another_head_are_clustered_by_group():
+    truth, random = np.zeros(200, np.int32), np.random.default_rng(0)
+    mistakes = random.random(20) < 0.4  # of whole groups of ten images
+
+    def held(wrong):
+        scores = np.where(wrong[:, None], [[0.0, 1.0]], [[1.0, 0.0]])
+        return HeldOut(scores, truth, np.arange(200) % 5, 0.0, 1.0, False, (), 0.0)
+
+    one, other = held(np.zeros(200, bool)), held(np.repeat(mistakes, 10))
+    alone = paired_gain(one, other, np.arange(200))[1]
+    grouped = paired_gain(one, other, np.repeat(np.arange(20), 10))[1]
+    assert np.ptp(grouped) > 2.5 * np.ptp(alone)

@@ -38,7 +38,7 @@ from .words import sentences
 
 __all__ = ["MOST_IMAGES", "advise"]
 
-VERSION = 4  # of how the figures are made; part of the fingerprint
+VERSION = 5  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 

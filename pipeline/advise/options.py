@@ -115,7 +115,7 @@ def linear_options(
     options = []
     scale = sample.n_train / len(sample.rows)  # a sample stands for all
     for name, some, method, one in [best, *found]:
-        gain, ends = paired_gain(one, best[3])
+        gain, ends = paired_gain(one, best[3], sample.groups)
         options.append(
             Option(
                 strategy=name,

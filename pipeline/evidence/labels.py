@@ -29,7 +29,7 @@ from .record import Request
 
 __all__ = ["contradictions", "find_mislabelled", "labels_tables"]
 
-VERSION = 2
+VERSION = 3
 METHOD = "softmax"
 
 

@@ -21,7 +21,7 @@ from .record import Request
 
 __all__ = ["probe_layers"]
 
-VERSION = 1
+VERSION = 2
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
@@ -43,8 +43,8 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
     dict
         ``layers``, in the order of the codes: each with ``layer``, ``code_dim``, ``depth`` (0
         for the first, 1 for the last), ``accuracy`` (held out, 0 to 1), ``sd`` (over the
-        folds), ``log_loss``, ``C`` (chosen on the same held-out images, as all figures are, so
-        that they are optimistic for every layer alike); ``best`` (its name), ``n_train``,
+        folds), ``log_loss``, ``C`` (chosen on all held-out images; the figures of each fold are at
+        the C that the other folds choose); ``best`` (its name), ``n_train``,
         ``folds``, ``method``; ``reused`` where it was there.
 
     Raises

@@ -25,6 +25,7 @@ from ..heads.calibrate import fit_prior, fit_scale, log_losses
 from ..heads.examples import LEAST_VAL
 from ..heads.merit import contributions
 from ..progress import Progress, silent
+from ..results.metrics import clustered_error
 from ..settings import FinetuneSettings
 from .batches import Draw, Source
 from .freeze import Plan, freeze, training_mode
@@ -250,19 +251,6 @@ def _calibrated(scores: Tensor, truth: Tensor, balanced: bool) -> tuple[float, N
     else:
         scale = fit_scale(scores.numpy(), truth.numpy())
     return scale, log_losses(scale * scores.numpy() + shift, truth.numpy())
-
-
-def clustered_error(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
-    """Give the standard error of the mean of values (n,) that are independent by group (n,).
-
-    The cluster-robust estimate (Liang and Zeger 1986) with the correction G / (G - 1).
-    """
-    _, at = np.unique(groups, return_inverse=True)
-    sums = np.bincount(at, weights=values - values.mean())  # (G,)
-    n_groups = len(sums)
-    if n_groups < 2:
-        return math.inf
-    return float(np.sqrt(n_groups / (n_groups - 1) * np.sum(sums**2)) / len(values))
 
 
 def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:

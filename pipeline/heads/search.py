@@ -107,6 +107,9 @@ class Search:
         biases, at the best C.
     basis : Basis, optional
         Of a linear method: what its examples were decorrelated by.
+    apart : float64 (H, K), optional
+        As `scores`, but of the candidate that the *other* folds' held-out rows choose for each
+        fold: what the choice gains by having seen the row is not in it.
     """
 
     best: Candidate
@@ -119,17 +122,20 @@ class Search:
     warnings: list[str] = field(default_factory=list)
     start: tuple[Floats, Floats] | None = None
     basis: Basis | None = None
+    apart: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Trial:
     """A candidate that was tried: its point of the curve, its contributions to the metric.
 
-    `scores` are its held-out scores (H, K); None: had again from the path.
+    `losses` (H,) are the log-losses of the held-out rows, `scores` their scores (H, K); None: had
+    again from the path.
     """
 
     candidate: Candidate
     point: dict[str, Any]
+    losses: NDArray[np.float64]
     merit: NDArray[np.float64]
     scores: NDArray[np.floating[Any]] | None
 
@@ -245,7 +251,7 @@ class _Trials:
         )
         if problem.costs is not None or problem.metric != "accuracy":
             point["merit"] = float(merit.mean())
-        trial = Trial(one, point, merit, kept)
+        trial = Trial(one, point, losses, merit, kept)
         self.known[tuple(one.values())] = trial
         return trial
 
@@ -255,6 +261,20 @@ class _Trials:
             return trial.scores.astype(np.float64, copy=False)
         assert self.path is not None
         return self.path.scores(trial.candidate["C"]).astype(np.float64)
+
+    def apart(self, grid: Sequence[Trial]) -> NDArray[np.float64]:
+        """Scores (H, K) of each fold by the candidate of `grid` that the other folds choose."""
+        out = np.empty((len(self.labels), self.problem.n_classes))
+        chosen = []
+        for part in range(len(self.problem.folds)):
+            others = self.parts != part
+            weights = None if self.weights is None else self.weights[others]
+            losses = [float(np.average(one.losses[others], weights=weights)) for one in grid]
+            chosen.append(pick(losses, [one.merit[others] for one in grid]))
+        for at in sorted(set(chosen)):
+            inside = np.isin(self.parts, np.flatnonzero(np.array(chosen) == at))
+            out[inside] = self.scores(grid[at])[inside]
+        return out
 
 
 def _plainly_worse(trial: Trial, others: Sequence[Trial]) -> bool:
@@ -294,12 +314,20 @@ class _Steps:
         self._meter.__exit__(*exc)
 
 
-def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progress) -> Search:
+def search(
+    problem: Problem,
+    axes: Sequence[Axis],
+    *,
+    jobs: int,
+    progress: Progress,
+    apart: bool = False,
+) -> Search:
     """Try the candidates of the grid on every fold, widen it where an end wins, and choose.
 
     Linear heads go up their path of C and leave it where two values in turn are plainly worse
     than the best so far. The others try the whole grid; their folds run in threads, which share
-    the codes, so that no worker holds a copy of them.
+    the codes, so that no worker holds a copy of them. With `apart`, each fold's scores by the
+    choice of the others too (where the metric is the accuracy).
     """
     trials = _Trials(problem, jobs, progress)
     linear = problem.method in LINEAR
@@ -345,6 +373,7 @@ def search(problem: Problem, axes: Sequence[Axis], *, jobs: int, progress: Progr
         warnings=warnings,
         start=trials.path.mean_solution(best.candidate["C"]) if trials.path else None,
         basis=trials.path.basis if trials.path else None,
+        apart=trials.apart([trials.known[tuple(one.values())] for one in grid]) if apart else None,
     )
 
 

@@ -24,6 +24,7 @@ __all__ = [
     "brier",
     "calibration_bins",
     "calibration_error",
+    "clustered_error",
     "confusion_matrix",
     "expected_calibration_error",
     "log_loss",
@@ -350,6 +351,19 @@ def calibration_error(
         "ece_band95": [float(low), float(high)],
         "ece_debiased": max(0.0, ece - float(drawn.mean())),
     }
+
+
+def clustered_error(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
+    """Give the standard error of the mean of values (n,) that are independent by group (n,).
+
+    The cluster-robust estimate (Liang and Zeger 1986) with the correction G / (G - 1).
+    """
+    _, at = np.unique(groups, return_inverse=True)
+    sums = np.bincount(at, weights=values - values.mean())  # (G,)
+    n_groups = len(sums)
+    if n_groups < 2:
+        return math.inf
+    return float(np.sqrt(n_groups / (n_groups - 1) * np.sum(sums**2)) / len(values))
 
 
 def _checked_classes(predicted: ArrayLike, p: NDArray[np.float64]) -> NDArray[np.int64]:
