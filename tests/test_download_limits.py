@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cnn_codes.backbones.weights import _fetch_url
+from cnn_codes.backbones.weights import _fetch_url, _within
 from cnn_codes.datasets import download as download_module
 from cnn_codes.datasets.download import download
 from cnn_codes.errors import DownloadError
@@ -242,11 +242,21 @@ def test_eight_digits_become_all_after_the_first_use(tmp_path):
         assert json.loads((tmp_path / "checksums.json").read_text()) == pins
 
 
+def test_a_client_without_an_end_of_its_own_is_given_up():
+    with pytest.raises(DownloadError, match="not fetched within 0 s"):
+        _within(0.05, "net", lambda: time.sleep(5))
+    with pytest.raises(FileNotFoundError, match="net"):
+        _within(5, "net", lambda: Path("/nowhere/net").stat())
+    assert _within(5, "net", lambda: 7) == 7
+
+
 HUB = """
-import sys
+import os, sys
 from pathlib import Path
+from cnn_codes.backbones import weights
 from cnn_codes.backbones.weights import _from_hub
 from cnn_codes.errors import PipelineError
+weights._MOST_S = float(os.environ["MOST_S"])
 try:
     print(_from_hub("some/net", "model.safetensors", Path(sys.argv[1]), offline=False))
 except PipelineError as error:
@@ -257,11 +267,18 @@ except PipelineError as error:
 @pytest.mark.slow  # five processes that load torch
 def test_hugging_face_stays_at_the_commit_of_the_first_use(tmp_path):
     served = {"main": ("a" * 40, b"first"), "a" * 40: ("a" * 40, b"first")}
-    told = {"size": 0}
+    told = {"size": 0, "slow": 0}
 
     def answer(one: Handler) -> None:
         revision = one.path.split("/resolve/")[1].split("/")[0]
         commit, data = served[revision]
+        if told["slow"] and one.command == "GET":
+            one.send_response(200)
+            one.send_header("Content-Length", "1000")
+            one.end_headers()
+            for _ in range(1000):
+                one.wfile.write(b"x")
+                time.sleep(0.1)
         digest = hashlib.sha256(data).hexdigest()
         one.give(
             200, data, Content_Length=str(told["size"] or len(data)), ETag=f'"{digest}"',
@@ -271,7 +288,8 @@ def test_hugging_face_stays_at_the_commit_of_the_first_use(tmp_path):
 
     def fetch(folder: Path) -> str:
         env = os.environ | {"HF_ENDPOINT": server.url.removesuffix("/a.zip"),
-                            "HF_HUB_DISABLE_XET": "1"}  # fmt: skip
+                            "HF_HUB_DISABLE_XET": "1",
+                            "MOST_S": "2" if told["slow"] else "300"}  # fmt: skip
         line = [sys.executable, "-c", HUB, str(folder)]
         done = subprocess.run(line, capture_output=True, text=True, env=env, check=False)
         assert done.returncode == 0, done.stderr
@@ -281,6 +299,9 @@ def test_hugging_face_stays_at_the_commit_of_the_first_use(tmp_path):
         told["size"] = 60 << 30
         assert "REFUSED model.safetensors of some/net has 6" in fetch(tmp_path / "large")
         told["size"] = 0
+        told["slow"] = 1
+        assert "was not fetched within 2 s" in fetch(tmp_path / "slow")
+        told["slow"] = 0
         assert Path(fetch(tmp_path / "hub")).read_bytes() == b"first"
         pins = (tmp_path / "hub" / "checksums.json").read_text()
         served["main"] = ("b" * 40, b"second")

@@ -29,6 +29,7 @@ COUNTS = {
 STAGES = "kills,servers,calls,power,disks,memory,crowds,swaps,images,files"
 SHORT_S = 140.0
 SHORT = ["features", "graph", "svm"]
+SWAPS = ["features", "finetune"]
 FILES = ["svm", "finetune", "curve", "compare", "graph"]
 
 
@@ -67,8 +68,9 @@ def main() -> int:
     (work / ".torture").touch()
     machine = Machine(os.path.abspath(args.python), work, nice=args.nice)  # noqa: PTH100
     world = World(machine, work, args.seed, args.timeout)
-    every = list(COMMANDS) if args.long else SHORT
-    chosen = [one for one in args.commands.split(",") if one] or every
+    form = list(COMMANDS) if args.long else SHORT
+    chosen = [one for one in args.commands.split(",") if one] or form
+    every = sorted({*SHORT, *chosen}, key=[*SHORT, *COMMANDS].index)
     plain = [one for one in chosen if one != "export"]
     # "graph" runs another engine on the same file of codes, equal to it within 1e-4 alone.
     alike = [one for one in plain if one not in ("predict", "graph")]
@@ -95,13 +97,13 @@ def main() -> int:
         "memory": lambda: faults.memory(world, plain, n["memory"]),
         "crowds": lambda: crowds.crowds(world, alike,
                                         n["crowds"]),
-        "swaps": lambda: crowds.swaps(world, ["features", "finetune"], n["swaps"]),
+        "swaps": lambda: crowds.swaps(world, [w for w in SWAPS if w in every], n["swaps"]),
         "images": lambda: damage.images(world, n["images"]),
-        "files": lambda: damage.files(world, FILES if args.long else ["svm", "graph"], n["files"]),
+        "files": lambda: damage.files(world, [w for w in FILES if w in every], n["files"]),
     }  # fmt: skip
     try:
         first = time.monotonic()
-        world.prepare(args.python, sorted({*every, *chosen}, key=[*SHORT, *COMMANDS].index))
+        world.prepare(every)
         took = ", ".join(f"{name} {s:.1f} s" for name, s in world.took.items())
         print(f"undisturbed: {took}", flush=True)
         record.seconds["undisturbed"] = round(time.monotonic() - first)

@@ -234,7 +234,8 @@ def memory(world: World, commands: list[str], count: int) -> None:
         what = commands[number % len(commands)]
         cache, results = world.fresh()
         line = world.line(what, cache, results)
-        limit = (8 << 20) * 2 ** (8 * number // max(1, count))  # 8 MB to 1 GB
+        round_ = number // len(commands)  # 8 MB to 1 GB, spread evenly whatever the count
+        limit = int((8 << 20) * 2 ** (7 * (round_ * 0.618034 % 1)))
         about = f"memory {number + 1}, {what}, {limit >> 20} MB beyond the libraries"
         how: dict[str, Any] = {"more": limit}
         rc, _ = world.run(line, about, **how)

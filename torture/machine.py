@@ -127,7 +127,8 @@ class Machine:
         arguments : list of str
             The stage and its settings.
         how
-            ``root``, ``mode``, ``call``: what the shim does; ``fsize``, ``more``: limits
+            ``script``: a file to run in place of the command line; ``root``, ``mode``,
+            ``call``, ``journal``: what the shim does; ``fsize``, ``more``: limits
             of a file and of further address space, in bytes.
         """
         handle, name = tempfile.mkstemp(prefix="log-", dir=self.tmp)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import shutil
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -136,11 +135,12 @@ class World:
 
     # ---- undisturbed
 
-    def prepare(self, python: str, commands: list[str]) -> None:
+    def prepare(self, commands: list[str]) -> None:
         """Make the images, and run every command twice without disturbance."""
-        line = [python, str(HERE / "pictures.py"), str(self.data), str(self.kinds)]
-        line.append(str(self.work / "inputs"))
-        subprocess.run(line, check=True)
+        places = [str(self.data), str(self.kinds), str(self.work / "inputs")]
+        rc, text = self.run(places, "the images", script=str(HERE / "pictures.py"))
+        if rc != 0:
+            raise SystemExit(f"the images cannot be made:\n{text[-3000:]}")
         time.sleep(2.2)  # digests of younger files are taken again each time
         for what in commands:
             found = []

@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import resource
+import runpy
 import select
 import signal
 import sys
@@ -35,7 +36,7 @@ def child(job: dict[str, Any], shim: ctypes.CDLL | None) -> None:
     if job.get("fsize"):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     os.chdir(job["cwd"])
-    sys.argv = ["-m", *job["arguments"]]
+    sys.argv = [job.get("script", "-m"), *job["arguments"]]
     if shim is not None and job.get("journal"):
         os.environ |= {"TORTURE_ROOT": job["root"], "TORTURE_JOURNAL": job["journal"]}
         shim.torture_record(job["root"].encode(), job["journal"].encode())
@@ -43,9 +44,13 @@ def child(job: dict[str, Any], shim: ctypes.CDLL | None) -> None:
         shim.torture_arm(job["root"].encode(), job.get("mode", 0), job.get("call", 0))
     code = 1
     try:
-        from cnn_codes.cli import main
+        if job.get("script"):
+            runpy.run_path(job["script"], run_name="__main__")
+            code = 0
+        else:
+            from cnn_codes.cli import main
 
-        code = main()
+            code = main()
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:

@@ -13,10 +13,11 @@ import hashlib
 import inspect
 import re
 import textwrap
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -39,6 +40,7 @@ _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")
 _PINS = "checksums.json"
 _MOST_BYTES = 50 << 30  # of weights: no network of the catalogue has 10 GB
 _MOST_S = 12 * 3600.0
+T = TypeVar("T")
 
 
 def build(
@@ -420,23 +422,28 @@ def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
             todo=f"check the network and give the command again; or fetch {url} elsewhere and give "
             "WEIGHTS=<that file>",
         )
-        n_bytes = get_hf_file_metadata(hf_hub_url(repo, filename, revision=commit)).size or 0
+        there_url = hf_hub_url(repo, filename, revision=commit)
+        n_bytes = _within(_MOST_S, there_url, lambda: get_hf_file_metadata(there_url)).size or 0
         if n_bytes > _MOST_BYTES:
             raise DownloadError(
                 f"{filename} of {repo} has {size_of(n_bytes)}.",
                 expected=f"weights of at most {size_of(_MOST_BYTES)}",
                 todo="fetch the file yourself and give WEIGHTS=<file>",
             )
-    path = Path(
-        hf_hub_download(
-            repo,
-            filename,
-            cache_dir=folder,
-            revision=commit,
-            local_files_only=offline or isinstance(there, str),
-            etag_timeout=_HUB_TIMEOUT_S,
+
+    def fetched() -> Path:
+        return Path(
+            hf_hub_download(
+                repo,
+                filename,
+                cache_dir=folder,
+                revision=commit,
+                local_files_only=offline or isinstance(there, str),
+                etag_timeout=_HUB_TIMEOUT_S,
+            )
         )
-    )
+
+    path = _within(_MOST_S, f"{filename} of {repo}", fetched)
     found = sha256_file(path)
     named = path.resolve().name  # large files are named by their SHA-256 there
     wanted = digest or (named if re.fullmatch(r"[0-9a-f]{64}", named) else found)
@@ -452,6 +459,40 @@ def _from_hub(repo: str, filename: str, folder: Path, *, offline: bool) -> Path:
         at = parts[parts.index("snapshots") + 1] if "snapshots" in parts else ""
         _keep(pin_checksum, pins, key, f"{found}@{at}")
     return path
+
+
+def _within(seconds: float, what: str, call: Callable[[], T]) -> T:
+    """Give what `call` gives, or an error after some seconds.
+
+    The hub's client limits each read, not their sum. A thread that is given up ends with the
+    process, and what it has fetched is not kept as complete.
+
+    Raises
+    ------
+    DownloadError
+        The time is over.
+    """
+    found: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not found:
+        raise DownloadError(
+            f"{what} was not fetched within {seconds:,.0f} s.",
+            expected="a connection that is faster",
+            todo="give the same command again; or fetch the file elsewhere and give WEIGHTS=<file>",
+        )
+    return found[0]
 
 
 def _load_file(network: nn.Module, path: Path, size: int) -> tuple[str, ...]:
