@@ -112,7 +112,7 @@ def measured(work: Path, most: int, rows: int, cases: list[str]) -> Iterator[dic
         shutil.rmtree(place)
     for n in (most // 100, most // 10) if "classes" in cases else ():
         place = work / f"classes{n}"
-        data = folder_of(place / "set", 2 * n, n)
+        data = folder_of(place / "set", 4 * n, n)
         yield {"case": "classes: data", "n": n, **run(["data", f"DATA={data}"], place)}
         shutil.rmtree(place)
     if "table" in cases:

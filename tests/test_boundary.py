@@ -1,6 +1,7 @@
 """Whatever escapes is a sentence, exit 2 and a traceback in a file: a fuzz of the boundary."""
 
 import dataclasses
+import errno
 import io
 import os
 import re
@@ -73,6 +74,15 @@ def test_any_error_of_a_stage_is_a_sentence_and_a_file(
     assert "in fail" in written
     assert "secret" not in written
     Path(place).unlink()
+
+
+def test_every_shortage_of_memory_is_called_so():
+    for error in (
+        MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory"),
+        ImportError("libx.so: failed to map segment from shared object"),
+    ):  # fmt: skip
+        assert "not enough memory" in str(unforeseen(error, []))
+    assert "not enough memory" not in str(unforeseen(ImportError("no module"), []))
 
 
 def test_without_room_for_the_file_it_is_still_a_sentence(tmp_path, monkeypatch, capsys):

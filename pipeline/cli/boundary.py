@@ -7,6 +7,7 @@ nobody at all. So there is one place where everything ends that is no answer of 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import re
@@ -43,7 +44,7 @@ def unforeseen(error: BaseException, arguments: Sequence[str]) -> PipelineError:
         todo = "make room for a traceback (TMPDIR=), give the same command again, and report it"
     said = first_line(error)[:_MOST_CHARACTERS]
     kind = type(error).__name__
-    if isinstance(error, MemoryError):
+    if _lacks_memory(error):
         return PipelineError(
             "There is not enough memory.",
             expected="memory for some images and one batch of codes at a time",
@@ -61,6 +62,16 @@ def unforeseen(error: BaseException, arguments: Sequence[str]) -> PipelineError:
         f"Something went wrong that the pipeline did not foresee: {kind}: {said}",
         expected="an answer; what was finished is kept",
         todo=todo,
+    )
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out: of Python, of a call of the system, or for a library."""
+    unmapped = ("failed to map segment", "annot allocate memory")
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, ImportError) and any(one in str(error) for one in unmapped))
     )
 
 
