@@ -8,10 +8,11 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
-from cnn_codes.cli import STAGES, main
+from cnn_codes.cli import STAGES, boundary, main
 from cnn_codes.cli.boundary import unforeseen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -83,6 +84,22 @@ def test_every_shortage_of_memory_is_called_so():
     ):  # fmt: skip
         assert "not enough memory" in str(unforeseen(error, []))
     assert "not enough memory" not in str(unforeseen(ImportError("no module"), []))
+
+
+def test_a_thread_that_never_begins_is_a_shortage_of_memory_and_no_hang(monkeypatch):
+    for owner, name in ((threading, "excepthook"), (threading.Thread, "start")):
+        monkeypatch.setattr(owner, name, getattr(owner, name))
+    boundary.watch_threads([], print)
+    done = []
+    thread = threading.Thread(target=done.append, args=[1])
+    thread.start()
+    thread.join()
+    assert done == [1]
+    monkeypatch.setattr(boundary, "_START_S", 0.05)
+    for name in ("_start_new_thread", "_start_joinable_thread"):  # 3.11 and 3.12; later ones
+        monkeypatch.setattr(threading, name, lambda *_, **__: None, raising=False)
+    with pytest.raises(MemoryError, match="did not begin"):
+        threading.Thread(target=print).start()
 
 
 def test_without_room_for_the_file_it_is_still_a_sentence(tmp_path, monkeypatch, capsys):

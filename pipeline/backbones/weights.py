@@ -24,6 +24,7 @@ from torch import nn
 
 from ..errors import BackboneError, CacheError, DownloadError
 from ..files import sha256_file
+from ..notation import duration
 from ..notation import size as size_of
 from ..progress import Progress, silent
 from .catalog import PACKAGED, Entry, is_file, nearest
@@ -488,7 +489,7 @@ def _within(seconds: float, what: str, call: Callable[[], T]) -> T:
         raise errors[0]
     if not found:
         raise DownloadError(
-            f"{what} was not fetched within {seconds:,.0f} s.",
+            f"{what} was not fetched within {duration(seconds)}.",
             expected="a connection that is faster",
             todo="give the same command again; or fetch the file elsewhere and give WEIGHTS=<file>",
         )

@@ -25,6 +25,7 @@ from ..errors import PipelineError, first_line
 __all__ = ["settled", "unforeseen", "watch_threads"]
 
 _MOST_CHARACTERS = 300  # of an error's own text in the sentence
+_START_S = 60.0  # for a thread to begin
 _SECRET = re.compile("(--)?token(=|$)", re.IGNORECASE)
 
 
@@ -113,6 +114,30 @@ def watch_threads(arguments: Sequence[str], note: Callable[[str], None]) -> None
             note(f"error: {unforeseen(args.exc_value, arguments)}")
 
     threading.excepthook = escaped
+    if threading.Thread.start is not _started:
+        threading.Thread.start = _started  # type: ignore[method-assign]
+
+
+_start = threading.Thread.start
+
+
+def _started(thread: threading.Thread) -> None:
+    """Start a thread, or raise: CPython waits without end for one that gets no memory to begin."""
+    began = getattr(thread, "_started", None)
+    if began is None:
+        _start(thread)
+        return
+
+    def wait(timeout: float | None = None) -> bool:
+        if threading.Event.wait(began, _START_S if timeout is None else timeout):
+            return True
+        raise MemoryError("a thread did not begin")
+
+    began.wait = wait
+    try:
+        _start(thread)
+    finally:
+        del began.wait
 
 
 def settled() -> None:
