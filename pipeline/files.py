@@ -7,6 +7,7 @@ folder itself is flushed, so that the name survives a loss of power too.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -36,6 +37,8 @@ __all__ = [
     "write_json",
 ]
 
+_OURS = ".~"  # in the names of temporary files that are locked while they are written
+_swept: set[Path] = set()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -128,9 +131,8 @@ def publishing(path: Path) -> Iterator[Path]:
     """
     with explained(path):
         make_folder(path.parent)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        _sweep(path.parent)
+        handle, temporary = _temporary(path)
         try:
             yield temporary
             temporary.chmod(0o666 & ~_umask())  # mkstemp gives 0600; a cache is often shared
@@ -138,7 +140,58 @@ def publishing(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        finally:
+            if handle is not None:
+                os.close(handle)
         sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> tuple[int | None, Path]:
+    """Make a temporary file next to `path`, locked for as long as the handle is open.
+
+    There is no handle on Windows, where an open file cannot be renamed.
+    """
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}{_OURS}", suffix=".tmp",
+                                        dir=path.parent)  # fmt: skip
+        if os.name == "nt":
+            os.close(handle)
+            return None, Path(name)
+        _locked(handle, waits=True)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # swept up between its making and its lock
+
+
+def _locked(handle: int, *, waits: bool) -> bool:
+    """Lock an open file; False where another holds it, or locks are not to be had."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in `folder`, once in this process: what nobody locks."""
+    if folder in _swept:
+        return
+    _swept.add(folder)
+    names: list[str] = []
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        names = [one.path for one in entries if _OURS in one.name and one.name.endswith(".tmp")]
+    for name in names:
+        with contextlib.suppress(OSError):
+            handle = os.open(name, os.O_RDWR)
+            try:
+                if _locked(handle, waits=False):
+                    os.unlink(name)  # noqa: PTH108
+            finally:
+                os.close(handle)
 
 
 @contextmanager

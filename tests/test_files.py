@@ -22,6 +22,33 @@ from cnn_codes.files import (
     write_json,
 )
 
+LEFT = """
+import os, signal, sys
+from pathlib import Path
+from cnn_codes.files import publishing
+with publishing(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    if sys.argv[2] == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_left_is_swept_up_and_a_living_one_is_not_disturbed(tmp_path):
+    line = [sys.executable, "-c", LEFT]
+    subprocess.run([*line, tmp_path / "a.json", "dies"], check=False)
+    assert len(list(tmp_path.glob(".a.json.*.tmp"))) == 1
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([*line, tmp_path / "b.json", "lives"], **pipes) as living:
+        living.stdout.readline()
+        write_atomic(tmp_path / "c.json", b"whole")
+        assert not list(tmp_path.glob(".a.json.*.tmp"))
+        assert len(list(tmp_path.glob(".b.json.*.tmp"))) == 1
+        living.communicate(b"")
+    assert (tmp_path / "b.json").read_bytes() == b"half"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b.json", "c.json"]
+
 
 def child(code: str, *arguments: object, **options) -> subprocess.Popen[str]:
     return subprocess.Popen(
