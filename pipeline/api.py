@@ -257,6 +257,8 @@ def _fitted(context: Context, settings: HeadSettings) -> tuple[Context, list[dic
 
 def _heads(chosen: Chosen) -> Fitted:
     context, records = _fitted(context_of(chosen), chosen[HeadSettings])
+    if context.codes.precision == "int8":
+        _say_effect(context, records)
     return Fitted(records, context.manifest, context.folder)
 
 
@@ -276,6 +278,17 @@ def softmax(chosen: Chosen) -> Fitted:
 def heads(chosen: Chosen) -> Fitted:
     """Fit every classical head on the codes."""
     return _heads(chosen)
+
+
+def _say_effect(context: Context, records: Sequence[dict[str, Any]]) -> None:
+    """Say what int8 changed in the accuracy of single runs."""
+    from .compare.precision import precision_effect
+
+    for record in records:
+        if record.get("kind") != "summary":
+            more = {"methods": (record["method"],), "precision": None}
+            command = context.command_for("heads", more)
+            context.say(precision_effect(context.folder, record, command))
 
 
 def _trained(context: Context, settings: FinetuneSettings) -> dict[str, Any]:

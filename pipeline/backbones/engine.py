@@ -23,6 +23,8 @@ from .preprocess import Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
+    from .quantise import Calibration
+
 __all__ = ["Engine", "n_cores", "open_engine", "pick_device"]
 
 
@@ -104,6 +106,7 @@ def open_engine(
     offline: bool,
     progress: Progress = silent,
     build: Callable[[], nn.Module] | None = None,
+    calibration: Calibration | None = None,
 ) -> Engine:
     """Open the engine that the settings ask for, exporting the network where there is need.
 
@@ -122,11 +125,15 @@ def open_engine(
     build : callable, optional
         Builds the network, in eval mode, where there is need; default: from `codes`. The card's
         weights digest must be of its weights.
+    calibration : Calibration, optional
+        The images that PRECISION=int8 is calibrated on.
 
     Raises
     ------
     DeviceError
         The device, or the engine on it, is not available here.
+    SettingsError
+        The precision is not available with this engine.
     """
     device = pick_device(machine.device)
     kind = machine.engine
@@ -142,6 +149,8 @@ def open_engine(
             "PRECISION=mixed needs a GPU; on this machine it would only be slower.",
             todo="leave PRECISION out",
         )
+    if codes.precision == "int8":
+        _check_int8(kind, device, calibration)
     source: dict[str, Any] = {
         "cache": cache,
         "seed": seed,
@@ -155,7 +164,12 @@ def open_engine(
         from .onnx_engine import OnnxEngine
 
         path = prepare_graph(card, layers, pool, preprocessing, make, cache=cache)
-        return OnnxEngine(path, batch=machine.extract_batch or 4)
+        name = "onnx on cpu"
+        if codes.precision == "int8" and calibration is not None:
+            from .quantise import prepare_quantised
+
+            path, name = prepare_quantised(path, calibration), "onnx in int8 on cpu"
+        return OnnxEngine(path, batch=machine.extract_batch or 4, name=name)
     from .torch_engine import TorchEngine
 
     return TorchEngine(
@@ -169,3 +183,24 @@ def open_engine(
         mixed=codes.precision == "mixed",
         batch=machine.extract_batch,
     )
+
+
+def _check_int8(kind: str, device: str, calibration: Calibration | None) -> None:
+    """Refuse eight bits where they cannot be had.
+
+    Raises
+    ------
+    SettingsError
+        Another engine than ONNX Runtime on a CPU, or no images to calibrate on.
+    """
+    if kind != "onnx":
+        raise SettingsError(
+            f"PRECISION=int8 is not available with ENGINE={kind} on {device}.",
+            expected="ONNX Runtime on a CPU",
+            todo="add DEVICE=cpu ENGINE=onnx, or leave PRECISION out",
+        )
+    if calibration is None:
+        raise SettingsError(
+            "PRECISION=int8 needs a data set with training images to calibrate the network on.",
+            todo="leave PRECISION out",
+        )

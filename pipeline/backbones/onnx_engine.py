@@ -27,12 +27,14 @@ class OnnxEngine:
         The graph, as :func:`cnn_codes.backbones.graph.export_graph` wrote it.
     batch : int
         Images per call; small batches keep a core's cache warm.
+    name : str
+        For people.
     """
 
     concurrent = True
-    name = "onnx on cpu"
 
-    def __init__(self, path: Path, *, batch: int) -> None:
+    def __init__(self, path: Path, *, batch: int, name: str = "onnx on cpu") -> None:
+        self.name = name
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1

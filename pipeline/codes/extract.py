@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 from ..backbones import load_card
 from ..backbones.engine import Engine, open_engine, pick_device
+from ..backbones.graph import graph_path
 from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..backbones.quantise import Calibration, agreement_of, quantised_path
 from ..context import Context
 from ..datasets import Manifest
 from ..datasets.images import limit_pixels, read_as
@@ -24,10 +27,11 @@ from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining, classes_without
 from ..errors import BackboneError, ImageError
 from ..files import need_space
-from ..notation import scientific
+from ..notation import number, scientific
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import CacheFile, Known
+from .calibration import calibration_of
 from .keys import codes_key
 from .reader import Codes
 from .stream import Batch, Stream
@@ -67,7 +71,12 @@ class Extraction:
     notes: tuple[str, ...] = ()
 
 
-def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extraction:
+def extract(
+    context: Context,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    calibrated_on: Manifest | None = None,
+) -> Extraction:
     """Bring the cached codes of the images up to date; run only what is not there.
 
     Parameters
@@ -78,6 +87,8 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
         None: all images, published under the name that ``make features`` gives them. Else codes
         of these rows of the manifest, to be found by digest: from the published file where it
         holds them, else from a file of their own in ``trunk/``, which keeps what it had.
+    calibrated_on : Manifest, optional
+        The data set whose training images calibrate a network in int8; default: the context's.
 
     Raises
     ------
@@ -107,22 +118,43 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
     stale, notes = manifest.sha256[list(found.converts)], list(found.notes)
     preprocessing = card.preprocessing.adapted(size=codes.size, resize=codes.resize).read_as(found)
     views = Views.parse(codes.views, context.seed)
-    key = codes_key(manifest.name, card, layers, preprocessing, views, codes, cache=context.cache)
+    calibration = None
+    if codes.precision == "int8":
+        calibration = calibration_of(calibrated_on or manifest, preprocessing)
+    key = codes_key(
+        manifest.name,
+        card,
+        layers,
+        preprocessing,
+        views,
+        codes,
+        cache=context.cache,
+        calibration=calibration.digest if calibration else "",
+    )
     file = CacheFile(key)
+
+    def near() -> list[str]:
+        if calibration is None:
+            return []
+        pool = card.pooling(codes.pool)
+        return _near(
+            graph_path(card, layers, pool, preprocessing, cache=context.cache), calibration
+        )
+
     if rows is not None:
         current = file.holding(manifest.sha256[rows])
         if current is not None:
-            return _outcome(context, manifest.take(rows), current, notes)
+            return _outcome(context, manifest.take(rows), current, [*notes, *near()])
         manifest = manifest.take(rows)
         file = CacheFile(key.apart("trunk"))
     current = _current(file, manifest, partial=rows is not None)
     if current is not None:
         file.tidy(current)
-        return _outcome(context, manifest, current, notes)
+        return _outcome(context, manifest, current, [*notes, *near()])
     with file.locked(context.messages.waiting):
         current = _current(file, manifest, partial=rows is not None)  # made meanwhile by another
         if current is not None:
-            return _outcome(context, manifest, current, notes)
+            return _outcome(context, manifest, current, [*notes, *near()])
         known = file.known(stale)
         missing = known.missing(manifest)
         notes += known.notes
@@ -130,7 +162,13 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
         start_s = 0.0
         if len(missing):
             engine = open_engine(
-                card, layers, preprocessing, codes, context.machine, **context.source
+                card,
+                layers,
+                preprocessing,
+                codes,
+                context.machine,
+                **context.source,
+                calibration=calibration,
             )
             job.start(engine, context.machine.workers)
             file.probe = probe_codes(engine, preprocessing.size, layers)
@@ -144,7 +182,20 @@ def extract(context: Context, rows: NDArray[np.int64] | None = None) -> Extracti
             known = file.known(None if differs else stale)
         published = file.publish(known.manifest() if rows is not None else manifest, known)
     made = job if len(missing) else None
+    notes += near()
     return _outcome(context, manifest, published, notes, made, start_s=start_s, n_new=len(missing))
+
+
+def _near(graph: Path, calibration: Calibration) -> list[str]:
+    """Say how near the codes in int8 are to float32, where it was measured."""
+    found = agreement_of(quantised_path(graph, calibration.digest))
+    if found is None:
+        return []
+    return [
+        "PRECISION=int8: the cosine between codes in int8 and in float32 is "
+        f"{number(found.mean, 4)} on average (lowest {number(found.least, 4)}; {found.n} training "
+        "images that were not used for calibration)."
+    ]
 
 
 def _current(file: CacheFile, manifest: Manifest, *, partial: bool) -> Codes | None:

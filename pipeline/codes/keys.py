@@ -60,6 +60,7 @@ def codes_key(
     codes: CodesSettings,
     *,
     cache: Path,
+    calibration: str = "",
 ) -> Key:
     """Name the file of these codes and take its fingerprint.
 
@@ -71,6 +72,8 @@ def codes_key(
         The network, resolved layer names, the adapted preprocessing, the views, the settings.
     cache : Path
         The cache folder.
+    calibration : str
+        Digest of the images that a network in int8 was calibrated on.
     """
     matters: dict[str, Any] = {
         "backbone": [card.library, card.arch],
@@ -82,6 +85,8 @@ def codes_key(
         "precision": codes.precision,
         "dtype": codes.dtype,
     }
+    if calibration:
+        matters["calibration"] = calibration
     if card.refound:  # earlier versions took codes from another layer under this name
         matters["final"] = card.final
     fingerprint = digest_of(matters)

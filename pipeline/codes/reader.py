@@ -286,7 +286,7 @@ def open_codes(path: str | Path) -> Codes:
 
 def _matters(config: Mapping[str, Any]) -> dict[str, Any]:
     """Give the part of a config that its fingerprint is taken of."""
-    names = [*MATTERS, *(name for name in ("final",) if name in config)]
+    names = [*MATTERS, *(name for name in ("final", "calibration") if name in config)]
     return {name: config[name] for name in names}
 
 

@@ -80,6 +80,12 @@ def finetune(
     device = pick_device(context.machine.device)
     if context.codes.precision == "mixed" and not device.startswith("cuda"):
         raise SettingsError("PRECISION=mixed needs a CUDA GPU.", todo="leave PRECISION out")
+    if context.codes.precision == "int8":
+        raise SettingsError(
+            "PRECISION=int8 is not available for fine-tuning.",
+            expected="float32, or mixed on a CUDA GPU",
+            todo="leave PRECISION out; export takes PRECISION=int8 for a fine-tuned network",
+        )
     if settings.tune and settings.phases:
         raise SettingsError("TUNE and PHASES do not go together.", todo="leave one of them out")
     phases = phases_of(settings)

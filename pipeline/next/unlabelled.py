@@ -79,7 +79,7 @@ def codes_of_files(
     manifest = unlabelled_manifest(name, context.manifest.root, files)
     if not manifest.n_images:
         return (), [], np.empty((0, 0), np.float32), []
-    done = extract(replace(context, manifest=manifest))
+    done = extract(replace(context, manifest=manifest), calibrated_on=context.manifest)
     found = done.codes
     return (
         found.paths,

@@ -23,9 +23,10 @@ from ..backbones.card import Card
 from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.graph import graph_path
 from ..backbones.preprocess import Preprocessing, Views
+from ..codes.calibration import known_calibration
 from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
-from ..errors import BackboneError, HeadError, SettingsError, TrainingError
+from ..errors import BackboneError, HeadError, SettingsError, TrainingError, command_line
 from ..files import sha256_file
 from ..finetune.description import read_description, refusal
 from ..heads import Head, load_head
@@ -404,7 +405,10 @@ def _head_model(
         )
     preprocessing, views = trained.preprocessing, trained.views
     layers = card.resolve(trained.layers)
-    key = codes_key(run.data, card, layers, preprocessing, views, asked, cache=cache)
+    digest = trained.calibration
+    key = codes_key(
+        run.data, card, layers, preprocessing, views, asked, cache=cache, calibration=digest
+    )
     if key.fingerprint != meta["codes_fingerprint"]:
         other = [name for name in ("backbone", "preprocessing", "views", "layers", "pool")
                  if key.config[name] != config.get(name)]  # fmt: skip
@@ -421,7 +425,16 @@ def _head_model(
             "The run's codes were made with mixed precision, on a GPU; here they are made with "
             "float32, and may differ in the third digit.",
         )
-    engine = open_engine(card, layers, preprocessing, run_as, machine, **source)
+    calibration = None
+    if digest:
+        again = command_line(
+            "features",
+            {"DATA": run.data, "MODEL": asked.model, "PRECISION": "int8", "CACHE": "another"},
+        )
+        calibration = known_calibration(digest, again)
+    engine = open_engine(
+        card, layers, preprocessing, run_as, machine, **source, calibration=calibration
+    )
     return HeadModel(
         head, key, preprocessing, views, engine, asked.dtype, notes, card, run_as, source
     )
@@ -437,6 +450,7 @@ class _Trained:
     preprocessing: Preprocessing
     views: Views
     seed: int  # of a random start
+    calibration: str = ""  # digest of the images that a network in int8 was calibrated on
 
 
 def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
@@ -453,13 +467,15 @@ def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
         layers = tuple(config["layers"])
         if not layers or not all(isinstance(layer, str) for layer in (*layers, *asked.layers)):
             raise ValueError("its layers are not names")
-        for digest in (meta["codes_fingerprint"], config["weights_digest"]):
+        calibration = config.get("calibration", "")
+        for digest in (meta["codes_fingerprint"], config["weights_digest"], calibration):
             if not isinstance(digest, str):
                 raise ValueError("a digest is no word")
         Path(asked.weights).is_file()  # raises where no system could have a file of that name
         start = re.fullmatch(r"random start, seed (\d{1,18})", str(config.get("weights")))
         kind, count, seed = config["views"]
         return _Trained(
+            calibration=calibration,
             config=config,
             asked=asked,
             layers=layers,

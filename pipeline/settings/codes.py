@@ -127,8 +127,9 @@ class CodesSettings(Settings):
     )  # fmt: skip
     precision: str = setting(
         "float32",
-        "precision of the network's arithmetic (mixed: GPU only)",
-        choices=("float32", "mixed"),
+        "precision of the network's arithmetic (mixed: GPU only; int8: CPU only, calibrated on "
+        "training images)",
+        choices=("float32", "mixed", "int8"),
     )
     dtype: str = setting(
         "float32", "number format of the stored codes", choices=("float32", "float16")

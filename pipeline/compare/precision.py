@@ -1,0 +1,84 @@
+"""What a lower precision of the network costs: a run against its twin in float32.
+
+Both are heads fitted on the same images with the same settings; only the precision of the network
+differs. Their test predictions are compared image by image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ResultError
+from ..notation import number
+from ..results.runs import list_records, read_predictions
+from .judge import aligned_predictions
+from .paired import difference_interval, discordance
+
+__all__ = ["float_twin", "precision_effect"]
+
+_FREE = ("precision", "methods", "jobs")
+
+
+def float_twin(folder: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Find the run in float32 that agrees with `record` in everything else; None: there is none."""
+
+    def what(one: Mapping[str, Any]) -> list[Any]:
+        settings = dict(one.get("provenance", {}).get("settings", {}))
+        for name in _FREE:
+            settings.pop(name, None)
+        keys = ("data", "method", "model", "layers", "views", "size", "seed", "subject")
+        return [*(one.get(key) for key in keys), one.get("kind"), settings]
+
+    wanted = what(record)
+    for one in list_records(folder, on_error=lambda _: None):
+        settings = one.get("provenance", {}).get("settings", {})
+        if settings.get("precision") == "float32" and what(one) == wanted:
+            return one
+    return None
+
+
+def precision_effect(folder: Path, record: Mapping[str, Any], command: str) -> str:
+    """Say what int8 changed in the accuracy on the test images, against the same run in float32.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the data set's results.
+    record : mapping
+        A run of a head on codes in int8.
+    command : str
+        What makes the run in float32.
+
+    Returns
+    -------
+    str
+        The two accuracies and the paired difference with its 95 % confidence interval (Bonett and
+        Price 2012), in percentage points; or, where there is no such run, the command.
+    """
+    run = str(record["run"])
+    twin = float_twin(folder, record)
+    try:
+        found = [
+            read_predictions(folder / f"{one['run']}.predictions.csv")
+            for one in ((record, twin) if twin else ())
+        ]
+    except ResultError:
+        found = []
+    if not found:
+        return (
+            f"{run}: what int8 costs in accuracy is measured against the same run in float32, "
+            f"which is not there. {command} makes it; then run this command again."
+        )
+    small, full = aligned_predictions(found)
+    hits = [one.predicted == one.labels for one in (small, full)]
+    split = discordance(*hits)
+    low, high = (number(100 * end, 2) for end in difference_interval(split))
+    return (
+        f"{run}: accuracy {number(float(np.mean(hits[0])), 4)} in int8, "
+        f"{number(float(np.mean(hits[1])), 4)} in float32 on the same {split.n} test images; "
+        f"difference {number(100 * split.difference, 2)} points (95 % CI {low} to {high})."
+    )

@@ -1,0 +1,113 @@
+"""Networks in int8: near to float32, calibrated on the data set's own training images."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from cnn_codes.backbones.onnx_engine import OnnxEngine
+from cnn_codes.backbones.preprocess import Preprocessing
+from cnn_codes.backbones.quantise import cosines, quantise
+from cnn_codes.codes.calibration import calibration_of
+from cnn_codes.codes.extract import extract
+from cnn_codes.compare.precision import precision_effect
+from cnn_codes.errors import BackboneError, SettingsError
+from cnn_codes.finetune import finetune
+from cnn_codes.heads.run import fit_heads
+from cnn_codes.predict import Classifier
+from cnn_codes.settings import FinetuneSettings, HeadSettings, MachineSettings
+from pictures import write_set
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+
+
+def test_codes_in_int8_are_near_and_their_network_is_calibrated_on_training_images(
+    stage_one, tmp_path
+):
+    data = write_set(tmp_path / "pets", 12)
+    exact, done = stage_one(data), stage_one(data, precision="int8")
+    assert done.codes.fingerprint != exact.codes.fingerprint
+    assert "int8" in done.engine
+    assert any("cosine between codes in int8 and in float32" in note for note in done.notes)
+    order = [exact.codes.paths.index(path) for path in done.codes.paths]
+    near = cosines([done.codes["final"]], [exact.codes["final"][order]])
+    assert 0.9 < near.mean() < 0.9999999
+    again = stage_one(data, precision="int8")
+    assert again.n_new == 0
+    assert any("cosine" in note for note in again.notes)
+    (path,) = (stage_one.cache / "backbones").glob("*-int8-*.onnx")
+    graph = onnx.load(path)
+    kinds = {node.output[0]: node.op_type for node in graph.graph.node}
+    fed = [
+        kinds.get(node.input[1]) == "DequantizeLinear"
+        for node in graph.graph.node
+        if node.op_type in LAYERS
+    ]
+    assert not fed[0]
+    assert not fed[-1]
+    assert sum(fed) > len(fed) / 2
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+    engine = OnnxEngine(path, batch=4)  # codes do not depend on which images come together
+    parts = np.concatenate([engine.run(pixels[i : i + 2])[0] for i in range(0, 5, 2)])
+    assert np.array_equal(parts, engine.run(pixels)[0])
+    plain = path.with_name(path.name.partition("-int8-")[0] + ".onnx").read_bytes()
+    assert quantise(plain, pixels) == quantise(plain, pixels)
+    assert quantise(plain, pixels) != quantise(plain, pixels // 2)
+
+
+def test_calibration_takes_training_images_by_their_bytes_alone(stage_one, tmp_path):
+    manifest = stage_one.manifest(write_set(tmp_path / "pets", 12))
+    context = stage_one.context(manifest)
+    size = extract(context).codes.config["preprocessing"]
+    preprocessing = Preprocessing.from_dict(size)
+    chosen = calibration_of(manifest, preprocessing)
+    shuffled = manifest.take(np.random.default_rng(0).permutation(manifest.n_images))
+    assert calibration_of(shuffled, preprocessing).digest == chosen.digest
+    train = np.flatnonzero(manifest.split == 0)
+    ranges, others = chosen.images()
+    assert len(ranges) + len(others) == len(np.unique(manifest.sha256[train]))
+    fewer = manifest.take(np.delete(np.arange(manifest.n_images), train[0]))
+    assert calibration_of(fewer, preprocessing).digest != chosen.digest
+    with pytest.raises(SettingsError, match="calibrated on training images"):
+        calibration_of(manifest.take(np.flatnonzero(manifest.split == 2)), preprocessing)
+
+
+def test_a_head_on_codes_in_int8_predicts_and_is_compared_with_float32(stage_one, tmp_path):
+    data = write_set(tmp_path / "pets", 12)
+    manifest = stage_one.manifest(data)
+    settings = HeadSettings(methods=("ridge",), folds=2)
+    results = tmp_path / "results"
+    small = stage_one.context(manifest, precision="int8", results=results)
+    (record,) = fit_heads(small, extract(small).codes, settings)
+    said = precision_effect(small.folder, record, "make ridge")
+    assert "make ridge makes it" in said
+    full = replace(small, codes=replace(small.codes, precision="float32"))
+    fit_heads(full, extract(full).codes, settings)
+    said = precision_effect(small.folder, record, "make ridge")
+    found = re.search(r"accuracy ([.\d]+) in int8, ([.\d]+) in float32 on the same (\d+)", said)
+    assert found
+    assert float(found[1]) == pytest.approx(record["metrics"]["test"]["accuracy"], abs=1e-4)
+    path = small.folder / f"{record['run']}.json"
+    first = next(i for i, split in enumerate(manifest.split.tolist()) if split == 2)
+    machine = MachineSettings(device="cpu", engine="onnx")
+    loaded = Classifier.load(path, cache=stage_one.cache, machine=machine)
+    kept = (small.folder / f"{record['run']}.predictions.csv").read_text().splitlines()
+    line = next(one for one in kept if one.startswith(manifest.paths[first]))
+    proba = loaded.predict_proba(manifest.root / manifest.paths[first])[0]
+    assert np.allclose(proba, [float(cell) for cell in line.split(",")[3:]], atol=1e-6)
+    for file in (stage_one.cache / "backbones").glob("*-int8-*.onnx"):
+        file.unlink()
+    with pytest.raises(SettingsError, match="its quantised graph is not in this cache"):
+        Classifier.load(path, cache=stage_one.cache, machine=machine)
+
+
+def test_int8_is_refused_where_it_cannot_be_had(stage_one, tmp_path):
+    data = write_set(tmp_path / "pets", 8)
+    with pytest.raises(SettingsError, match="int8 is not available with ENGINE=torch"):
+        stage_one(data, precision="int8", engine="torch")
+    context = stage_one.context(stage_one.manifest(data), precision="int8")
+    with pytest.raises(SettingsError, match="int8 is not available for fine-tuning"):
+        finetune(context, FinetuneSettings())
+    with pytest.raises(BackboneError, match="no image to calibrate"):
+        quantise(b"", np.empty((0, 32, 32, 3), np.uint8))
