@@ -483,9 +483,11 @@ def report(chosen: Chosen) -> Written:
 def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Network]) -> str:
     """Bring the comparison up to date, with the methods it has unless others are asked for."""
     from .compare.compare import comparison_name
+    from .results.runs import named
 
     asked = chosen[CompareSettings]
-    name = comparison_name(context, networks, splits=asked.splits, test=asked.test)
+    usual = comparison_name(context, networks, splits=asked.splits, test=asked.test)
+    name, _ = named(context, usual)
     if asked.methods == COMPARED_HEADS:
         try:
             text = (context.folder / f"{name}.json").read_text(encoding="utf-8")

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from itertools import combinations
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 from cnn_codes.errors import HeadError
 from cnn_codes.heads import Examples, fit_head
+from cnn_codes.heads.folds import cut_folds
+from cnn_codes.heads.held_out import held_out
 from cnn_codes.settings import METHODS, HeadSettings
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -301,7 +304,7 @@ def test_fewer_folds_where_a_class_is_small_and_it_is_said():
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"counts": [20, 20, 1]}, "class 2 has 1 different image"),
+        ({"counts": [20, 1, 1]}, "class 1 has 1 different image"),
         ({"counts": [20, 0, 20]}, "no image of 1"),
         ({"counts": [20, 0, 0], "k": 3}, "no image of 1, 2"),
     ],
@@ -315,8 +318,31 @@ def test_copies_of_one_image_are_no_two_images():
     train = problem(counts=[20, 20, 4])
     groups = train.groups.copy()
     groups[-4:] = groups[-1]
+    head = fit("svm", Examples(train.codes, train.labels, groups))
+    assert any("1 class has 1" in text and "Nothing was chosen" in text for text in head.warnings)
+    assert head.n_classes == 3 and head.chosen["folds"] > 1
+    groups[:20] = groups[0]  # and most classes cannot be held out
     with pytest.raises(HeadError, match="different"):
         fit("svm", Examples(train.codes, train.labels, groups))
+
+
+def test_a_large_problem_is_chosen_on_one_fold_and_predicts_alike(monkeypatch):
+    import cnn_codes.heads.linear as linear
+
+    train, images = problem(k=5, n=200), problem(1, k=5, n=200).codes
+    usual = {method: fit(method, train) for method in ("svm", "softmax")}
+    monkeypatch.setattr(linear, "LARGE", 1)
+    for method, head in usual.items():
+        large = fit(method, train)
+        assert large.chosen["folds"] == 1
+        assert re.fullmatch(r"one fold of train \(6\d images held out\)", large.chosen["on"])
+        assert large.calibration["on"].startswith("scores of one fold")
+        assert {len(point["per_fold"]) for point in large.chosen["curve"]} == {1}
+        same = large.predict_proba(images).argmax(axis=1) == head.predict_proba(images).argmax(1)
+        assert same.mean() >= 0.9
+    folds, _ = cut_folds(train.labels, train.groups, folds=5, seed=0, class_names=list("abcde"))
+    held = held_out(train.codes, train.labels, folds, method="softmax", n_classes=5, jobs=1)
+    assert held.rows.tolist() == list(range(200)) and held.accuracy > 0.5
 
 
 def test_one_example_of_a_class_will_do_where_val_chooses():
@@ -329,9 +355,9 @@ def test_names_of_classes_stand_in_messages_and_in_the_head():
     settings = HeadSettings(jobs=1)
     head = fit_head("centroid", problem(), None, settings, n_classes=3, seed=0, class_names=names)
     assert head.classes == tuple(names)
-    with pytest.raises(HeadError, match="wasps"):
+    with pytest.raises(HeadError, match="bees"):
         fit_head(
-            "svm", problem(counts=[9, 9, 1]), None, settings, n_classes=3, seed=0, class_names=names
+            "svm", problem(counts=[9, 1, 1]), None, settings, n_classes=3, seed=0, class_names=names
         )
 
 

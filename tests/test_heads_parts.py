@@ -35,7 +35,7 @@ def test_folds_hold_out_every_row_once_and_part_no_group(rows, wanted, seed):
     names = ["a", "b", "c"]
     try:
         folds, warned = cut_folds(
-            labels.astype(np.int32), groups, folds=wanted, seed=seed, class_names=names
+            labels.astype(np.int32), groups, folds=wanted, seed=seed, class_names=names, every=True
         )
     except HeadError:
         _, first = np.unique(groups, return_index=True)
@@ -49,6 +49,25 @@ def test_folds_hold_out_every_row_once_and_part_no_group(rows, wanted, seed):
         assert len(train) + len(held) == len(labels)
         assert not set(groups[train]) & set(groups[held])
         assert set(labels[train]) == {0, 1, 2}
+
+
+def test_a_class_of_one_group_is_trained_on_in_every_fold_and_named():
+    labels = np.repeat(np.arange(4, dtype=np.int32), 6)
+    groups = np.arange(24)
+    groups[18:] = 18  # copies
+    groups[0] = 18  # one of them has another label too
+    folds, (note,) = cut_folds(labels, groups, folds=5, seed=0, class_names=list("abcd"))
+    assert "1 class has 1" in note and "d" in note
+    never = np.array([0, *range(18, 24)])
+    assert sorted(np.concatenate([held for _, held in folds])) == list(range(1, 18))
+    for train, held in folds:
+        assert set(never) <= set(train) and not set(train) & set(held)
+        assert len(train) + len(held) == 24
+    with pytest.raises(HeadError, match="class d has 1"):
+        cut_folds(labels, groups, folds=5, seed=0, class_names=list("abcd"), every=True)
+    groups[6:12] = 6
+    with pytest.raises(HeadError, match="has 1"):  # half of the classes
+        cut_folds(labels, groups, folds=5, seed=0, class_names=list("abcd"))
 
 
 def test_folds_are_stratified():

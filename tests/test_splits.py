@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
-from cnn_codes.datasets.splits import cut, cut_val, resplit
+from cnn_codes.datasets.splits import cut, cut_val, resplit, uncut
 from cnn_codes.errors import DataError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,3 +157,17 @@ def test_many_copies_of_two_images_are_too_few_different_ones():
 def test_impossible_fractions_are_refused(fractions):
     with pytest.raises(ValueError, match="sum to 1"):
         cut(np.zeros(9, dtype=np.int32), digests(9), fractions, 0)
+
+
+def test_a_class_that_cannot_be_cut_stays_in_train_and_the_others_are_cut():
+    labels = np.repeat(np.arange(4, dtype=np.int32), 6)
+    groups = digests(24)
+    groups[18:] = groups[18]  # six equal images
+    split = cut(labels, groups, FRACTIONS, 0)
+    assert (split[18:] == TRAIN).all()
+    for one in range(3):
+        assert set(split[labels == one].tolist()) == {TRAIN, VAL, TEST}
+    assert uncut(labels, groups, 3).tolist() == [3]
+    groups[12:18] = groups[12]  # half of the classes: such a set is refused
+    with pytest.raises(DataError, match="Too few different images"):
+        cut(labels, groups, FRACTIONS, 0)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from cnn_codes.cli import main
 from cnn_codes.datasets.corrections import Correction, State
-from cnn_codes.results.runs import name_for, read_record, result_files
+from cnn_codes.results.frame import write_framed
+from cnn_codes.results.runs import SCHEMA, name_for, read_record, result_files
 from conftest import SMALL, Inside
 from pictures import write_set
 
@@ -158,3 +159,56 @@ def test_a_record_of_an_earlier_version_is_taken_only_for_the_same_request(tmp_p
     assert name_for(tmp_path, "svm", fingerprint="two", **asked) == "svm-012345"
     (tmp_path / "svm.json").write_text("{")  # damaged: made again in its place
     assert name_for(tmp_path, "svm", fingerprint="two", **asked) == "svm"
+
+
+DERIVED = {
+    "compare": {"methods": "centroid,ridge"},
+    "curve": {"methods": "centroid", "sizes": "2,4", "draws": 2},
+    "labels": {},
+    "layers": {"layers": "all"},
+    "map": {},
+}
+
+
+@pytest.mark.slow
+def test_no_comparison_curve_or_evidence_replaces_one_of_other_data(
+    tmp_path: Path, inside: Inside
+) -> None:
+    root = write_set(tmp_path / "set", 24)
+
+    def records(kinds: tuple[str, ...] = ("compare", "curve", "mislabelled", "layers", "map")):
+        found = {}
+        for kind in kinds:
+            for path in result_files(tmp_path / "results", f"{kind}-*.json"):
+                record = json.loads(path.read_text())
+                found[record["digest"]] = (record["name"], record["class_names"])
+        return found
+
+    def run() -> None:
+        for stage, more in DERIVED.items():
+            done = inside(stage, data=root, **(SMALL | {"jobs": 1} | more))
+            assert done.returncode == 0, (stage, done.stderr)
+
+    run()
+    before = records()
+    assert len(before) == len(DERIVED)
+    rename(root)
+    run()
+    after = records()
+    assert before.items() <= after.items()
+    assert len(after) == 2 * len(before)
+    assert inside("report", data=root, **(SMALL | {"jobs": 1, "evidence": "none"})).returncode == 0
+    assert records().keys() >= after.keys()
+    (root / "wasp").rename(root / "dog")  # and what is found again is of these classes
+    run()
+    assert records().keys() >= before.keys()
+
+
+@pytest.mark.parametrize("kind", ["run", "compare"])
+def test_a_record_of_any_kind_keeps_its_name_to_itself(tmp_path: Path, kind: str) -> None:
+    record = {"schema": SCHEMA, "kind": kind, "subject": "a" * 16, "fingerprint": "f"}
+    write_framed(tmp_path / "one.json", record)
+    names = [
+        name_for(tmp_path, "one", subject=letter * 16, fingerprint="f") for letter in ("a", "b")
+    ]
+    assert names == ["one", "one-bbbbbb"]

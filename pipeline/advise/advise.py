@@ -20,13 +20,14 @@ from ..backbones import load_card
 from ..compare.compare import comparison_name
 from ..compare.runs import Network
 from ..context import Context
-from ..datasets import SPLITS, resplit
+from ..datasets import SPLITS, resplit, uncut
 from ..errors import ResultError
 from ..files import digest_of
 from ..heads.examples import mean_view
 from ..heads.run import rows_of
 from ..results.frame import framed, known, write_framed
 from ..results.records import plain
+from ..results.runs import named
 from ..settings import AdviseSettings, LayersSettings, as_dict
 from .cases import place
 from .likeness import familiarity, source_probabilities
@@ -73,9 +74,9 @@ def advise(
         A class with fewer than two different training images.
     """
     sample = _sample(context, networks[0], settings)
-    name = _name(context, networks)
-    path = context.folder / f"{name}.json"
     fingerprint = _fingerprint(context, networks, settings, sample)
+    name, subject = named(context, _name(context, networks), fingerprint=fingerprint)
+    path = context.folder / f"{name}.json"
     measured = [measured_of(context.folder, _identity(context, network)) for network in networks]
     earlier = known(path, fingerprint, kind="advise")
     if earlier is not None and _same_runs(earlier, measured):
@@ -97,6 +98,7 @@ def advise(
     options += tried_options(context, chosen, sample, options[0], settings)
     best = choose(options)
     body: dict[str, Any] = {
+        "subject": subject,
         "model": chosen.model,
         "seed": context.seed,
         "class_names": list(context.manifest.class_names),
@@ -157,7 +159,8 @@ def _sample(context: Context, network: Network, settings: AdviseSettings) -> Sam
             context.seed,
             class_names=manifest.class_names,
         )
-        used = used[cut == TEST]  # the share asked for
+        thin = uncut(rows.labels[used], rows.keys[used], 2)  # of one image: they stay in train
+        used = used[(cut == TEST) | np.isin(rows.labels[used], thin)]  # the share asked for
     return Sample(
         rows=used,
         labels=rows.labels[used],

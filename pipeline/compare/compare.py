@@ -29,7 +29,7 @@ from ..files import digest_of
 from ..results.frame import framed, read_framed, write_framed
 from ..results.measures import Measure, measure_named
 from ..results.predictions import Predictions, read_predictions
-from ..results.runs import read_record
+from ..results.runs import named, read_record
 from ..settings import CompareSettings, as_dict
 from .entries import entry_of
 from .judge import aligned_predictions, judge_pairs, method_intervals
@@ -76,7 +76,8 @@ def compare(
         if not is_head(method):
             training_of(method)  # a misspelt name must not surface after an hour
     measure, costs = _measured(context, settings)
-    name = comparison_name(context, networks, splits=settings.splits, test=settings.test)
+    usual = comparison_name(context, networks, splits=settings.splits, test=settings.test)
+    name, subject = named(context, usual)
     path = context.folder / f"{name}.json"
     earlier = _earlier(path)
     entries: list[dict[str, Any]] = []
@@ -133,6 +134,7 @@ def compare(
         )
     mark(entries, pairs, measure)
     body: dict[str, Any] = {
+        "subject": subject,
         "class_names": list(context.manifest.class_names),
         "models": [network.model for network in networks],
         "seed": context.seed,

@@ -29,9 +29,8 @@ from ..results.predictions import Predictions, read_predictions
 from ..results.runs import (
     build_record,
     known_run,
-    name_for,
+    named,
     read_record,
-    subject_of,
     summarise,
     write_run,
 )
@@ -186,19 +185,12 @@ def run_method(
             for r, (folder, split) in enumerate(drawn)
         ]
         usual = f"{runs[0]['run']}-{splits}splits"
-        name, subject = _named(context, usual, str(runs[0]["fingerprint"]))
+        name, subject = named(context, usual, fingerprint=str(runs[0]["fingerprint"]))
         summary = summarise(runs, run=name) | {"subject": subject}
         write_framed(context.folder / f"{name}.json", summary)
         known = summary | {"reused": all(run.get("reused") for run in runs)}
     first = context.folder / folders[0] / context.manifest.name / f"{known['runs'][0]}.json"
     return Done(known, asked, first)
-
-
-def _named(context: Context, usual: str, fingerprint: str) -> tuple[str, str]:
-    """Give the name of a record that takes none of other data, and what it is about."""
-    manifest = context.manifest
-    subject = subject_of(manifest.class_names, manifest.sha256, manifest.labels, manifest.split)
-    return name_for(context.folder, usual, subject=subject, fingerprint=fingerprint), subject
 
 
 def train(
@@ -293,7 +285,9 @@ def _by_folds(
     keys = [key for key, value in tested.items() if isinstance(value, float)]
     fields = ("data", "method", "model", "layers", "views", "size", "seed", "class_names")
     fingerprint = digest_of([one["fingerprint"] for one in runs])
-    name, subject = _named(context, f"{first['run']}-cv{len(outer)}", fingerprint)
+    name, subject = named(
+        context, f"{first['run']}-cv{len(outer)}", fingerprint=fingerprint
+    )
     there = known_run(context.folder / f"{name}.json", fingerprint)
     if there is not None:
         return there

@@ -34,7 +34,7 @@ from ..heads.run import Rows, rows_of
 from ..results.frame import framed, known, write_framed
 from ..results.measures import Measure, measure_named
 from ..results.records import plain
-from ..results.runs import read_predictions
+from ..results.runs import named, read_predictions
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
 from .crossing import Curve, covariance_of_means, crossing, interval_of_means
 from .draws import Draw, Pool, drawn, pool_of, sizes_of
@@ -83,11 +83,11 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     if not settings.methods:
         raise SettingsError("METHODS is empty.", expected="at least one method")
     plan = _plan(context, network, settings)
-    name = curve_name(context, network)
-    path = context.folder / f"{name}.json"
     fingerprint = digest_of(
         {"schema": SCHEMA, "keys": [task.key for task in plan.tasks], "sizes": plan.sizes}
     )
+    name, subject = named(context, curve_name(context, network), fingerprint=fingerprint)
+    path = context.folder / f"{name}.json"
     earlier = known(path, fingerprint, kind="curve")
     if earlier is not None and path.with_suffix(".svg").is_file():
         return earlier | {"n_new": 0}
@@ -98,7 +98,7 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     _fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
     _train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
     record = framed(
-        "curve", name, _body(context, network, plan, pieces), data=context.manifest.name,
+        "curve", name, {"subject": subject} | _body(context, network, plan, pieces), data=context.manifest.name,
         fingerprint=fingerprint,
         settings=as_dict(settings) | as_dict(context.data) | as_dict(network.asked),
         command=context.command,

@@ -8,7 +8,7 @@ has the images pays for neither.
 from .listing import IMAGE_SUFFIXES, SPLITS
 from .manifest import Manifest, Reject, load_manifest
 from .registry import REGISTRY, Registered, locate
-from .splits import cut, cut_val, resplit
+from .splits import cut, cut_val, resplit, uncut
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -22,4 +22,5 @@ __all__ = [
     "load_manifest",
     "locate",
     "resplit",
+    "uncut",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -218,7 +218,10 @@ class Listing:
 
 
 def class_remarks(
-    names: Sequence[str], labels: NDArray[np.int32], split: NDArray[np.int8]
+    names: Sequence[str],
+    labels: NDArray[np.int32],
+    split: NDArray[np.int8],
+    uncut: Collection[int] = (),
 ) -> list[str]:
     """Say what is odd about the classes without being wrong.
 
@@ -227,6 +230,8 @@ def class_remarks(
     names : sequence of str, length K
     labels, split : arrays of shape (N,)
         Index into `names`, and into ``SPLITS``.
+    uncut : collection of int
+        Classes that are known to be in train only: not named for that.
     """
     remarks = []
     for alike in _alike(names):
@@ -239,7 +244,8 @@ def class_remarks(
         remarks.append(f"Classes with fewer than 5 training images: {few(small)}.")
     for one in (VAL, TEST):
         here = np.bincount(labels[split == one], minlength=len(names))
-        missing = [repr(names[k]) for k in np.flatnonzero(here == 0).tolist()]
+        lost = np.flatnonzero(here == 0).tolist()
+        missing = [repr(names[k]) for k in lost if k not in uncut]
         if here.any() and missing:
             remarks.append(f"Classes with no {SPLITS[one]} images: {few(missing)}.")
     return remarks

@@ -35,7 +35,7 @@ from .layout import read_layout
 from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, class_remarks, few, plural
 from .names import claim_name
 from .registry import REGISTRY, Source, locate
-from .splits import cut
+from .splits import cut, uncut
 
 __all__ = ["SPLITS", "Manifest", "Reject", "load_manifest"]
 
@@ -384,6 +384,7 @@ def _assemble(
 def _settled(manifest: Manifest) -> Manifest:
     """Cut the splits that are to be cut, keep groups on one side, and say what is odd."""
     remarks: list[str] = []
+    in_train: list[int] = []
     if manifest.split_from == "cut":
         split = cut(
             manifest.labels,
@@ -394,11 +395,36 @@ def _settled(manifest: Manifest) -> Manifest:
             class_names=manifest.class_names,
         )
         manifest = replace(manifest, split=split)
+        n_sides = sum(share > 0 for share in manifest.cut_fractions)
+        apart = set(manifest.labels[split != TRAIN].tolist())
+        few_groups = uncut(manifest.labels, manifest.keys, n_sides).tolist()
+        in_train = [one for one in few_groups if one not in apart]
+        remarks += _uncut_remarks(manifest, in_train, n_sides)
     elif manifest.val_from == "data":
         manifest, remarks = _val_apart(manifest)
-    remarks += class_remarks(manifest.class_names, manifest.labels, manifest.split)
+    remarks += class_remarks(manifest.class_names, manifest.labels, manifest.split, in_train)
     remarks += _remarks(manifest)
     return replace(manifest, warnings=(*manifest.notes, *remarks))
+
+
+def _uncut_remarks(manifest: Manifest, uncut: Sequence[int], n_sides: int) -> list[str]:
+    """Name the classes that cannot be cut: they are learnt, and not measured."""
+    if not uncut:
+        return []
+    named = []
+    for one in uncut:
+        rows = manifest.labels == one
+        n_groups = len(np.unique(manifest.groups[rows]))
+        what = plural(n_groups, "group", "groups") if manifest.grouping else f"{n_groups} different"
+        images = plural(int(rows.sum()), "image", "images")
+        named.append(f"{manifest.class_names[one]!r} ({images}, {what})")
+    several = len(uncut) > 1
+    return [
+        f"{plural(len(uncut), 'class has', 'classes have')} fewer than {n_sides} "
+        f"{'groups' if manifest.grouping else 'different images'}, one for each split, and "
+        f"{'stay' if several else 'stays'} in train: {few(named)}. No figure says how well "
+        f"{'they are' if several else 'it is'} recognised."
+    ]
 
 
 def _val_apart(manifest: Manifest) -> tuple[Manifest, list[str]]:

@@ -8,6 +8,9 @@ they were, and cutting test first and val later ends as cutting both at once.
 Groups that hold several classes (patients, modules) cannot be cut class by class: in the order of
 their numbers, each is taken to test (then to val) where that brings the classes' shares nearer to
 those wanted.
+
+A class with fewer groups than there are sides (all its images are copies of one, say) cannot be
+cut. It stays in train, and is named; the set is refused only where most classes are like that.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from .listing import TEST, TRAIN, VAL, few
 
-__all__ = ["cut", "cut_val", "resplit"]
+__all__ = ["cut", "cut_val", "resplit", "uncut"]
 
 _MOST_MIXED = 0.02  # share of images in groups of several classes that are cut as of the first
 _TOTAL_WEIGHT = 2.0  # of the share of the whole set, against those of classes and strata
@@ -61,12 +64,12 @@ def cut(
     array of shape (N,), int8
         Index into ``SPLITS``. Each class, and each stratum in it, has its share but for rounding
         (and for groups that would have to be cut through); the whole set too. No group is on two
-        sides.
+        sides. A class in fewer groups than there are splits to fill is in train (:func:`uncut`).
 
     Raises
     ------
     DataError
-        A class lies in fewer groups than there are splits to fill.
+        Half of the classes or more, or all but one, lie in fewer groups than there are splits.
     """
     wanted = [side for side, share in zip((TRAIN, VAL, TEST), fractions, strict=True) if share > 0]
     if abs(sum(fractions) - 1) > 1e-9 or min(fractions) < 0 or TRAIN not in wanted:
@@ -92,7 +95,7 @@ def cut(
     starts = np.searchsorted(label[order], np.arange(n_classes + 1))
     for one in range(n_classes):
         members = order[starts[one] : starts[one + 1]]
-        if len(members):
+        if len(members) >= len(wanted):
             side[members] = _cut_class(
                 sizes[members], stratum[members], int(n_val[one]), int(n_test[one]), wanted
             )
@@ -117,7 +120,7 @@ def cut_val(
     Raises
     ------
     DataError
-        A class has a single training image.
+        Half of the classes or more, or all but one, have a single training image.
     """
     result = split.copy()
     if np.any(split == VAL):
@@ -151,6 +154,18 @@ def resplit(
     return cut(labels, groups, fractions, seed, strata=strata, class_names=class_names)
 
 
+def uncut(
+    labels: NDArray[np.integer[Any]], groups: NDArray[Any], n_sides: int
+) -> NDArray[np.int64]:
+    """Give the classes, sorted, whose images lie in fewer groups than there are sides."""
+    member = np.unique(groups, return_inverse=True)[1].astype(np.int64)
+    n_classes = int(labels.max(initial=-1)) + 1
+    pairs = np.unique(member * n_classes + labels) if n_classes else member
+    counts = np.bincount(pairs % max(1, n_classes), minlength=n_classes)
+    there = np.bincount(labels, minlength=n_classes) > 0
+    return np.flatnonzero(there & (counts < n_sides)).astype(np.int64)
+
+
 def _lowest(values: NDArray[Any], group: NDArray[np.intp], n_groups: int) -> NDArray[np.int64]:
     lowest = np.full(n_groups, np.iinfo(np.int64).max)
     np.minimum.at(lowest, group, values.astype(np.int64))
@@ -171,7 +186,8 @@ def _check_sizes(
 ) -> None:
     images = np.bincount(labels, minlength=len(counts))
     small = np.flatnonzero((counts < needed) & (images > 0))
-    if not len(small):
+    n_left = int((images > 0).sum()) - len(small)
+    if not len(small) or n_left > max(1, len(small)):  # these stay in train, the others are cut
         return
     names, grouped = [], False
     for one in small.tolist():

@@ -52,7 +52,8 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
         ``n_images``; ``n_certain`` (images with copies under another label); ``n_suspects``
         (confidently of another class than their label); ``n_listed``; ``images``, each with
         ``path``, ``split``, ``label``, ``suggested``, ``p_label``, ``p_suggested``, ``score``
-        (0 to 1, the lowest the most suspicious), ``certain``, ``suspect``, ``copies`` (paths of
+        (0 to 1, the lowest the most suspicious; the probabilities are None where no fold held the
+        image out), ``certain``, ``suspect``, ``copies`` (paths of
         the same bytes under another label); ``accuracy`` held out; ``C``, ``folds``;
         ``thresholds`` (a class); ``reused`` where it was there.
 
@@ -77,7 +78,11 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
         codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
         progress=context.progress,
     )  # fmt: skip
-    p = held.probabilities()
+    # Images of a class that cannot be held out are not judged: they count as rightly labelled.
+    judged = np.zeros(len(labels), dtype=bool)
+    judged[held.rows] = True
+    p = np.eye(len(names))[labels]  # (N, K)
+    p[held.rows] = held.probabilities()
     thresholds = class_thresholds(p, labels)
     confident = confident_classes(p, thresholds)
     suspect = (confident >= 0) & (confident != labels)
@@ -96,8 +101,8 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
             "split": SPLITS[rows.split[row]],
             "label": names[labels[row]],
             "suggested": names[suggested[row]],
-            "p_label": float(p[row, labels[row]]),
-            "p_suggested": float(p[row, suggested[row]]),
+            "p_label": float(p[row, labels[row]]) if judged[row] else None,
+            "p_suggested": float(p[row, suggested[row]]) if judged[row] else None,
             "score": float(score[row]),
             "certain": bool(certain[row]),
             "suspect": bool(suspect[row]),

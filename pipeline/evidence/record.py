@@ -16,6 +16,7 @@ from ..context import Context
 from ..files import digest_of
 from ..heads.run import Rows, rows_of
 from ..results.frame import framed, known, write_framed
+from ..results.runs import named
 from ..settings import as_dict
 
 __all__ = ["Request"]
@@ -53,14 +54,23 @@ class Request:
         """What is known of each row of the codes."""
         return rows_of(self.context.manifest, self.codes)
 
-    @property
-    def name(self) -> str:
-        """Name of the record: kind, codes, seed, and a digest where settings are not usual."""
+    @cached_property
+    def _named(self) -> tuple[str, str]:
+        """Name of the record, and what it is about.
+
+        Kind, codes, seed, and a digest where settings are not usual; none of other data has it.
+        """
         asked, usual = (
             as_dict(one, affects="bytes") for one in (self.settings, type(self.settings)())
         )
         mark = f"-{digest_of(asked)[:6]}" if asked != usual else ""
-        return f"{self.kind}-{self.codes.path.stem}-seed{self.context.seed}{mark}"
+        usual = f"{self.kind}-{self.codes.path.stem}-seed{self.context.seed}{mark}"
+        return named(self.context, usual, fingerprint=self.fingerprint)
+
+    @property
+    def name(self) -> str:
+        """Name of the record."""
+        return self._named[0]
 
     @property
     def path(self) -> Path:
@@ -98,6 +108,7 @@ class Request:
         head = {
             "model": str(self.codes.config["model"]),
             "seed": self.context.seed,
+            "subject": self._named[1],
             "class_names": list(self.context.manifest.class_names),
         }
         record = framed(

@@ -16,7 +16,7 @@ from sklearn.svm import SVC
 
 from .design import Basis, Design, Floats, examples_of
 from .examples import Codes
-from .linear import LINEAR, class_weights, fit_linear
+from .linear import LINEAR, class_weights, fit_linear, is_large
 from .paths import Candidate, centroid_affine
 
 __all__ = ["Fitted", "fit_final"]
@@ -75,7 +75,9 @@ def fit_final(
     n_classes = int(labels.max()) + 1
     each = np.repeat(labels, 1 if way == "mean" else codes.shape[1]).astype(np.int32)
     if method in LINEAR:
-        design = Design(codes, way, mean, scale, dtype=np.float64, jobs=jobs, basis=basis)
+        large = is_large(len(each), codes.shape[2], n_classes)
+        dtype = np.float32 if large else np.float64
+        design = Design(codes, way, mean, scale, dtype=dtype, jobs=jobs, basis=basis)
         weights = class_weights(each, n_classes) if balanced else None
         weight, bias, converged = fit_linear(
             method, design, each, weights, candidate["C"], n_classes=n_classes, start=start,

@@ -18,8 +18,9 @@ from .decide import parse_rule
 from .design import moments
 from .examples import LEAST_VAL, Examples, check_examples
 from .final import fit_final
-from .folds import cut_folds, groups_per_class
+from .folds import cut_folds, foldable, groups_per_class
 from .grids import around, axes_of
+from .linear import LINEAR, searched_folds
 from .model import Head
 from .output import Output
 from .rules import output_of
@@ -130,6 +131,7 @@ def fit_head(
             )
     total_s = time.perf_counter() - started
     n_folds = int(found.parts.max()) + 1
+    chosen_on, scored_on = _places(held_out is not None, n_folds, len(found.rows))
     return Head(
         method=method,
         classes=names,
@@ -142,7 +144,7 @@ def fit_head(
         calibration={
             "method": ruled.method,
             "scale": ruled.calibration.scale,
-            "on": "val" if held_out else f"out-of-fold scores of {n_folds} folds",
+            "on": scored_on,
             "before": ruled.calibration.before,
             "after": ruled.calibration.after,
         },
@@ -151,7 +153,7 @@ def fit_head(
             "train_views": views,
             "by": "least calibrated log-loss within one standard error of the best "
             f"{'expected cost' if settings.cost else settings.metric}",
-            "on": "val" if held_out else f"{n_folds}-fold cross-validation on train",
+            "on": chosen_on,
             "folds": 0 if held_out else n_folds,
             "score": found.log_loss,
             "curve": found.curve,
@@ -159,6 +161,16 @@ def fit_head(
         warnings=(*notes, *found.warnings, *fitted.warnings),
         times_s={"choose": chosen_s, "final": total_s - chosen_s, "fit": total_s},
     )
+
+
+def _places(on_val: bool, n_folds: int, n_held: int) -> tuple[str, str]:
+    """Say what the setting was chosen on, and whose scores the probabilities come from."""
+    if on_val:
+        return "val", "val"
+    if n_folds == 1:  # a large problem
+        fold = f"one fold of train ({n_held:,} images held out)"
+        return fold, f"scores of {fold}"
+    return f"{n_folds}-fold cross-validation on train", f"out-of-fold scores of {n_folds} folds"
 
 
 def _few_in_val(val: Examples | None, n_classes: int) -> list[str]:
@@ -173,8 +185,9 @@ def _few_in_val(val: Examples | None, n_classes: int) -> list[str]:
 
 
 def _single(train: Examples, n_classes: int) -> bool:
-    """Whether the images of a class are all of one group, so that none can be held out."""
-    return bool(groups_per_class(train.labels, train.groups, n_classes).min() < 2)
+    """Whether the images of so many classes are of one group each that no fold can be cut."""
+    counts = groups_per_class(train.labels, train.groups, n_classes)
+    return bool(counts.min() < 2) and not foldable(counts)
 
 
 def _without_choice(
@@ -278,6 +291,11 @@ def _choose(
     if settings.class_weight == "balanced" and not balanced:
         notes.append(f"Class weights have no effect on {method}.")
     ways = _ways(method, train, settings, notes)
+    if method in LINEAR:
+        n_examples = train.n_images * (train.n_views if "all" in ways else 1)
+        folds = searched_folds(
+            folds, n_examples=n_examples, code_dim=train.code_dim, n_classes=len(names)
+        )
     found: list[tuple[Search, str]] = []
     for way in ways:
         problem = Problem(

@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from ..datasets.listing import few, plural
 from ..errors import HeadError
 
-__all__ = ["Fold", "cut_folds", "groups_per_class"]
+__all__ = ["Fold", "cut_folds", "foldable", "groups_per_class"]
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
+_NEVER = -1  # fold of what is never held out
 _FEW_COPIES = 1.25  # images per group: up to here groups are little more than equal bytes
 _MANY_GROUPS = 50_000  # scikit-learn's greedy cut takes time in proportion to groups and classes
 
@@ -35,6 +37,7 @@ def cut_folds(
     folds: int,
     seed: int,
     class_names: Sequence[str],
+    every: bool = False,
 ) -> tuple[list[Fold], list[str]]:
     """Cut the images into folds.
 
@@ -48,23 +51,28 @@ def cut_folds(
     labels, groups : integer (N,)
         Classes and groups of the images.
     folds : int
-        How many are wanted, at least 2; fewer are cut where a class has fewer groups.
+        How many are wanted, at least 2; fewer are cut where a class has fewer groups. Classes of
+        a single group don't count here.
     seed : int
         Of the shuffle.
     class_names : sequence of str
         For messages.
+    every : bool
+        Every row must be held out once: a class of a single group is an error.
 
     Returns
     -------
     folds : list of (int64 (n,), int64 (m,))
-        Rows to train on and rows held out; every row is held out once.
+        Rows to train on and rows held out; every row is held out once, but for those of groups
+        that are all a class has, which are trained on in every fold.
     warnings : list of str
-        That there are fewer folds than asked for, and why.
+        That there are fewer folds than asked for, and why; that a class is never held out.
 
     Raises
     ------
     HeadError
-        A class has fewer than two groups, so that it cannot be both trained on and held out.
+        Half of the classes or more, or all but one, have fewer than two groups, so that they
+        cannot be both trained on and held out.
     """
     n_classes = len(class_names)
     _, first, member = np.unique(groups, return_index=True, return_inverse=True)
@@ -72,6 +80,16 @@ def cut_folds(
     counts = groups_per_class(labels, groups, n_classes)
     rarest = int(counts.argmin())
     least = int(counts[rarest])
+    alone = np.flatnonzero(counts == 1)
+    notes = []
+    if least == 1 and foldable(counts) and not every:
+        notes.append(
+            f"{plural(len(alone), 'class has', 'classes have')} 1 {_units(n_groups, labels, 1)} "
+            f"to train on: {few([class_names[k] for k in alone.tolist()])}. Nothing was chosen or "
+            "calibrated on such a class."
+        )
+        rarest = int(np.where(counts == 1, counts.max() + 1, counts).argmin())
+        least = int(counts[rarest])
     if least < 2:
         raise HeadError(
             f"The class {class_names[rarest]} has {least or 'no'} "
@@ -79,7 +97,6 @@ def cut_folds(
             expected="at least 2 per class (and better 10), to train on some and test on others",
             todo="add images of it, leave the class out, or give the data a val split",
         )
-    notes = []
     if least < folds:
         notes.append(
             f"{least} folds instead of {folds}: the class {class_names[rarest]} has {least} "
@@ -98,9 +115,17 @@ def cut_folds(
             for number, (_, held) in enumerate(cutter.split(np.zeros(n_groups), stands_for)):
                 fold_of[held] = number
     _keep_trainable(fold_of, member, labels, n_folds)
+    if len(alone):
+        fold_of[np.unique(member[np.isin(labels, alone)])] = _NEVER
     fold_of = fold_of[member]  # (N,)
-    numbers = np.unique(fold_of).tolist()
+    numbers = np.unique(fold_of[fold_of != _NEVER]).tolist()
     return [(np.flatnonzero(fold_of != n), np.flatnonzero(fold_of == n)) for n in numbers], notes
+
+
+def foldable(counts: NDArray[np.int64]) -> bool:
+    """Tell whether most classes, and two at least, have the two groups (K,) that a fold needs."""
+    n_able, n_alone = int(np.sum(counts > 1)), int(np.sum(counts == 1))
+    return n_able > max(1, n_alone) and n_able + n_alone == len(counts)
 
 
 def _units(n_groups: int, labels: NDArray[np.int32], n: int) -> str:
@@ -124,8 +149,10 @@ def _by_groups(
     """Give the fold of each group (G,)."""
     cutter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     fold_of = np.empty(int(member.max()) + 1, np.int64)
-    for number, (_, held) in enumerate(cutter.split(np.zeros(len(labels)), labels, member)):
-        fold_of[member[held]] = number
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a class of a single group is never held out
+        for number, (_, held) in enumerate(cutter.split(np.zeros(len(labels)), labels, member)):
+            fold_of[member[held]] = number
     return fold_of
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,8 +24,8 @@ from ..progress import Progress, silent
 from ..results.metrics import clustered_error
 from .calibrate import calibrate, fit_scale, log_losses
 from .folds import Fold
-from .grids import axes_of
-from .linear import class_weights
+from .grids import Axis, axes_of
+from .linear import class_weights, searched_folds
 from .search import Problem, quiet_solvers, search
 
 __all__ = ["HeldOut", "held_out", "paired_gain"]
@@ -37,11 +37,13 @@ class HeldOut:
 
     Attributes
     ----------
-    scores : float64 (N, K)
+    rows : int64 (H,)
+        The images that were held out, sorted: all but those of a class with a single group.
+    scores : float64 (H, K)
         Of each image, by the head that was fitted without its fold, at the C that the other
-        folds' images choose.
-    labels : int32 (N,)
-    parts : int64 (N,)
+        folds' images choose; of a large problem at the C that one fold chooses.
+    labels : int32 (H,)
+    parts : int64 (H,)
         Which fold each image was held out of.
     log_loss : float
         Of these scores, calibrated by one temperature; nats.
@@ -55,6 +57,7 @@ class HeldOut:
         That all fits took.
     """
 
+    rows: NDArray[np.int64]
     scores: NDArray[np.float64]
     labels: NDArray[np.int32]
     parts: NDArray[np.int64]
@@ -66,7 +69,7 @@ class HeldOut:
 
     @cached_property
     def hits(self) -> NDArray[np.bool_]:
-        """Which of the images it classified correctly, (N,)."""
+        """Which of the images it classified correctly, (H,)."""
         found: NDArray[np.bool_] = self.scores.argmax(axis=1) == self.labels
         return found
 
@@ -82,7 +85,7 @@ class HeldOut:
         return float(np.std([self.hits[self.parts == n].mean() for n in folds], ddof=1))
 
     def probabilities(self) -> NDArray[np.float64]:
-        """Probabilities of all images (N, K), calibrated by one temperature."""
+        """Probabilities of the images (H, K), calibrated by one temperature."""
         scale = calibrate(self.scores, self.labels, self.parts, optional=self.optional).scale
         found: NDArray[np.float64] = softmax(scale * self.scores, axis=1)
         return found
@@ -108,7 +111,7 @@ def held_out(
     labels : int32 (N,)
         Classes, 0 to K - 1.
     folds : sequence of (rows to train on, rows held out)
-        From :func:`cnn_codes.heads.folds.cut_folds`; each image is held out once.
+        From :func:`cnn_codes.heads.folds.cut_folds`; an image is held out once at most.
     method : str
         ``svm``, ``softmax`` or ``ridge``.
     n_classes, jobs : int
@@ -118,13 +121,15 @@ def held_out(
     """
     began = time.perf_counter()
     block: Any = codes
+    n_images, _, code_dim = codes.shape
+    searched = searched_folds(folds, n_examples=n_images, code_dim=code_dim, n_classes=n_classes)
     problem = Problem(
         method=method,
         codes=block,
         labels=labels,
         held_codes=block,
         held_labels=labels,
-        folds=list(folds),
+        folds=searched,
         n_classes=n_classes,
         balanced=balanced,
         views="mean",
@@ -132,17 +137,22 @@ def held_out(
     n_train = max(len(rows) for rows, _ in folds)
     axes = axes_of(method, n_train=n_train, code_dim=codes.shape[2])
     with quiet_solvers():
-        found = search(
-            problem, axes, jobs=jobs or joblib.cpu_count(), progress=progress, apart=True
-        )
+        several = len(searched) == len(folds)
+        shared: dict[str, Any] = {"jobs": jobs or joblib.cpu_count(), "progress": progress}
+        found = search(problem, axes, apart=several, **shared)
+        if not several:  # a large problem: the C of one fold, on all of them
+            only = (Axis("C", (found.best["C"],)),)
+            found = search(replace(problem, folds=list(folds)), only, apart=True, **shared)
     assert found.apart is not None
     order = np.argsort(found.rows)
-    scores = found.apart[order]
-    losses = log_losses(scores, labels, scale=fit_scale(scores, labels))
-    weights = class_weights(labels, n_classes) if balanced else None
+    rows, scores = found.rows[order], found.apart[order]
+    held = labels[rows]
+    losses = log_losses(scores, held, scale=fit_scale(scores, held))
+    weights = class_weights(held, n_classes) if balanced else None
     return HeldOut(
+        rows=rows,
         scores=scores,
-        labels=labels,
+        labels=held,
         parts=found.parts[order],
         log_loss=float(np.average(losses, weights=weights)),
         C=float(found.best["C"]),
@@ -155,7 +165,10 @@ def held_out(
 def paired_gain(
     one: HeldOut, other: HeldOut, groups: NDArray[np.int64]
 ) -> tuple[float, tuple[float, float]]:
-    """Gain in accuracy of `one` over `other` and its 95 % interval, errors clustered by group."""
+    """Gain in accuracy of `one` over `other` and its 95 % interval, errors clustered by group.
+
+    `groups` (N,) are those of all images, held out or not.
+    """
     difference = one.hits.astype(np.float64) - other.hits
-    mean, error = float(difference.mean()), clustered_error(difference, groups)
+    mean, error = float(difference.mean()), clustered_error(difference, groups[one.rows])
     return mean, (mean - 1.96 * error, mean + 1.96 * error)

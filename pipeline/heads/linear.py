@@ -11,7 +11,7 @@ differ by some 1 %.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,17 +20,36 @@ from numpy.typing import NDArray
 from .design import Basis, Block, Design, Floats, moments
 from .examples import Codes
 from .folds import Fold
+from .losses import n_outputs
 from .solver import Linear, Solution
 
-__all__ = ["LINEAR", "LinearPath", "class_weights", "fit_linear", "two_columns"]
+__all__ = ["LINEAR", "LinearPath", "class_weights", "fit_linear", "is_large", "searched_folds", "two_columns"]
 
 LINEAR = ("svm", "softmax", "ridge")
 PATH_TOLERANCE = 5e-5  # of the objective, as estimated; seen: up to ten times as far off
+LARGE_PATH_TOLERANCE = 3e-4  # where a pass takes its time
 FINAL_TOLERANCE = 1e-13  # scores to six digits
-LARGE_TOLERANCE = 1e-8  # scores to four digits, where passes over the codes take their time
-LARGE = 3e7  # examples x code_dim x outputs
+LARGE_TOLERANCE = 1e-6  # in float32, where a pass takes its time: scores to two digits
+LARGE = 2e9  # examples x code_dim x outputs: beyond, that tolerance, and C from one fold
 MAX_PASSES = 1000
 APART = 512  # examples up to which each fold is standardised by itself
+
+
+def is_large(n_examples: int, code_dim: int, n_classes: int) -> bool:
+    """Tell whether a pass over the codes costs so much that passes are saved."""
+    return n_examples * code_dim * n_outputs(n_classes) > LARGE
+
+
+def searched_folds(
+    folds: Sequence[Fold], *, n_examples: int, code_dim: int, n_classes: int
+) -> list[Fold]:
+    """Choose the folds that C is chosen on: all, or the first of a large problem.
+
+    A path of C takes some 200 passes over the codes, and a pass costs the product of examples,
+    their length, outputs and folds. Where that is large, one fold holds out hundreds of images,
+    which is enough to choose C and a temperature.
+    """
+    return list(folds[:1] if is_large(n_examples, code_dim, n_classes) else folds)
 
 
 def two_columns(values: Floats) -> Floats:
@@ -85,10 +104,14 @@ class LinearPath:
         self._rows = np.concatenate([held for _, held in folds])
         self._n_held = len(held_codes)
         self.parts: list[_Part] = []
-        few = len(codes) * (1 if way == "mean" else codes.shape[1]) <= APART
-        for some in [[fold] for fold in folds] if few and len(folds) > 1 else [folds]:
+        n_examples = len(codes) * (1 if way == "mean" else codes.shape[1])
+        few = n_examples <= APART
+        # One fold of several: what it holds out would only take time.
+        single = len(folds) == 1 and len(folds[0][0]) < len(codes)
+        self._apart = single or (few and len(folds) > 1)
+        for some in [[fold] for fold in folds] if self._apart else [folds]:
             inner, outer = codes, held_codes
-            if len(some) < len(folds):  # a fold by itself sees nothing of the others
+            if self._apart:  # a fold by itself sees nothing of the others
                 (rows, held), inner = some[0], codes[some[0][0]]
                 some, outer = [(np.arange(len(rows)), np.arange(len(held)))], held_codes[held]
             else:
@@ -107,7 +130,7 @@ class LinearPath:
     @property
     def basis(self) -> Basis | None:
         """What all examples were decorrelated by; None where each fold stands by itself."""
-        return self.parts[0].design.basis if len(self.parts) == 1 else None
+        return None if self._apart else self.parts[0].design.basis
 
     def solve(self, C: float) -> bool:
         """Fit all folds at `C`, from the nearest C that is solved; whether that converged."""
@@ -165,14 +188,17 @@ class _Part:
             weights[trained, fold] = class_weights(own, n_classes) if balanced else 1.0
             self._fold_of[(held[:, None] * per_image + each).ravel()] = fold
         self.problem = Linear(self.design, method, np.repeat(labels, per_image), weights, n_classes)
+        self._n_classes = n_classes
         self.solved: dict[float, Solution] = {}
 
     def solve(self, C: float, tell: Callable[[], None]) -> bool:
         start = self.problem.start
         if self.solved:
             start = self.solved[min(self.solved, key=lambda one: abs(np.log(one / C)))]
+        large = is_large(self.design.n_examples, self.design.code_dim, self._n_classes)
+        tolerance = LARGE_PATH_TOLERANCE if large else PATH_TOLERANCE
         self.solved[C] = self.problem.minimise(
-            C, start, tolerance=PATH_TOLERANCE, most_passes=MAX_PASSES, tell=tell
+            C, start, tolerance=tolerance, most_passes=MAX_PASSES, tell=tell
         )
         return self.solved[C].converged
 
@@ -205,13 +231,14 @@ def fit_linear(
     start: tuple[Floats, Floats] | None = None,
     tell: Callable[[], None] = lambda: None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], bool]:
-    """Fit a linear method to all examples of a float64 design.
+    """Fit a linear method to all examples of a design.
 
     Parameters
     ----------
     method : str
         One of `LINEAR`.
     design : Design
+        In float64; in float32 where :func:`is_large`.
     labels : int32 (N,)
         Of the design's examples.
     weights : float64 (N,) or None
@@ -233,7 +260,9 @@ def fit_linear(
     if start is not None:
         begin.weight = design.from_codes(start[0])[:, None]
         begin.bias = start[1][None].astype(design.dtype)
-    found = problem.minimise(C, begin, tolerance=FINAL_TOLERANCE, most_passes=MAX_PASSES, tell=tell)
+    large = is_large(design.n_examples, design.code_dim, n_classes)
+    tolerance = LARGE_TOLERANCE if large else FINAL_TOLERANCE
+    found = problem.minimise(C, begin, tolerance=tolerance, most_passes=MAX_PASSES, tell=tell)
     weight = design.to_codes(found.weight[:, 0]).T.astype(np.float64)  # (J, D)
     bias = found.bias[0].astype(np.float64)
     if len(weight) == 1:

@@ -58,7 +58,9 @@ def outer_folds(
     names: Sequence[str],
 ) -> tuple[list[Fold], list[str]]:
     """Cut the outer folds of a repetition; see :func:`cnn_codes.heads.folds.cut_folds`."""
-    return cut_folds(labels, groups, folds=folds, seed=seed + repeat, class_names=names)
+    return cut_folds(
+        labels, groups, folds=folds, seed=seed + repeat, class_names=names, every=True
+    )
 
 
 def nested(

@@ -184,6 +184,9 @@ def find_record(
             continue
         if record.get("seed", comparison["seed"]) != comparison["seed"]:
             continue
+        about = comparison.get("subject")
+        if record.get("subject", about) != about and about is not None:
+            continue  # of other images, labels or classes
         date = str(record.get("provenance", {}).get("date", ""))
         fitting.append((model == networks[0], date, path.name, path, record))
     if not fitting:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..context import Context
 from ..errors import ResultError
 from ..files import explained, make_folder, sha256_file, sync_folder
 from .frame import provenance, read_framed, write_framed
@@ -38,6 +39,7 @@ __all__ = [
     "list_records",
     "machine",
     "name_for",
+    "named",
     "read_predictions",
     "read_record",
     "result_files",
@@ -125,6 +127,31 @@ def name_for(folder: Path, name: str, *, subject: str, fingerprint: str) -> str:
     return names[-1]
 
 
+def named(context: Context, usual: str, *, fingerprint: str = "") -> tuple[str, str]:
+    """Give the name of a record that replaces none of other data, and what it is about.
+
+    For what is made of all images of a context: comparisons, curves, advice, evidence.
+
+    Parameters
+    ----------
+    context : Context
+        The images, and the folder of their results.
+    usual : str
+        What it is called if no record of other data has that name.
+    fingerprint : str
+        Of the record, see :func:`name_for`.
+
+    Returns
+    -------
+    name : str
+    subject : str
+        Goes into the record as ``subject``.
+    """
+    of = context.manifest
+    subject = subject_of(of.class_names, of.sha256, of.labels, of.split)
+    return name_for(context.folder, usual, subject=subject, fingerprint=fingerprint), subject
+
+
 def _about(folder: Path, name: str, subject: str, fingerprint: str) -> str:
     """Tell whether a name is ``free``, or taken by a run of the ``same`` or of ``other`` data.
 
@@ -132,12 +159,16 @@ def _about(folder: Path, name: str, subject: str, fingerprint: str) -> str:
     """
     states = set()
     for path in (folder / f"{name}.json", folder / f"{name}.interrupted.json"):
+        with suppress(OSError):
+            settle(path)
         try:
-            record = read_record(path)
+            record = read_framed(path)
         except ResultError:
             continue
+        if record.get("schema") != SCHEMA:
+            continue  # as damaged: it is made again
         own = record.get("subject")
-        same = record["fingerprint"] == fingerprint if own is None else own == subject
+        same = record.get("fingerprint") == fingerprint if own is None else own == subject
         states.add("same" if same else "other")
     return next((state for state in ("other", "same") if state in states), "free")
 
