@@ -152,22 +152,29 @@ def coded(context: Context) -> tuple[Context, Codes]:
     else:
         context.say(f"All {len(done.codes)} images were there; nothing to run.")
     seen = header_findings(manifest, cache=context.cache)
-    warnings = [*manifest.warnings, *done.notes, *seen]
+    warnings = [*seen, *done.notes]
     rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
     rejects += [f"{path}: {reason}" for path, reason in done.rejects.items()]
     if rejects:
+        warnings = [one for one in warnings if getattr(one, "kind", "") != "left-out"]
         shown = "; ".join(rejects[:5]) + ("; ..." if len(rejects) > 5 else "")
         warnings.append(f"{len(rejects)} images cannot be used and were left out: {shown}.")
     return replace(context, warnings=tuple(warnings)), done.codes
 
 
 def networks_of(
-    context: Context, asked: Sequence[CodesSettings], optional: Sequence[CodesSettings] = ()
+    context: Context,
+    asked: Sequence[CodesSettings],
+    optional: Sequence[CodesSettings] = (),
+    *,
+    class_weight: str = "none",
 ) -> tuple[Context, list[Network]]:
     """Bring the codes of every network up to date; gather the warnings in the context.
 
-    One of the `optional` networks that cannot be had is left out, and that is said.
+    One of the `optional` networks that cannot be had is left out, and that is said. Who weighs the
+    classes is not advised to do so.
     """
+    from .audit.classes import followed
     from .compare.runs import Network
 
     networks: list[Network] = []
@@ -182,7 +189,8 @@ def networks_of(
             continue
         networks.append(Network(one, codes))
         warnings |= dict.fromkeys(found.warnings)
-    return replace(context, codes=asked[0], warnings=tuple(warnings)), networks
+    heeded = followed(tuple(warnings), class_weight)
+    return replace(context, codes=asked[0], warnings=heeded), networks
 
 
 def _reused(record: dict[str, Any]) -> str:
@@ -355,7 +363,9 @@ def _models(chosen: Chosen) -> list[CodesSettings]:
 )  # fmt: skip
 def compare(chosen: Chosen) -> Compared:
     """Compare methods on the same test images, with paired tests."""
-    context, networks = networks_of(context_of(chosen), _models(chosen))
+    context, networks = networks_of(
+        context_of(chosen), _models(chosen), class_weight=chosen[CompareSettings].class_weight
+    )
     return _compared(chosen, context, networks, chosen[CompareSettings])
 
 
@@ -365,8 +375,11 @@ def compare(chosen: Chosen) -> Compared:
 )  # fmt: skip
 def curve(chosen: Chosen) -> Measured:
     """Measure accuracy against labelled images per class, and where two methods cross."""
-    context, (network,) = networks_of(context_of(chosen), [chosen[CodesSettings]])
-    return _curve(context, network, chosen[CurveSettings])
+    settings = chosen[CurveSettings]
+    context, (network,) = networks_of(
+        context_of(chosen), [chosen[CodesSettings]], class_weight=settings.class_weight
+    )
+    return _curve(context, network, settings)
 
 
 def _curve(context: Context, network: Network, settings: CurveSettings) -> Measured:
@@ -396,7 +409,7 @@ def advise(chosen: Chosen) -> Advised:
     if not asked:
         asked = [usual]
         others = cached_networks(context.cache / context.manifest.name, usual)
-    context, networks = networks_of(context, asked, others)
+    context, networks = networks_of(context, asked, others, class_weight=settings.class_weight)
     record = advise(context, networks, settings)
     path = context.folder / f"{record['name']}.json"
     tables = options_table(record), ranking_table(record)
@@ -465,7 +478,9 @@ def report(chosen: Chosen) -> Written:
     """Write all that is known of a data set into one HTML file, and the same in Markdown."""
     from .report import write_report
 
-    context, networks = networks_of(context_of(chosen), _models(chosen))
+    context, networks = networks_of(
+        context_of(chosen), _models(chosen), class_weight=chosen[CompareSettings].class_weight
+    )
     name = _current_comparison(chosen, context, networks)
     known = {}
     for kind, make in _makers(chosen, context, networks[0]).items():

@@ -477,10 +477,31 @@ def test_header_findings_leave_to_others_what_others_say(tmp_path, cache):
     one = jpeg(9000)
     extra = {"train/a/c.jpg": one, "test/a/c.jpg": one, "train/a/x.jpg": b"nothing"}
     manifest = load(build(tmp_path / "set", extra), cache)
-    assert header_findings(manifest, cache=cache) == []
+    (said,) = header_findings(manifest, cache=cache)  # the run says what it did about them
+    assert said.kind == "leaks"
     audited = audit(context_of(manifest, cache, tmp_path / "results"))
-    assert {one.kind for one in audited.findings} >= {"leaks", "unreadable"}
-    assert header_findings(manifest, cache=cache) == []
+    kinds = [one.kind for one in audited.findings]
+    assert {"leaks", "unreadable"} <= set(kinds)
+    assert len(set(kinds)) == len(kinds), "each thing is said once"
+    assert header_findings(manifest, cache=cache) == [said]
+
+
+@pytest.mark.parametrize("which", ["set", "class"])
+def test_blank_images_are_told_before_a_figure_without_an_audit(tmp_path, cache, which):
+    black = io.BytesIO()
+    Image.new("RGB", (90, 80)).save(black, "PNG")
+    blank = {
+        f"{split}/a/{n}.png": black.getvalue() + bytes(n) for n in range(80) for split in ("train",)
+    }
+    folder = build(tmp_path / "set", blank)
+    if which == "set":
+        for path in folder.rglob("*.jpg"):
+            path.write_bytes(black.getvalue() + path.name.encode() + path.parent.name.encode())
+    found = header_findings(load(folder, cache), cache=cache)
+    (said,) = [one for one in found if one.kind.startswith("blank")]
+    assert said.kind == f"blank-{which}"
+    assert "make audit" in said
+    assert not [one for one in found if one.kind.startswith("empty")]
 
 
 def test_the_report_says_where_it_lies_and_lists_in_full(tmp_path, cache):
@@ -532,6 +553,7 @@ def test_header_findings_of_5000_known_images_take_little(cache, monkeypatch):
     rows["sha256"] = np.sort(manifest.sha256)
     rows["format"], rows["mode"], rows["bits"] = b"JPEG", b"RGB", 8
     rows["width"], rows["height"], rows["n_frames"], rows["orientation"] = 300, 200, 1, 1
+    rows["decoded"] = True
     facts_module._remember(cache / "set" / "facts.npz", rows, {})
     took = []
     for _ in range(5):

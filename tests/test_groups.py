@@ -128,8 +128,8 @@ def test_mixed_groups_get_their_shares_about_and_differ_by_seed():
 def test_a_class_in_one_group_cannot_be_split_and_the_message_says_so():
     labels = np.repeat(np.arange(2, dtype=np.int32), 20)
     keys = joined(digests(range(40)), ["one"] * 20 + [""] * 20)
-    with pytest.raises(DataError, match=r"b \(20 images in 1 groups?\)") as caught:
-        cut(labels, keys, (0.75, 0, 0.25), 0, class_names=["b", "c"])
+    with pytest.raises(DataError, match=r"b \(20 images, 1 group\)") as caught:
+        cut(labels, keys, (0.75, 0, 0.25), 0, class_names=["b", "c"], grouping="GROUP=column")
     assert "GROUP=none" in str(caught.value)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import notation
 from ..datasets import SPLITS, Manifest
-from ..datasets.listing import TEST, TRAIN, VAL, few, plural
+from ..datasets.listing import TEST, TRAIN, VAL, Remark, few, plural
 from .findings import Finding
 
 __all__ = ["WEIGH_CLASSES", "class_findings", "copy_findings", "followed"]
@@ -31,7 +31,9 @@ def followed(warnings: Sequence[str], class_weight: str) -> tuple[str, ...]:
     """Give the warnings without the advice to weight classes, where that is done already."""
     if class_weight != "balanced":
         return tuple(warnings)
-    return tuple(one.replace(WEIGH_CLASSES, "") for one in warnings)
+    return tuple(
+        Remark(one.replace(WEIGH_CLASSES, ""), getattr(one, "kind", "")) for one in warnings
+    )
 
 
 def copy_findings(manifest: Manifest) -> list[Finding]:

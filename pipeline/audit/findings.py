@@ -104,7 +104,7 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         look("long", long > LONG * short, f"over {LONG} times as long as wide",
              "the central square that a network sees leaves most of {them} out (RESIZE=pad shows "
              "all)", shape),
-        *_empty(manifest, look, rows["empty"]),
+        *_empty(manifest, look, rows["empty"], rows["decoded"]),
         *_odd_formats(manifest, look, formats),
         _by_class(manifest, facts, "format", formats),
         _by_class(manifest, facts, "colour", _colour(rows["mode"])),
@@ -179,7 +179,9 @@ def _faults(manifest: Manifest, facts: Facts) -> list[Finding]:
     return findings
 
 
-def _empty(manifest: Manifest, look: _Look, empty: NDArray[np.bytes_]) -> list[Finding]:
+def _empty(
+    manifest: Manifest, look: _Look, empty: NDArray[np.bytes_], decoded: NDArray[np.bool_]
+) -> list[Finding]:
     """Find pictures with nothing in them; most of a set or of a class of them is a problem."""
     blank = np.isin(empty, (b"black", b"white", b"constant"))
     findings = []
@@ -191,14 +193,31 @@ def _empty(manifest: Manifest, look: _Look, empty: NDArray[np.bytes_]) -> list[F
             is_problem=many,
         )  # fmt: skip
         findings += [finding] if finding else []
-    if blank.any() and blank.mean() > 0.5:
+    n_seen = int(decoded.sum())
+    looked = f"{n_seen:,} images" + (" that were decoded" if n_seen < len(decoded) else "")
+    step = (
+        "Were they saved with values 0 to 1 as 8 bits, or exported without their content? make "
+        "audit lists them"
+    )
+    of_class = [
+        k
+        for k in range(manifest.n_classes)
+        if np.sum(blank[manifest.labels == k]) * 2 > np.sum(decoded[manifest.labels == k])
+    ]
+    paths = tuple(manifest.paths[row] for row in np.flatnonzero(blank).tolist())
+    if blank.sum() * 2 > n_seen:
         text = (
-            f"{blank.sum()} of {len(blank)} images are blank (black, white or of one colour): no "
-            "figure on this set means anything. Were they saved with values 0 to 1 as 8 bits, or "
-            "exported without their content?"
+            f"{blank.sum():,} of {looked} are blank (black, white or of one colour): no figure on "
+            f"this set means anything. {step}."
         )
-        paths = tuple(manifest.paths[row] for row in np.flatnonzero(blank).tolist())
         findings.insert(0, Finding("blank-set", True, text, paths))
+    elif of_class:
+        names = few([repr(manifest.class_names[k]) for k in of_class])
+        text = (
+            f"Most images of {names} are blank (black, white or of one colour): figures tell blank "
+            f"images from others, not the classes. {step}."
+        )
+        findings.insert(0, Finding("blank-class", True, text, paths))
     return findings
 
 

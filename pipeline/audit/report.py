@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..context import Context
 from ..datasets import Manifest
 from ..datasets.facts import read_facts
-from ..datasets.listing import plural
+from ..datasets.listing import Remark, plural
 from ..files import write_atomic, write_json
 from ..progress import Progress, silent
 from .classes import class_findings, copy_findings
@@ -20,6 +22,7 @@ from .shortcuts import shift_findings, shortcut_findings
 
 __all__ = ["Report", "audit", "header_findings"]
 
+_LOOKED = 60  # images that are decoded in full before a figure is made
 _CHEAP = 1e10  # multiplications: what header_findings may spend on near-duplicates, once
 
 
@@ -99,11 +102,12 @@ class Report:
 def header_findings(
     manifest: Manifest, *, cache: Path, workers: int = 0, progress: Progress = silent
 ) -> list[str]:
-    """Say what belongs into a result's warnings, without decoding anything.
+    """Say what belongs into a result's warnings, decoding few images; problems first.
 
-    Reads headers that are not remembered. Near-duplicates are among the findings where the codes
-    are there and the search is short or has been done. Images that are left out and leaks are
-    not: stages one and two say these themselves, with what they did about them.
+    What the manifest says is among it, unless a finding says it more fully. Reads headers that are
+    not remembered, and decodes some 60 images. Near-duplicates are among the findings where the
+    codes are there and the search is short or has been done. Images that are left out are not:
+    stage one says so itself, with the reasons.
 
     Parameters
     ----------
@@ -121,7 +125,7 @@ def header_findings(
     DataError
         An image changed since the manifest was loaded.
     """
-    facts = read_facts(manifest, cache, workers=workers, progress=progress)
+    facts = read_facts(manifest, cache, looked=_some(manifest), workers=workers, progress=progress)
     findings = image_findings(manifest, facts) + copy_findings(manifest) + class_findings(manifest)
     if search_cost(manifest, cache) <= _CHEAP:
         near = find_near(manifest, cache)
@@ -130,7 +134,31 @@ def header_findings(
         kin = find_kin(manifest, cache)
         findings += [kin_finding(kin)] if kin else []
     said = {*LEFT_OUT, "leaks"}
-    return [finding.text for finding in _problems_first(findings) if finding.kind not in said]
+    if not facts.rows["decoded"].all():  # of single images all are to be known, or none
+        said |= {one.kind for one in findings if one.kind.startswith("empty-")}
+    findings = [finding for finding in findings if finding.kind not in said]
+    findings = _problems_first([*findings, *_told(manifest, findings)])
+    return [Remark(finding.text, finding.kind) for finding in findings]
+
+
+def _some(manifest: Manifest) -> list[int]:
+    """Pick images (rows), evenly of each class: few, for their being blank to be noticed."""
+    each = max(1, _LOOKED // manifest.n_classes)
+    picked: list[int] = []
+    for one in range(min(manifest.n_classes, _LOOKED)):
+        rows = np.flatnonzero(manifest.labels == one)
+        picked += rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)].tolist()
+    return picked
+
+
+def _told(manifest: Manifest, findings: list[Finding]) -> list[Finding]:
+    """Give what the manifest says and no finding does."""
+    kinds = {one.kind for one in findings}
+    return [
+        Finding(kind or "reading", kind == "leaks", str(text))
+        for text in manifest.warnings
+        if not (kind := getattr(text, "kind", "")) or kind not in kinds
+    ]
 
 
 def _near_findings(near: Near | None, grouping: str) -> list[Finding]:
@@ -167,7 +195,7 @@ def audit(context: Context) -> Report:
     findings += [kin_finding(kin)] if kin else []
     findings += shift_findings(manifest, facts, None if kin else cache, seed=context.seed)
     findings += shortcut_findings(manifest, facts, seed=context.seed)
-    findings += [Finding("reading", False, text) for text in manifest.warnings]
+    findings += _told(manifest, findings)
     folder = context.folder
     report = Report(
         manifest.name,

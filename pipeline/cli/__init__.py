@@ -111,8 +111,6 @@ def _show(stage: Stage, given: dict[str, Any]) -> None:
         answer = stage.run(chosen)
     if os.environ.get("WORLD_SIZE", "1") != "1" and os.environ.get("RANK", "0") != "0":
         return  # of the processes that torchrun started, the first one speaks
-    for line in answer.lines():
-        print(_printable(line))
     warnings = list(answer.warnings)
     shortened = isinstance(answer, Measured) and isinstance(answer, Compared | Advised)
     shown = warnings[:_MOST_WARNINGS] if shortened else warnings
@@ -120,6 +118,8 @@ def _show(stage: Stage, given: dict[str, Any]) -> None:
         _note(f"warning: {warning}")
     if len(shown) < len(warnings):
         _note(f"warning: and {len(warnings) - len(shown)} more, in the record")
+    for line in answer.lines():
+        print(_printable(line))
     if isinstance(answer, Verified) and answer.damaged:
         raise CacheError(
             f"{len(answer.damaged)} of {len(answer.verdicts)} files are damaged: "

@@ -285,9 +285,7 @@ def _by_folds(
     keys = [key for key, value in tested.items() if isinstance(value, float)]
     fields = ("data", "method", "model", "layers", "views", "size", "seed", "class_names")
     fingerprint = digest_of([one["fingerprint"] for one in runs])
-    name, subject = named(
-        context, f"{first['run']}-cv{len(outer)}", fingerprint=fingerprint
-    )
+    name, subject = named(context, f"{first['run']}-cv{len(outer)}", fingerprint=fingerprint)
     there = known_run(context.folder / f"{name}.json", fingerprint)
     if there is not None:
         return there

@@ -98,7 +98,8 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     _fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
     _train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
     record = framed(
-        "curve", name, {"subject": subject} | _body(context, network, plan, pieces), data=context.manifest.name,
+        "curve", name, {"subject": subject} | _body(context, network, plan, pieces),
+        data=context.manifest.name,
         fingerprint=fingerprint,
         settings=as_dict(settings) | as_dict(context.data) | as_dict(network.asked),
         command=context.command,

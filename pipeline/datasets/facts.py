@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +85,7 @@ def read_facts(
     cache: Path,
     *,
     full: bool = False,
+    looked: Collection[int] = (),
     workers: int = 0,
     progress: Progress = silent,
 ) -> Facts:
@@ -99,6 +100,8 @@ def read_facts(
         cannot be written is no error.
     full : bool
         Decode every image in full too.
+    looked : collection of int
+        Rows whose images are decoded in full where the others are not.
     workers : int
         Threads; 0: one per core.
     progress : Progress
@@ -120,13 +123,15 @@ def read_facts(
         at[at == len(old)] = 0
         known = old["sha256"][at] == unique
         table[known] = old[at[known]]
-    wanted = ~known | (full & ~table["decoded"])
+    deep = np.full(len(unique), full)
+    deep[inverse[list(looked)]] = True
+    wanted = ~known | (deep & ~table["decoded"])
     todo = np.flatnonzero(wanted).tolist()
     done = known.copy()
 
     def read_chunk(chunk: Sequence[int]) -> int:
         for one in chunk:
-            fault = _read(manifest, int(first[one]), table, one, full)
+            fault = _read(manifest, int(first[one]), table, one, bool(deep[one]))
             if fault:
                 reasons[unique[one].decode()] = fault
             done[one] = True

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ __all__ = [
     "UNSPLIT",
     "VAL",
     "Listing",
+    "Remark",
     "archive_stem",
     "class_remarks",
     "few",
@@ -217,6 +218,26 @@ class Listing:
                 )
 
 
+class Remark(str):
+    """A sentence about a data set that knows what it is about.
+
+    Attributes
+    ----------
+    kind : str
+        As an audit's findings have it (``leaks``, ``contradictions``, ``tiny-class``,
+        ``absent-class``), ``left-out``, or empty: what two places say is shown once.
+    """
+
+    __slots__ = ("kind",)
+    kind: str
+
+    def __new__(cls, text: str, kind: str = "") -> Self:
+        """Make one of a text."""
+        made = super().__new__(cls, text)
+        made.kind = kind
+        return made
+
+
 def class_remarks(
     names: Sequence[str],
     labels: NDArray[np.int32],
@@ -241,13 +262,15 @@ def class_remarks(
     counts = np.bincount(labels[split == TRAIN], minlength=len(names))
     small = [f"{name!r} ({count})" for name, count in zip(names, counts, strict=True) if count < 5]
     if small:
-        remarks.append(f"Classes with fewer than 5 training images: {few(small)}.")
+        text = f"Classes with fewer than 5 training images: {few(small)}."
+        remarks.append(Remark(text, "tiny-class"))
     for one in (VAL, TEST):
         here = np.bincount(labels[split == one], minlength=len(names))
         lost = np.flatnonzero(here == 0).tolist()
         missing = [repr(names[k]) for k in lost if k not in uncut]
         if here.any() and missing:
-            remarks.append(f"Classes with no {SPLITS[one]} images: {few(missing)}.")
+            text = f"Classes with no {SPLITS[one]} images: {few(missing)}."
+            remarks.append(Remark(text, "absent-class"))
     return remarks
 
 

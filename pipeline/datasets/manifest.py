@@ -32,7 +32,18 @@ from .elpv import NAMES as ELPV
 from .elpv import read_elpv
 from .groups import group_values, joined, offered
 from .layout import read_layout
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, class_remarks, few, plural
+from .listing import (
+    SPLITS,
+    TEST,
+    TRAIN,
+    UNSPLIT,
+    VAL,
+    Listing,
+    Remark,
+    class_remarks,
+    few,
+    plural,
+)
 from .names import claim_name
 from .registry import REGISTRY, Source, locate
 from .splits import cut, uncut
@@ -354,10 +365,11 @@ def _assemble(
     elif VAL in present:
         val_from = "data"
     if rejects:
-        notes.append(
+        text = (
             f"{plural(len(rejects), 'file was', 'files were')} left out: "
             f"{few([f'{one.path} ({one.reason})' for one in rejects])}."
         )
+        notes.append(Remark(text, "left-out"))
     return _settled(
         Manifest(
             name=name,
@@ -393,6 +405,7 @@ def _settled(manifest: Manifest) -> Manifest:
             manifest.seed,
             strata=manifest.strata,
             class_names=manifest.class_names,
+            grouping=manifest.grouping,
         )
         manifest = replace(manifest, split=split)
         n_sides = sum(share > 0 for share in manifest.cut_fractions)
@@ -447,7 +460,7 @@ def _val_apart(manifest: Manifest) -> tuple[Manifest, list[str]]:
 
 
 def _remarks(manifest: Manifest) -> list[str]:
-    remarks = []
+    remarks: list[str] = []
     leaks = manifest.leaks
     n_leaks = int(leaks.sum())
     if n_leaks:
@@ -469,12 +482,14 @@ def _remarks(manifest: Manifest) -> list[str]:
                 "No test image is left without LEAKS=keep: every group of the test split is in "
                 "training or validation too."
             )
+    remarks = [Remark(text, "leaks") for text in remarks]
     if manifest.contradictions:
         examples = [
             " = ".join(manifest.paths[row] for row in rows[:2]) for rows in manifest.contradictions
         ]
-        remarks.append(
+        text = (
             f"{plural(len(examples), 'image has', 'images have')} copies in several classes: "
             f"{few(examples, 3)}."
         )
+        remarks.append(Remark(text, "contradictions"))
     return remarks

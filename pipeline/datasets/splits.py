@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import TEST, TRAIN, VAL, few
+from .listing import TEST, TRAIN, VAL, few, plural
 
 __all__ = ["cut", "cut_val", "resplit", "uncut"]
 
@@ -40,6 +40,7 @@ def cut(
     *,
     strata: NDArray[np.integer[Any]] | None = None,
     class_names: Sequence[str] | None = None,
+    grouping: str = "",
 ) -> NDArray[np.int8]:
     """Divide images into train, val and test.
 
@@ -57,7 +58,8 @@ def cut(
     strata : array of shape (N,), int, optional
         Further property whose shares are to be kept within each class.
     class_names : sequence of str, optional
-        For the message.
+    grouping : str
+        Where the groups come from; empty where they are copies. For the message too.
 
     Returns
     -------
@@ -84,8 +86,10 @@ def cut(
         False if strata is None else stratum != _highest(strata, group, len(unique))
     )
     if sizes[mixed].sum() > _MOST_MIXED * len(labels):
-        return _cut_mixed(labels, strata, group, draw, fractions, wanted, class_names)[group]
-    _check_sizes(np.bincount(label, minlength=n_classes), len(wanted), labels, class_names)
+        sides = _cut_mixed(labels, strata, group, draw, fractions, wanted, class_names, grouping)
+        return sides[group]
+    counts = np.bincount(label, minlength=n_classes)
+    _check_sizes(counts, len(wanted), labels, class_names, grouping)
 
     order = np.lexsort((np.arange(len(unique)), draw, stratum, label))
     images = np.bincount(label, weights=sizes, minlength=n_classes).astype(np.int64)  # (K,)
@@ -183,26 +187,28 @@ def _check_sizes(
     needed: int,
     labels: NDArray[Any],
     class_names: Sequence[str] | None,
+    grouping: str,
 ) -> None:
     images = np.bincount(labels, minlength=len(counts))
     small = np.flatnonzero((counts < needed) & (images > 0))
     n_left = int((images > 0).sum()) - len(small)
     if not len(small) or n_left > max(1, len(small)):  # these stay in train, the others are cut
         return
-    names, grouped = [], False
+    names = []
     for one in small.tolist():
         name = class_names[one] if class_names else str(one)
         if images[one] >= needed:
-            grouped = True
-            names.append(f"{name} ({images[one]} images in {counts[one]} groups)")
+            n = int(counts[one])
+            what = plural(n, "group", "groups") if grouping else f"{n} different"
+            names.append(f"{name} ({images[one]} images, {what})")
         else:
             names.append(f"{name} ({counts[one]})")
     raise DataError(
         f"Too few different images to split: {few(names)}.",
         expected=f"at least {needed} in every class, one for each of the {needed} splits"
-        + ("; images of equal bytes or of one group stay together" if grouped else ""),
+        + (f"; images of one group ({grouping}) stay together" if grouping else ""),
         todo="add images of that class, or remove the class"
-        + ("; GROUP=none splits without groups" if grouped else ""),
+        + ("; GROUP=none splits without groups" if grouping else ""),
     )
 
 
@@ -251,6 +257,7 @@ def _cut_mixed(
     fractions: tuple[float, float, float],
     wanted: list[int],
     class_names: Sequence[str] | None,
+    grouping: str,
 ) -> NDArray[np.int8]:
     """Sides (G,) of groups that hold several classes, each taken where it improves the shares."""
     n_classes = int(labels.max(initial=-1)) + 1
@@ -267,6 +274,7 @@ def _cut_mixed(
         len(wanted),
         labels,
         class_names,
+        grouping,
     )
     images = np.bincount(cell.reshape(-1), minlength=cells.shape[1])  # of each cell
     sizes = np.array([count.sum() for _, count in content])

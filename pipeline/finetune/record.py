@@ -20,6 +20,7 @@ from ..heads.examples import LEAST_VAL
 from ..heads.rules import Ruled
 from ..notation import share
 from ..results.drawing import drawing, write_svg
+from ..results.frame import without_leaks
 from ..results.measures import measure_named
 from ..results.metrics import measure
 from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
@@ -192,7 +193,8 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         metrics["test"] = _measured(outcome, rows.test, outcome.test_scores)
     last = outcome.history.prepared[-1].task.plan
     codes_s = outcome.history.codes_s + sum(one.codes_s for one in outcome.history.prepared)
-    warnings = [*manifest.warnings, *setup.context.warnings, *rows.warnings, *_notes(outcome)]
+    known = setup.context.warnings or manifest.warnings
+    warnings = [*rows.warnings, *without_leaks(known, rows.warnings), *_notes(outcome)]
     warnings += outcome.ruled.notes
     return build_record(
         run=outcome.name,

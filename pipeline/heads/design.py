@@ -28,6 +28,7 @@ __all__ = ["Basis", "Block", "Design", "Floats", "examples_of", "moments"]
 Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
 
+LEAST_VARIANCE = 0.01  # of a number, in the median variance, times the number of examples
 BLOCK_BYTES = 4 * 2**20  # of one block of standardised codes, float32
 CHUNKS = 8  # partial sums of a pass: fixed, so that the number of threads changes no bit
 CACHED_BYTES = 64 * 2**20  # a standardised copy is kept where it is at most so large
@@ -75,7 +76,8 @@ def moments(codes: Codes, way: str = "mean") -> tuple[NDArray[np.float64], NDArr
     Returns
     -------
     mean, scale : float64 (D,)
-        Of the population (divided by N). Blocks are merged by Chan's update (Chan, Golub and
+        Of the population (divided by N); the scale is at least the median one times
+        ``sqrt(LEAST_VARIANCE / N)``. Blocks are merged by Chan's update (Chan, Golub and
         LeVeque 1983), in float64.
     """
     n_seen, code_dim = 0, codes.shape[2]
@@ -97,7 +99,13 @@ def moments(codes: Codes, way: str = "mean") -> tuple[NDArray[np.float64], NDArr
     # What rounding leaves of a constant number is no variance (as scikit-learn judges it).
     eps = np.finfo(np.float64).eps
     constant = variance <= n_seen * eps * variance + (n_seen * mean * eps) ** 2
-    return mean, np.where(constant, 1.0, np.sqrt(variance))
+    scale = np.where(constant, 1.0, np.sqrt(variance))
+    if not constant.all():
+        # A unit that hardly fires in these n images may fire elsewhere: in units of its own
+        # scatter here, thousands of times as strong (a picture changed sides by its encoding).
+        usual = float(np.median(scale[~constant]))
+        scale = np.maximum(scale, usual * np.sqrt(LEAST_VARIANCE / n_seen))
+    return mean, scale
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,9 +58,7 @@ def outer_folds(
     names: Sequence[str],
 ) -> tuple[list[Fold], list[str]]:
     """Cut the outer folds of a repetition; see :func:`cnn_codes.heads.folds.cut_folds`."""
-    return cut_folds(
-        labels, groups, folds=folds, seed=seed + repeat, class_names=names, every=True
-    )
+    return cut_folds(labels, groups, folds=folds, seed=seed + repeat, class_names=names, every=True)
 
 
 def nested(

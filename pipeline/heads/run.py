@@ -19,7 +19,7 @@ from ..context import Context
 from ..datasets import SPLITS, Manifest, resplit
 from ..errors import DataError
 from ..files import digest_of
-from ..results.frame import write_framed
+from ..results.frame import without_leaks, write_framed
 from ..results.metrics import measure
 from ..results.runs import (
     Predictions,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "fit_heads", "redrawn", "rows_of"]
 
-VERSION = 5  # of what stage two makes of codes; part of every run's fingerprint
+VERSION = 6  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 
@@ -297,7 +297,11 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
             "total": codes.extraction_s + time.perf_counter() - began,
         },
         fingerprint=fingerprint,
-        warnings=[*context.warnings, *measured.warnings, *head.warnings],
+        warnings=[
+            *measured.warnings,
+            *without_leaks(context.warnings, measured.warnings),
+            *head.warnings,
+        ],
         settings=as_dict(context.codes) | as_dict(settings) | as_dict(context.data),
         command=context.command,
         extra={

@@ -8,7 +8,7 @@ noticed). It is taken instead of being made again where the fingerprint agrees.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,15 @@ from ..files import digest_of, write_json
 from .provenance import machine, versions
 from .records import SCHEMA, plain
 
-__all__ = ["framed", "known", "provenance", "read_framed", "sealed", "write_framed"]
+__all__ = [
+    "framed",
+    "known",
+    "provenance",
+    "read_framed",
+    "sealed",
+    "without_leaks",
+    "write_framed",
+]
 
 
 def provenance(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
@@ -29,6 +37,12 @@ def provenance(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
     }
+
+
+def without_leaks(warnings: Iterable[str], of_run: Iterable[str]) -> list[str]:
+    """Leave out what was noticed of leaks where the run itself says what it did about them."""
+    said = any("(leaks)" in text for text in of_run)
+    return [one for one in warnings if not (said and getattr(one, "kind", "") == "leaks")]
 
 
 def framed(
