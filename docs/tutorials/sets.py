@@ -51,32 +51,42 @@ def patients(root: Path) -> None:
 
 
 def odd(root: Path) -> None:
-    """Write one small set in ten forms, root/<form>: as data of strangers look."""
+    """Write one small set in ten situations, root/<situation>: as data of strangers look."""
     random = np.random.default_rng(2)
-    cuts = [(kind, piece(photograph(KINDS[kind]), random)) for kind in ("flower", "temple") * 12]
-    for i, (kind, cut) in enumerate(cuts):
+    kinds = ("flower", "temple") * 12
+    cuts = [(i, kind, piece(photograph(KINDS[kind]), random)) for i, kind in enumerate(kinds)]
+    for i, kind, cut in cuts:
         split = "test" if i >= 18 else "train"
-        save(cut, root / "01-classes" / kind / f"{i:02}.jpg")
-        save(cut, root / "02-splits" / split / kind / f"{i:02}.jpg")
-        save(cut, root / "03-other-words" / f"{split}ing_set" / kind / f"{i:02}.jpg")
-        for form in ("04-table", "05-semicolons", "06-list", "07-one-hot", "08-no-suffix"):
-            save(cut, root / form / "images" / f"{i:02}.jpg")
-        save(cut, root / "09-wrapped" / "download" / "data" / kind / f"{i:02}.jpg")
-        save(cut, root / "10-wrong-suffix" / kind / f"{i:02}.jpg", "PNG")
-    numbered = [(i, kind) for i, (kind, _) in enumerate(cuts)]
-    write(root / "04-table" / "labels.csv", "path,label",
-          (f"images/{i:02}.jpg,{kind}" for i, kind in numbered))  # fmt: skip
-    write(root / "05-semicolons" / "labels.csv", "\ufefffilename;class",
-          (f"images/{i:02}.jpg;{kind}" for i, kind in numbered))  # fmt: skip
-    write(root / "06-list" / "train.txt", f"images/00.jpg {numbered[0][1]}",
-          (f"images/{i:02}.jpg {kind}" for i, kind in numbered[1:18]))  # fmt: skip
-    write(root / "06-list" / "test.txt", f"images/18.jpg {numbered[18][1]}",
-          (f"images/{i:02}.jpg {kind}" for i, kind in numbered[19:]))  # fmt: skip
-    write(root / "07-one-hot" / "labels.csv", "image,flower,temple",
-          (f"images/{i:02}.jpg,{int(k == 'flower')},{int(k == 'temple')}"
-           for i, k in numbered))  # fmt: skip
-    write(root / "08-no-suffix" / "labels.csv", "id,species",
-          (f"{i:02},{kind}" for i, kind in numbered))  # fmt: skip
+        save(cut, root / "01-words" / f"{split}ing_set" / kind / f"{i:02}.jpg")
+        save(cut, root / "02-parts" / f"images_part_{i % 2 + 1}" / f"IMG_{i:02}.jpg")
+        save(cut, root / "03-leavings" / "download" / kind / f"{i:02}.jpg")
+        for junk in ("@eaDir", ".ipynb_checkpoints", "#recycle"):
+            small = cut.resize((40, 40))
+            save(small, root / "03-leavings" / "download" / kind / junk / f"{i:02}.jpg")
+        for situation in ("04-spreadsheet", "05-one-hot", "07-list"):
+            save(cut, root / situation / "images" / f"{i:02}.jpg")
+        web = (f"{i:02}.jpg?w=640", f"{i:02}.jpg_large", f"{i:02}")[i % 3]
+        save(cut, root / "06-web" / kind / web, "PNG" if i % 4 == 0 else "JPEG")
+        save(cut, root / "08-versions" / "color" / kind / f"{i:02}.jpg")
+        save(cut.convert("L"), root / "08-versions" / "grayscale" / kind / f"{i:02}.jpg")
+        dark = np.asarray(cut.convert("L")).astype(np.uint16) * 16  # 12 bits in files of 16
+        save(Image.fromarray(dark), root / "09-twelve-bits" / kind / f"{i:02}.png", "PNG")
+    write(root / "02-parts" / "metadata.csv", "lesion,image_id,dx",
+          (f"L{i // 4 * 2 + i % 2},IMG_{i:02},{kind}" for i, kind, _ in cuts))  # fmt: skip
+    write(root / "04-spreadsheet" / "labels.csv", "\ufefffilename;class",
+          (f"images/{i:02}.jpg;{kind}" for i, kind, _ in cuts))  # fmt: skip
+    write(root / "05-one-hot" / "labels.csv", "image,flower,temple",
+          (f"{i:02},{int(k == 'flower')}.0,{int(k == 'temple')}.0" for i, k, _ in cuts))  # fmt: skip
+    lines = [f"images/{i:02}.jpg {kind}" for i, kind, _ in cuts]
+    write(root / "07-list" / "train.txt", lines[0], lines[1:18])
+    write(root / "07-list" / "test.txt", lines[18], lines[19:])
+    arrays = np.stack([np.asarray(cut.resize((64, 64))) for _, _, cut in cuts])
+    (root / "10-array").mkdir()
+    np.savez(
+        root / "10-array" / "set.npz",
+        train_images=arrays[:18], train_labels=np.arange(18) % 2,
+        test_images=arrays[18:], test_labels=np.arange(18, 24) % 2,
+    )  # fmt: skip
 
 
 def write(path: Path, first: str, rows) -> None:

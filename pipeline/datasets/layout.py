@@ -520,8 +520,8 @@ def _say_what_was_left(listing: Listing, tree: Tree) -> None:
         odd = [one for one in tree.odd if (one[prefix:] if inner else one) in used]
         if odd:
             listing.warnings.append(
-                f"{plural(len(odd), 'image was', 'images were')} told by content, whatever the "
-                f"suffix: {few(odd, 3)}."
+                f"{plural(len(odd), 'file was', 'files were')} recognised as images by their "
+                f"content, whatever the suffix: {few(odd, 3)}."
             )
     for kind, count in tree.foreign.most_common():
         listing.warnings.insert(
