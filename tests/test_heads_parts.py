@@ -303,7 +303,8 @@ def test_gains_over_another_head_are_clustered_by_group():
 
     def held(wrong):
         scores = np.where(wrong[:, None], [[0.0, 1.0]], [[1.0, 0.0]])
-        return HeldOut(scores, truth, np.arange(200) % 5, 0.0, 1.0, False, (), 0.0)
+        rows = np.arange(200)
+        return HeldOut(rows, scores, truth, rows % 5, 0.0, 1.0, False, (), 0.0)
 
     one, other = held(np.zeros(200, bool)), held(np.repeat(mistakes, 10))
     alone = paired_gain(one, other, np.arange(200))[1]
