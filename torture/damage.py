@@ -106,9 +106,8 @@ def files(world: World, commands: list[str], count: int) -> None:
 
     Every third is a file that the user gives, see :mod:`.inputs`.
     """
-    from .inputs import damaged_input, prepare_inputs
+    from .inputs import damaged_input
 
-    prepare_inputs(world)
     left = {}
     for what in commands:
         base = world.work / "base" / what

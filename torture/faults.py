@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import threading
 import time
@@ -82,41 +83,49 @@ def calls(world: World, commands: list[str], modes: list[str], step: int) -> Non
         world.tick("calls skipped")
         return
     live = world.work / "live"
+    todo: list[tuple[str, str, int, int]] = []
     for what in commands:
-        cache, results = world.fresh()
-        line = world.line(what, cache, results)
         totals: dict[bool, int] = {}
-        how: dict[str, Any]
         for new in (False, True):  # all calls, and those that make a file or a folder
-            cache, results = world.fresh()
-            how = {"root": str(live), "mode": MODES["count of new"] if new else 0}
-            rc, text = world.run(line, f"{what}, its calls counted", **how)
+            line = world.line(what, *world.fresh())
+            mode = MODES["count of new"] if new else 0
+            _, text = world.run(
+                line, f"{what}, its calls counted", root=str(live), mode=mode, call=0
+            )
             totals[new] = int(text.rpartition("CALLS ")[2].split()[0]) if "CALLS " in text else 0
             world.count[f"calls of {what}{' that make files' * new}"] = totals[new]
-        for mode in modes:
-            total = totals[MODES[mode] > MODES["count of new"]]
-            for call in range(1 + (world.seed % step), total + 1, step):
-                if not world.left():
-                    world.tick("calls not reached", (total - call) // step + 1)
-                    break
-                cache, results = world.fresh()
-                about = f"{what}, call {call} of {total}: {mode}"
-                how = {"root": str(live), "mode": MODES[mode], "call": call}
-                allow = (0, 2, -9) if mode in ("kill", "torn") else (0, 2)
-                rc, text = world.run(line, about, allow, **how)
-                world.tick(f"calls: {mode}")
-                if mode in ("full", "no new for space") and rc == 2 and not _of_space(text):
-                    world.note("odd_exits", f"{about}: exit 2, but not of space\n{text[-2000:]}")
-                world.torn(results, about)
-                held = world.kept({}, cache, about)
-                if rc == 0:
-                    world.same(what, cache, results, f"{about}, exit 0")
-                rc, text = world.run(line, f"{about}, then let through")
-                if rc != 0:
-                    world.note("odd_exits", f"{about}: then it ends with {rc}\n{text[-2000:]}")
-                    continue
-                world.kept(held, cache, about)
-                world.same(what, cache, results, f"{about}, then let through")
+        for name in modes:
+            total = totals[MODES[name] > MODES["count of new"]]
+            some = range(1 + world.seed % step, total + 1, step)
+            todo += [(what, name, call, total) for call in some]
+    random.Random(world.seed).shuffle(todo)  # so that a run that is cut has seen of everything
+    for done, (what, name, call, total) in enumerate(todo):
+        if not world.left():
+            world.tick("calls not reached", len(todo) - done)
+            return
+        _call(world, what, name, call, f"{what}, call {call} of {total}: {name}")
+
+
+def _call(world: World, what: str, mode: str, call: int, about: str) -> None:
+    """Let one call kill the command, or fail; then let the command through."""
+    cache, results = world.fresh()
+    line = world.line(what, cache, results)
+    how: dict[str, Any] = {"root": str(world.work / "live"), "mode": MODES[mode], "call": call}
+    allow = (0, 2, -9) if mode in ("kill", "torn") else (0, 2)
+    rc, text = world.run(line, about, allow, **how)
+    world.tick(f"calls: {mode}")
+    if mode in ("full", "no new for space") and rc == 2 and not _of_space(text):
+        world.note("odd_exits", f"{about}: exit 2, but not of space\n{text[-2000:]}")
+    world.torn(results, about)
+    held = world.kept({}, cache, about)
+    if rc == 0:
+        world.same(what, cache, results, f"{about}, exit 0")
+    rc, text = world.run(line, f"{about}, then let through")
+    if rc != 0:
+        world.note("odd_exits", f"{about}: then it ends with {rc}\n{text[-2000:]}")
+        return
+    world.kept(held, cache, about)
+    world.same(what, cache, results, f"{about}, then let through")
 
 
 def _of_space(text: str) -> bool:

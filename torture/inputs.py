@@ -21,7 +21,7 @@ from .damage import aimed, harmed
 from .servers import corrections
 from .world import SMALL, World, tensors
 
-__all__ = ["INPUTS", "damaged_input", "prepare_inputs"]
+__all__ = ["INPUTS", "damaged_input"]
 
 INPUTS = ("set.zip", "set.npz", "set.csv", "weights.safetensors", "recipe.toml", "labels.jsonl",
           "list.csv")  # fmt: skip
@@ -47,29 +47,31 @@ def _line(world: World, name: str) -> list[str]:
             f"OUT={live / 'results' / 'out.csv'}", f"CACHE={live / 'cache'}"]  # fmt: skip
 
 
-def prepare_inputs(world: World) -> None:
-    """Let every command run once with its sound input."""
+def _prepare(world: World, name: str) -> bool:
+    """Let the command run once with its sound input; False where there is none."""
+    if (world.work / "base" / name).exists():
+        return True
     place = world.work / "inputs"
-    text = corrections(world)
-    if text:
-        (place / "labels.jsonl").write_bytes(text)
-    for name in INPUTS:
-        if not (place / name).exists():
-            continue
-        world.fresh()
-        live = world.work / "live"
-        (live / "inputs").mkdir()
-        shutil.copy(place / name, live / "inputs" / name)
-        rc, text_of = world.run(_line(world, name), f"undisturbed, {name}")
-        if rc != 0:
-            raise SystemExit(f"with {name} undisturbed it ends with {rc}:\n{text_of[-3000:]}")
-        shutil.copytree(live, world.work / "base" / name)
+    if name == "labels.jsonl":
+        (place / name).write_bytes(corrections(world))
+    if not (place / name).stat().st_size:
+        return False
+    world.fresh()
+    live = world.work / "live"
+    (live / "inputs").mkdir()
+    shutil.copy(place / name, live / "inputs" / name)
+    rc, text = world.run(_line(world, name), f"undisturbed, {name}")
+    if rc != 0:
+        raise SystemExit(f"with {name} undisturbed it ends with {rc}:\n{text[-3000:]}")
+    shutil.copytree(live, world.work / "base" / name)
+    return True
 
 
 def damaged_input(world: World, number: int, *, targeted: bool) -> None:
     """Damage one input; run with what is cached of the sound one, then without."""
-    names = [one for one in INPUTS if (world.work / "base" / one).exists()]
-    name = names[number % len(names)]
+    name = INPUTS[number % len(INPUTS)]
+    if not _prepare(world, name):
+        return
     data = (world.work / "inputs" / name).read_bytes()
     others = sorted((world.work / "inputs").glob(f"*-2{Path(name).suffix}"))
     bad, how = aimed(world, data, others) if targeted else (harmed(world, data), "blindly")
