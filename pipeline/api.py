@@ -44,6 +44,7 @@ from .notation import duration, number, size
 from .settings import (
     METHODS,
     AdviseSettings,
+    ClusterSettings,
     CodesSettings,
     CompareSettings,
     CurveSettings,
@@ -111,6 +112,7 @@ def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
         codes=given.get(CodesSettings, CodesSettings()),
         machine=machine,
         places=chosen[PlaceSettings],
+        cluster=given.get(ClusterSettings, ClusterSettings()),
         messages=chosen.messages,
         command=chosen.command,
     )
@@ -223,7 +225,7 @@ def audit(chosen: Chosen) -> Audited:
     return Audited(context.manifest, audit(context))
 
 
-@stage(*STAGE_ONE, example="features DATA=hotdog LAYERS=all VIEWS=flip")
+@stage(*STAGE_ONE, ClusterSettings, example="features DATA=hotdog LAYERS=all VIEWS=flip")
 def features(chosen: Chosen) -> Features:
     """Run the frozen network and cache the codes of every image."""
     context, codes = coded(context_of(chosen))

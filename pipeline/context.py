@@ -14,7 +14,7 @@ from typing import Any
 from .datasets import Manifest
 from .errors import command_line
 from .progress import Messages, Progress
-from .settings import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from .settings import ClusterSettings, CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
 __all__ = ["Context"]
 
@@ -27,8 +27,9 @@ class Context:
     ----------
     manifest : Manifest
         The images.
-    data, codes, machine, places : settings
-        Which images and seed; what the codes are; what runs the network; where files lie.
+    data, codes, machine, places, cluster : settings
+        Which images and seed; what the codes are; what runs the network; where files lie; whether
+        it runs on several machines.
     messages : Messages
         Progress and messages.
     warnings : tuple of str
@@ -42,6 +43,7 @@ class Context:
     codes: CodesSettings = field(default_factory=CodesSettings)
     machine: MachineSettings = field(default_factory=MachineSettings)
     places: PlaceSettings = field(default_factory=PlaceSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
     messages: Messages = field(default_factory=Messages)
     warnings: tuple[str, ...] = ()
     command: str = ""

@@ -16,6 +16,7 @@ __all__ = [
     "BackboneError",
     "CacheBusyError",
     "CacheError",
+    "ClusterError",
     "DataError",
     "DeviceError",
     "DownloadError",
@@ -155,6 +156,10 @@ class CacheError(PipelineError):
 
 class CacheBusyError(CacheError):
     """Another run holds the cache."""
+
+
+class ClusterError(PipelineError):
+    """A cluster cannot be reached, or its machines cannot do what is asked."""
 
 
 class NoMemoryError(PipelineError):

@@ -639,7 +639,7 @@ def test_an_image_that_goes_or_changes_meanwhile_is_answered(stage_one, pets, na
 
 
 def test_codes_that_float16_cannot_hold_are_refused():
-    from cnn_codes.codes.extract import as_stored
+    from cnn_codes.codes.work import as_stored
     from cnn_codes.errors import BackboneError
 
     fits = np.array([[65504.0, -1e-3]], np.float32)

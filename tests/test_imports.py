@@ -18,9 +18,9 @@ ROOT = Path(__file__).parents[1]
 
 # From left to right: a module or folder of pipeline/ imports only what stands before it here.
 ORDER = """
-    errors notation cells files memory progress settings datasets context backbones codes results
-    audit answers heads finetune evidence runs compare curve advise predict explain export report
-    serve next label stages api cli __main__
+    errors notation cells files memory progress settings datasets context backbones cluster codes
+    results audit answers heads finetune evidence runs compare curve advise predict explain export
+    report serve next label stages api cli __main__
 """.split()  # fmt: skip
 COMMAND_LINE = ("cli", "__main__")
 

@@ -19,7 +19,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -299,6 +299,22 @@ class CacheFile:
                 return [replace(source, inherited=True)]
         return []
 
+    def part_names(self) -> set[str]:
+        """Give the names of the parts that are there."""
+        return {path.name for path in self._parts.glob("*.part")}
+
+    def done_in(self, names: Iterable[str]) -> set[bytes]:
+        """Give the digests of the images, with a row or refused, in parts of this fingerprint."""
+        done: set[bytes] = set()
+        for name in names:
+            try:
+                arrays, attributes = read_part(self._parts / name)
+            except (CacheError, FileNotFoundError):
+                continue  # damaged: found, and said, when the file is published
+            if attributes["fingerprint"] == self.key.fingerprint:
+                done.update(arrays["sha256"].tolist(), arrays["reject_sha256"].tolist())
+        return done
+
     def set_aside(self) -> Path | None:
         """Keep the published file and the parts under other names, so that new ones can begin.
 
@@ -333,7 +349,7 @@ class CacheFile:
         blocks: Sequence[NDArray[Any]],
         rejects: Mapping[str, str],
         seconds: float,
-    ) -> None:
+    ) -> str:
         """Write finished rows, complete and flushed, so that they count.
 
         Parameters
@@ -346,6 +362,11 @@ class CacheFile:
             Digests of images that cannot be used, to the reason.
         seconds : float
             What these rows took.
+
+        Returns
+        -------
+        str
+            The part's name.
         """
         arrays = {f"codes/{i}": block for i, block in enumerate(blocks)}
         arrays["sha256"] = np.array(list(sha256), "S64")
@@ -360,7 +381,7 @@ class CacheFile:
             "seconds": float(seconds),
             "decoder": decoder_version(),
         }
-        write_part(self._parts, arrays, attributes)
+        return write_part(self._parts, arrays, attributes)
 
     def publish(self, manifest: Manifest, known: Known) -> Codes:
         """Make the file of this manifest from rows that are all there, and put it in place.
@@ -440,6 +461,11 @@ class CacheFile:
             self._untidy.touch()
         self._tidy(known, sha256)
         return open_codes(self.key.path)
+
+    @property
+    def parts(self) -> Path:
+        """Folder of the parts."""
+        return self._parts
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones import load_card
+from ..backbones import Card, load_card
 from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.graph import graph_path
-from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..backbones.preprocess import Views
 from ..backbones.quantise import Calibration, agreement_of, quantised_path
 from ..context import Context
 from ..datasets import Manifest
-from ..datasets.images import limit_pixels, read_as
+from ..datasets.images import limit_pixels
 from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining, classes_without
-from ..errors import BackboneError, ImageError
+from ..errors import ImageError
 from ..files import need_space
 from ..notation import number, scientific
 from ..progress import Progress
@@ -35,8 +36,14 @@ from .calibration import calibration_of
 from .keys import codes_key
 from .reader import Codes
 from .stream import Batch, Stream
+from .work import Work, as_stored, refused, row_bytes, write_batches
+
+if TYPE_CHECKING:
+    from .spread import Crew
 
 __all__ = ["Extraction", "as_stored", "extract"]
+
+_FEW = 32  # images that are not worth starting Ray for
 
 
 @dataclass(frozen=True)
@@ -158,27 +165,37 @@ def extract(
         known = file.known(stale)
         missing = known.missing(manifest)
         notes += known.notes
-        job = _Job(manifest, preprocessing, views, context.data.strict, codes.dtype)
+        work = Work(manifest.root, preprocessing, views, codes.dtype)
+        job = _Job(manifest, work, context.data.strict)
         start_s = 0.0
         if len(missing):
-            engine = open_engine(
-                card,
-                layers,
-                preprocessing,
-                codes,
-                context.machine,
-                **context.source,
-                calibration=calibration,
-            )
-            job.start(engine, context.machine.workers)
-            file.probe = probe_codes(engine, preprocessing.size, layers)
-            differs = _differs(known, file, job, codes.precision)
-            if differs:
-                notes.append(_begun_anew(file, differs, known))
-                known = file.known()
-                missing = known.missing(manifest)
-            start_s = time.perf_counter() - began
-            _run(file, job, missing, context.progress)
+            with ExitStack() as stack:
+                digest = calibration.digest if calibration else ""
+                crew = _crew(stack, context, card, layers, work, file, len(missing), digest)
+                if crew is None or not crew.connection.n_gpus:
+                    engine = open_engine(  # for a crew: exports the network once, for all
+                        card,
+                        layers,
+                        preprocessing,
+                        codes,
+                        context.machine,
+                        **context.source,
+                        calibration=calibration,
+                    )
+                    job.start(engine, context.machine.workers)
+                    file.probe = probe_codes(engine, preprocessing.size, layers)
+                else:
+                    file.probe = crew.probe()
+                differs = _differs(known, file, job, codes.precision)
+                if differs:
+                    notes.append(_begun_anew(file, differs, known))
+                    known = file.known()
+                    missing = known.missing(manifest)
+                start_s = time.perf_counter() - began
+                if crew is None:
+                    _run(file, job, missing, context.progress)
+                else:
+                    _spread(crew, file, job, missing, context)
             known = file.known(None if differs else stale)
         published = file.publish(known.manifest() if rows is not None else manifest, known)
     made = job if len(missing) else None
@@ -196,6 +213,47 @@ def _near(graph: Path, calibration: Calibration) -> list[str]:
         f"{number(found.mean, 4)} on average (lowest {number(found.least, 4)}; {found.n} training "
         "images that were not used for calibration)."
     ]
+
+
+def _crew(
+    stack: ExitStack,
+    context: Context,
+    card: Card,
+    layers: tuple[str, ...],
+    work: Work,
+    file: CacheFile,
+    n_missing: int,
+    calibration: str,
+) -> Crew | None:
+    """Connect to the cluster that CLUSTER names; None: the work is done in this process."""
+    address = context.cluster.cluster
+    if not address or (address == "local" and n_missing < _FEW):
+        return None
+    from ..cluster import connected  # with Ray, which takes a second
+    from .spread import Crew, Plan
+
+    connection = stack.enter_context(connected(address, cores=context.machine.workers))
+    key = replace(file.key, path=file.key.path.resolve())
+    plan = Plan(
+        card, layers, context.codes, context.machine, work, key, context.cache.resolve(),
+        context.seed, context.data.offline, context.data.strict, calibration,
+    )  # fmt: skip
+    return Crew(connection, plan, context.machine.workers)
+
+
+def _spread(
+    crew: Crew, file: CacheFile, job: _Job, missing: NDArray[np.int64], context: Context
+) -> None:
+    """Make the missing codes on a cluster."""
+    began = time.perf_counter()
+    try:
+        crew.run(file, job.manifest, missing, context.progress)
+    finally:
+        job.run_s, job.name = time.perf_counter() - began, crew.name
+        if crew.n_deaths:
+            context.say(
+                f"{crew.n_deaths} worker processes ended before their work was done; others did it."
+            )
 
 
 def _current(file: CacheFile, manifest: Manifest, *, partial: bool) -> Codes | None:
@@ -217,6 +275,8 @@ def _differs(known: Known, file: CacheFile, job: _Job, precision: str) -> float:
 
 def _rerun(known: Known, file: CacheFile, job: _Job) -> float:
     """Run two images again whose rows are there, and compare."""
+    if job.engine is None:  # it is on the workers
+        return 0.0
     at = np.flatnonzero(np.isin(job.manifest.sha256, known.sha256()))
     worst, n_run = 0.0, 0
     for row in at[:: max(1, len(at) // 8)].tolist():
@@ -226,14 +286,14 @@ def _rerun(known: Known, file: CacheFile, job: _Job) -> float:
             continue
         step = job.engine.batch
         chunks = [job.engine.run(views[i : i + step]) for i in range(0, len(views), step)]
-        blocks = [job.stored(np.concatenate(some)[None]) for some in zip(*chunks, strict=True)]
+        blocks = [job.work.stored(np.concatenate(some)[None]) for some in zip(*chunks, strict=True)]
         held = file.row(known, job.digest(row))
         here = {str(i): block for i, block in enumerate(blocks)}
         there = {str(i): block for i, block in enumerate(held)}
         worst, n_run = max(worst, disagreement(here, there)), n_run + 1
         if n_run == 2:
             break
-    return worst if job.dtype == "float32" else max(0.0, worst - 1e-3)  # float16 rounds
+    return worst if job.work.dtype == "float32" else max(0.0, worst - 1e-3)  # float16 rounds
 
 
 def _begun_anew(file: CacheFile, differs: float, known: Known) -> str:
@@ -264,7 +324,7 @@ def _outcome(
         for i in np.flatnonzero(bad).tolist()
     }
     if rejects and context.data.strict:
-        raise _refused(*next(iter(rejects.items())))
+        raise refused(*next(iter(rejects.items())))
     if manifest.n_images == context.manifest.n_images and manifest.n_classes > 1:
         check_remaining(manifest, codes.rejects, command=context.command)
         notes = [*notes, *classes_without(manifest, codes.rejects)]
@@ -273,18 +333,10 @@ def _outcome(
         n_new=n_new,
         n_kept=len(np.unique(manifest.sha256)) - n_new,
         rejects=rejects,
-        engine=job.engine.name if job else "",
+        engine=job.name if job else "",
         start_s=start_s,
         run_s=job.run_s if job else 0.0,
         notes=tuple(notes),
-    )
-
-
-def _refused(path: str, reason: str) -> ImageError:
-    return ImageError(
-        f"{path}: {reason}.",
-        expected="readable images only, since STRICT=1",
-        todo="repair or remove it, or leave STRICT out: bad images are then skipped and named",
     )
 
 
@@ -293,27 +345,27 @@ class _Job:
     """What is to be made of each image; `read` is called from several threads."""
 
     manifest: Manifest
-    preprocessing: Preprocessing
-    views: Views
+    work: Work
     strict: bool
-    dtype: str
     run_s: float = 0.0
-    engine: Engine = field(init=False)
-    workers: int = field(init=False, default=0)
+    name: str = ""  # of what ran
+    engine: Engine | None = None
+    workers: int = 0
 
     def start(self, engine: Engine, workers: int) -> None:
         """Set the engine and the number of reading threads."""
-        self.engine = engine
+        self.engine, self.name = engine, engine.name
         self.workers = workers
 
     def stream(self) -> Stream[int]:
         """Take rows of the manifest to their codes."""
+        assert self.engine is not None
         return Stream(
             self.engine,
             self.read,
-            n_views=self.views.count,
+            n_views=self.work.views.count,
             workers=self.workers,
-            store=self.stored,
+            store=self.work.stored,
         )
 
     def digest(self, row: int) -> str:
@@ -323,32 +375,7 @@ class _Job:
 
     def read(self, row: int) -> NDArray[np.uint8]:
         """Read the views (V, size, size, 3) of a row's image."""
-        digest = self.digest(row)
-        data = read_as(self.manifest.root / self.manifest.paths[row], digest)
-        return read_views(data, self.preprocessing, self.views, digest)
-
-    def stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
-        """Bring codes (n, V, ...) to how they are stored, refusing what that would spoil."""
-        stored = as_stored(block, self.dtype)
-        return stored[:, 0] if self.views.count == 1 else stored
-
-
-def as_stored(block: NDArray[np.float32], dtype: str) -> NDArray[Any]:
-    """Bring codes to the type that they are stored in.
-
-    Raises
-    ------
-    BackboneError
-        That would spoil them: they are not finite, or too large.
-    """
-    with np.errstate(over="ignore"):
-        stored = block.astype(dtype, copy=False)
-    if not np.isfinite(stored).all():
-        raise BackboneError(
-            f"The network gave codes that are not finite as {dtype}.",
-            todo="DTYPE=float32 and PRECISION=float32, or other weights",
-        )
-    return stored
+        return self.work.read(self.manifest.paths[row], self.digest(row))
 
 
 def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progress) -> None:
@@ -360,12 +387,9 @@ def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progr
     def write() -> None:
         nonlocal last
         now = time.perf_counter()
-        shas = [job.digest(row) for batch in pending for row in batch.items]
-        columns = zip(*(batch.blocks for batch in pending if batch.items), strict=True)
-        blocks = [np.concatenate(column) for column in columns]
-        rejects = {job.digest(row): why for batch in pending for row, why in batch.rejects}
+        batches = [*pending]
         pending.clear()  # also when the disk is full: the same rows must not be tried again
-        file.add_part(shas, blocks, rejects, now - last)
+        write_batches(file, batches, job.digest, now - last)
         last = now
 
     with progress("codes", len(missing), "images") as meter:
@@ -373,22 +397,18 @@ def _run(file: CacheFile, job: _Job, missing: NDArray[np.int64], progress: Progr
             for batch in job.stream().batches(missing.tolist()):
                 if job.strict and batch.rejects:
                     row, why = batch.rejects[0]
-                    raise _refused(job.manifest.paths[row], why)
+                    raise refused(job.manifest.paths[row], why)
                 pending.append(batch)
                 meter.advance(len(batch.items) + len(batch.rejects))
-                row_bytes = _row_bytes(batch)
-                if row_bytes and not checked:
-                    n_bytes = row_bytes * (len(missing) + job.manifest.n_images)
+                n_row = row_bytes(batch)
+                if n_row and not checked:
+                    n_bytes = n_row * (len(missing) + job.manifest.n_images)
                     need_space(file.key.path.parent, n_bytes, "Extracting the codes")
                     checked = True
                 n_rows = sum(len(one.items) + len(one.rejects) for one in pending)
-                if file.fills_a_part(n_rows, n_rows * row_bytes):
+                if file.fills_a_part(n_rows, n_rows * n_row):
                     write()
         finally:
             if pending:
                 write()
             job.run_s = time.perf_counter() - began
-
-
-def _row_bytes(batch: Batch[int]) -> int:
-    return sum(block.nbytes // len(block) for block in batch.blocks)

@@ -78,7 +78,7 @@ def read_part(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 def write_part(
     folder: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]
-) -> None:
+) -> str:
     """Write a part into `folder`, named by its checksum.
 
     Parameters
@@ -89,10 +89,17 @@ def write_part(
         Codes, digests and refusals.
     attributes : mapping
         Fingerprint, decoder and seconds; the checksum is added.
+
+    Returns
+    -------
+    str
+        The part's file name.
     """
     checksum = _checksum(arrays)
     data = pack(arrays, {**attributes, "checksum": checksum})
-    write_atomic(folder / f"{checksum[:24]}.part", data + _seal(data))
+    name = f"{checksum[:24]}.part"
+    write_atomic(folder / name, data + _seal(data))
+    return name
 
 
 def rejects_of(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:

@@ -24,8 +24,8 @@ from ..backbones.engine import Engine, open_engine, pick_device
 from ..backbones.graph import graph_path
 from ..backbones.preprocess import Preprocessing, Views
 from ..codes.calibration import known_calibration
-from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
+from ..codes.work import as_stored
 from ..errors import BackboneError, HeadError, SettingsError, TrainingError, command_line
 from ..files import sha256_file
 from ..finetune.description import read_description, refusal

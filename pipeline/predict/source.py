@@ -26,10 +26,10 @@ from ..backbones.engine import Engine, n_cores, open_engine
 from ..backbones.preprocess import Preprocessing, Views
 from ..codes.agreement import probe_codes
 from ..codes.cache import CacheFile
-from ..codes.extract import as_stored
 from ..codes.keys import Key, codes_key
 from ..codes.store import CodeStore
 from ..codes.stream import Batch, Stream
+from ..codes.work import as_stored
 from ..errors import DataError, ImageError
 from ..heads.examples import mean_view
 from ..settings import CodesSettings, MachineSettings

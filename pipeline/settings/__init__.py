@@ -4,7 +4,7 @@ The command-line options, the recipe files, the fingerprint and the provenance i
 derive from these classes; :mod:`.fields` says how a field is declared and checked.
 """
 
-from .codes import CodesSettings, DataSettings, MachineSettings, PlaceSettings
+from .codes import ClusterSettings, CodesSettings, DataSettings, MachineSettings, PlaceSettings
 from .deployment import (
     DoorSettings,
     ExplainSettings,
@@ -32,6 +32,7 @@ __all__ = [
     "METRICS",
     "RENAMED",
     "AdviseSettings",
+    "ClusterSettings",
     "CodesSettings",
     "CompareSettings",
     "CurveSettings",

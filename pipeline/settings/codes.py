@@ -10,6 +10,7 @@ from .fields import LARGEST, Settings, setting
 __all__ = [
     "NUMBER",
     "VIEWS",
+    "ClusterSettings",
     "CodesSettings",
     "DataSettings",
     "MachineSettings",
@@ -181,4 +182,19 @@ class MachineSettings(Settings):
         "images of more pixels, once decoded, are refused",
         affects="speed",
         low=1,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings(Settings):
+    """More than one machine, with Ray; changes speed, not results."""
+
+    cluster: str = setting(
+        "",
+        "where the work is done: 'local' (Ray on this machine), 'auto' (the Ray cluster that this "
+        "machine is part of), 'ray://host:10001' (another one); empty: in this process. WORKERS is "
+        "then the number of worker processes",
+        affects="speed",
+        form=r"local|auto|ray://[\w.:\[\]-]+",
+        says="local, auto or ray://host:port",
     )

@@ -1,0 +1,117 @@
+"""A connection to Ray: one on this machine, one that runs here already, or one elsewhere.
+
+Ray's telemetry is switched off, and a Ray that is started here has no dashboard. Whoever reaches a
+Ray without a token can run programs on it. A Ray that is started here asks for the token in
+``~/.ray/auth_token``, which it makes (so Ray has it from 2.60 on); of another cluster that is for
+those who run it (``RAY_AUTH_MODE=token``, a private network).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import ClusterError, DeviceError, first_line
+
+__all__ = ["Connection", "connected"]
+
+_STORE_BYTES = 512_000_000  # of a Ray that is started here: codes are put into it once
+
+
+@dataclass(frozen=True)
+class Connection:
+    """What a cluster has.
+
+    Attributes
+    ----------
+    address : str
+        ``local``, ``auto`` or ``ray://host:port``.
+    n_cores, n_gpus : int
+        Of all its nodes together.
+    """
+
+    address: str
+    n_cores: int
+    n_gpus: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all work is done on this machine."""
+        return self.address == "local"
+
+
+@contextmanager
+def connected(address: str, *, cores: int = 0) -> Iterator[Connection]:
+    """Connect to Ray for the time of a block.
+
+    A Ray that this process is connected to already is used, and left as it is.
+
+    Parameters
+    ----------
+    address : str
+        As the setting CLUSTER has it.
+    cores : int
+        Cores that a local Ray may use; 0: all of this process.
+
+    Raises
+    ------
+    ClusterError
+        Ray is not installed, or there is no cluster at that address.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ClusterError(
+            f"CLUSTER={address} needs the package ray.",
+            expected="the extra cluster",
+            todo="pip install 'cnn-codes[cluster]'; or leave CLUSTER out to run in this process",
+        )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _start(address, cores)
+    try:
+        resources = ray.cluster_resources()
+        yield Connection(address, int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _start(address: str, cores: int) -> None:
+    import ray
+
+    # That a local Ray asks for a token is announced each time.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel("ERROR")
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    try:
+        if address == "local":
+            from ..backbones.engine import n_cores
+
+            ray.init(
+                address="local",
+                num_cpus=cores or n_cores(),
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES,
+                **quiet,
+            )
+        else:
+            ray.init(address=address, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
+        wanted = "a Ray cluster that this machine is part of" if address == "auto" else "a cluster"
+        raise ClusterError(
+            f"CLUSTER={address}: there is no Ray to connect to: {first_line(error)[:200]}",
+            expected=wanted,
+            todo="ray start --head, and the same command again; or CLUSTER=local, which starts one "
+            "on this machine",
+        ) from error
+    except Exception as error:  # Ray's own: not enough shared memory, ports in use
+        raise DeviceError(
+            f"CLUSTER={address}: Ray does not start: {first_line(error)[:200]}",
+            todo="leave CLUSTER out to run in this process",
+        ) from error

@@ -1,0 +1,208 @@
+"""Stage one, prediction and heads on a local Ray of two workers; workers and drivers are killed."""
+
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from cnn_codes.cluster import Chunk, Pool, connected
+from cnn_codes.codes.reader import Codes, open_codes
+from cnn_codes.errors import ClusterError, SettingsError
+from cnn_codes.settings import ClusterSettings
+from conftest import ROOT, SMALL
+from pictures import jpeg, write_set
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="pip install 'cnn-codes[cluster]'"
+)
+slow = pytest.mark.slow
+
+
+def equal(a: Codes, b: Codes) -> bool:
+    """Whether two files hold the same arrays, bit for bit."""
+    return a.contents.fields.keys() == b.contents.fields.keys() and all(
+        a.contents.array(name).tobytes() == b.contents.array(name).tobytes()
+        for name in a.contents.fields
+    )
+
+
+def published(cache: Path) -> list[Path]:
+    return sorted(path for path in cache.glob("*/*.h5") if path.is_file())
+
+
+def parts(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*/*.parts/*.part"))
+
+
+class Run:
+    """``features`` in a process of its own, on a Ray of its own."""
+
+    def __init__(self, data: Path, cache: Path, **settings: Any) -> None:
+        named = {**SMALL, "cluster": "local", "workers": 2, **settings}
+        line = [sys.executable, "-m", "pipeline", "features", f"DATA={data}", f"CACHE={cache}"]
+        line += [f"{name.upper()}={value}" for name, value in named.items()]
+        self.cache = cache
+        self.process = subprocess.Popen(
+            line,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        """Find the worker processes that are there now."""
+        found = []
+        try:
+            for one in psutil.Process(self.process.pid).children(recursive=True):
+                try:
+                    if "ray::_Worker" in " ".join(one.cmdline()[:1]):
+                        found.append(one)
+                except psutil.Error:
+                    continue
+        except psutil.Error:
+            return []
+        return found
+
+    def end(self) -> str:
+        out, _ = self.process.communicate(timeout=250)
+        assert self.process.returncode == 0, out
+        return out
+
+
+def test_settings_of_the_cluster():
+    for good in ("", "local", "auto", "ray://10.0.0.1:10001", "ray://[::1]:10001"):
+        assert ClusterSettings(cluster=good).cluster == good
+    for bad in ("here", "10.0.0.1", "ray:/x", "http://x"):
+        with pytest.raises(SettingsError, match="CLUSTER"):
+            ClusterSettings(cluster=bad)
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch):
+    from cnn_codes.cluster import connection
+
+    monkeypatch.setattr(connection.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ClusterError, match="needs the package ray") as caught:
+        connection.connected("local").__enter__()
+    assert "pip install 'cnn-codes[cluster]'" in caught.value.todo
+
+
+class Killer:
+    """Adds up numbers; a negative one ends its process."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def greet(self) -> str:
+        return "hello"
+
+    def work(self, number: int, items: list[int]) -> int:
+        for item in items:
+            if item < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            (self.folder / str(item)).touch()
+        return len(items)
+
+
+@needs_ray
+@slow
+def test_an_item_that_kills_every_worker_is_found_and_given_up(tmp_path):
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    given_up: list[int] = []
+    chunks = [Chunk(k, list(range(10 * k, 10 * k + 10))) for k in range(4)]
+    chunks[2].items[6] = -1
+    with connected("local", cores=2):
+        pool = Pool(
+            Killer,
+            (str(tmp_path),),
+            n=2,
+            died=lambda chunk: [i for i in chunk.items if not (tmp_path / str(i)).exists()],
+            given_up=given_up.append,
+        )
+        assert sum(count for _, count in pool.run(chunks)) <= 39
+    assert {int(path.name) for path in tmp_path.iterdir()} == {*range(40)} - {26}
+    assert given_up == [-1]
+
+
+@needs_ray
+@slow
+def test_arrays_are_those_of_one_process_and_a_bad_image_is_a_row(tmp_path, stage_one):
+    folder = write_set(tmp_path / "set", 60)
+    (folder / "cat" / "bad.jpg").write_bytes(jpeg(1)[:300])
+    (folder / "dog" / "text.jpg").write_text("no image")
+    alone = stage_one(folder)
+    out = Run(folder, tmp_path / "other", views="flip").end()
+    assert "2 Ray workers" in out
+    assert "2 images cannot be used" in out
+    flipped = stage_one(folder, views="flip")
+    (path,) = published(tmp_path / "other")
+    assert equal(open_codes(path), flipped.codes)
+    assert len(alone.codes) == 60
+    assert not parts(tmp_path / "other")
+
+
+@needs_ray
+@slow
+@pytest.mark.timeout(600)
+def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
+    alone = stage_one(hotdog, layers="all")
+    run = Run(hotdog, tmp_path / "other", layers="all")
+    choice = random.Random(0)
+    killed = 0
+    until = time.monotonic() + 400
+    while killed < 10 and run.process.poll() is None and time.monotonic() < until:
+        time.sleep(choice.uniform(0.05, 1.5))
+        if workers := run.workers():
+            os.kill(choice.choice(workers).pid, signal.SIGKILL)
+            killed += 1
+    out = run.end()
+    assert killed == 10, f"the run ended after {killed}"
+    assert "ended before their work was done" in out
+    (path,) = published(tmp_path / "other")
+    assert equal(open_codes(path), alone.codes)
+    assert not parts(tmp_path / "other")
+
+
+@needs_ray
+@slow
+@pytest.mark.timeout(900)
+def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
+    alone = stage_one(hotdog, layers="all")
+    cache = tmp_path / "other"
+    choice = random.Random(1)
+    before = 0
+    for moment in range(5):
+        run = Run(hotdog, cache, layers="all")
+        while run.process.poll() is None and len(parts(cache)) < before + 1 + moment % 2:
+            time.sleep(0.02)
+        time.sleep(choice.uniform(0, 0.3))
+        workers = run.workers()
+        run.process.kill()
+        run.process.communicate()
+        psutil.wait_procs(workers, timeout=20)
+        assert len(parts(cache)) >= before, "a part was lost"
+        before = len(parts(cache))
+        assert not published(cache) or moment == 4
+    n_rows = sum(len(_rows(path)) for path in parts(cache))
+    assert n_rows == len(np.unique(np.concatenate([_rows(path) for path in parts(cache)])))
+    out = Run(hotdog, cache, layers="all").end()
+    assert f"{n_rows} were there" in out
+    (path,) = published(cache)
+    assert equal(open_codes(path), alone.codes)
+
+
+def _rows(part: Path) -> Any:
+    from cnn_codes.codes.parts import read_part
+
+    return read_part(part)[0]["sha256"]
