@@ -272,19 +272,21 @@ def _heads(chosen: Chosen) -> Fitted:
     return Fitted(records, context.manifest, context.folder)
 
 
-@stage(*STAGE_TWO, example="svm DATA=hotdog", fixed={"methods": ("svm",)})
+@stage(*STAGE_TWO, ClusterSettings, example="svm DATA=hotdog", fixed={"methods": ("svm",)})
 def svm(chosen: Chosen) -> Fitted:
     """Fit a linear SVM on the codes."""
     return _heads(chosen)
 
 
-@stage(*STAGE_TWO, example="softmax DATA=hotdog", fixed={"methods": ("softmax",)})
+@stage(*STAGE_TWO, ClusterSettings, example="softmax DATA=hotdog", fixed={"methods": ("softmax",)})
 def softmax(chosen: Chosen) -> Fitted:
     """Fit softmax regression on the codes."""
     return _heads(chosen)
 
 
-@stage(*STAGE_TWO, example="heads DATA=hotdog METHODS=svm,ridge,knn", methods=METHODS)
+@stage(
+    *STAGE_TWO, ClusterSettings, example="heads DATA=hotdog METHODS=svm,ridge,knn", methods=METHODS
+)
 def heads(chosen: Chosen) -> Fitted:
     """Fit every classical head on the codes."""
     return _heads(chosen)
@@ -312,11 +314,17 @@ def _trained(context: Context, settings: FinetuneSettings) -> dict[str, Any]:
 
 
 @stage(
-    DataSettings, FinetuneSettings, CodesSettings, MachineSettings, PlaceSettings,
+    DataSettings, FinetuneSettings, CodesSettings, MachineSettings, PlaceSettings, ClusterSettings,
     example="finetune DATA=hotdog UNFREEZE=2",
 )  # fmt: skip
 def finetune(chosen: Chosen) -> Fitted:
     """Train the late layers, or the whole network, starting from the fitted probe."""
+    if cluster := chosen[ClusterSettings].cluster:
+        raise SettingsError(
+            f"CLUSTER={cluster}: fine-tuning runs on one machine only.",
+            expected="make finetune without CLUSTER, on all GPUs of this machine",
+            todo=chosen.command.replace(f" CLUSTER={cluster}", "") or "leave CLUSTER out",
+        )
     context = context_of(chosen)
     record = _trained(context, chosen[FinetuneSettings])
     return Fitted([record], context.manifest, context.folder)
@@ -360,7 +368,7 @@ def _models(chosen: Chosen) -> list[CodesSettings]:
 
 
 @stage(
-    DataSettings, CompareSettings, CodesSettings, MachineSettings, PlaceSettings,
+    DataSettings, CompareSettings, CodesSettings, MachineSettings, PlaceSettings, ClusterSettings,
     example="compare DATA=hotdog METHODS=svm,softmax,finetune",
 )  # fmt: skip
 def compare(chosen: Chosen) -> Compared:
@@ -372,7 +380,7 @@ def compare(chosen: Chosen) -> Compared:
 
 
 @stage(
-    DataSettings, CurveSettings, CodesSettings, MachineSettings, PlaceSettings,
+    DataSettings, CurveSettings, CodesSettings, MachineSettings, PlaceSettings, ClusterSettings,
     example="curve DATA=hotdog METHODS=svm,softmax SIZES=10,50,all",
 )  # fmt: skip
 def curve(chosen: Chosen) -> Measured:
@@ -585,7 +593,7 @@ def _as_before(context: Context, kind: str, usual: Any) -> Any:
 
 
 @stage(
-    PredictSettings, MachineSettings, PlaceSettings,
+    PredictSettings, MachineSettings, PlaceSettings, ClusterSettings,
     example="predict IMAGES=new/ RUN=results/hotdog/svm-....json",
 )  # fmt: skip
 def predict(chosen: Chosen) -> Predicted:
@@ -602,6 +610,7 @@ def predicted(chosen: Chosen, stream: IO[bytes] | None = None) -> Predicted:
         chosen[MachineSettings],
         chosen[PlaceSettings],
         messages=chosen.messages,
+        cluster=chosen[ClusterSettings].cluster,
         stream=stream,
     )
 

@@ -1,6 +1,7 @@
 """Stage one, prediction and heads on a local Ray of two workers; workers and drivers are killed."""
 
 import importlib.util
+import json
 import os
 import random
 import signal
@@ -156,16 +157,18 @@ def test_arrays_are_those_of_one_process_and_a_bad_image_is_a_row(tmp_path, stag
 @slow
 @pytest.mark.timeout(600)
 def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
-    alone = stage_one(hotdog, layers="all")
+    alone = stage_one(hotdog, layers=("all",))
     run = Run(hotdog, tmp_path / "other", layers="all")
     choice = random.Random(0)
-    killed = 0
-    until = time.monotonic() + 400
-    while killed < 10 and run.process.poll() is None and time.monotonic() < until:
-        time.sleep(choice.uniform(0.05, 1.5))
-        if workers := run.workers():
-            os.kill(choice.choice(workers).pid, signal.SIGKILL)
-            killed += 1
+    killed = n_parts = 0
+    while killed < 10 and run.process.poll() is None:
+        if len(parts(tmp_path / "other")) > n_parts or not killed:  # some work was done since
+            time.sleep(choice.uniform(0, 0.6))
+            n_parts = len(parts(tmp_path / "other"))
+            if workers := run.workers():
+                os.kill(choice.choice(workers).pid, signal.SIGKILL)
+                killed += 1
+        time.sleep(0.02)
     out = run.end()
     assert killed == 10, f"the run ended after {killed}"
     assert "ended before their work was done" in out
@@ -178,7 +181,7 @@ def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
 @slow
 @pytest.mark.timeout(900)
 def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
-    alone = stage_one(hotdog, layers="all")
+    alone = stage_one(hotdog, layers=("all",))
     cache = tmp_path / "other"
     choice = random.Random(1)
     before = 0
@@ -206,3 +209,59 @@ def _rows(part: Path) -> Any:
     from cnn_codes.codes.parts import read_part
 
     return read_part(part)[0]["sha256"]
+
+
+@needs_ray
+@slow
+def test_heads_curves_and_predictions_are_those_of_one_process(tmp_path, cache, command):
+    folder = write_set(tmp_path / "set", 80)
+    (tmp_path / "new").mkdir()
+    for i in range(40):
+        (tmp_path / "new" / f"{i}.jpg").write_bytes(jpeg(1000 + i))
+    (tmp_path / "new" / "bad.jpg").write_text("no image")
+    small = {**SMALL, "data": folder, "workers": 2}
+    for name, where in (("alone", ""), ("spread", "local")):
+        results = tmp_path / name
+        shared = {"results": results, "cluster": where}
+        done = command("heads", methods="svm,ridge", splits=2, **small, **shared)
+        assert done.returncode == 0, done.stderr
+        done = command("curve", methods="ridge", sizes="8,16", draws=2, **small, **shared)
+        assert done.returncode == 0, done.stderr
+        run = sorted((results / "set").glob("svm*split1of2.json"))[0]
+        done = command(
+            "predict",
+            images=tmp_path / "new",
+            run=run,
+            out=results / "out.csv",
+            workers=2,
+            **shared,
+        )
+        assert done.returncode == 0, done.stderr
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    names = [path.relative_to(alone) for path in sorted(alone.rglob("*.csv"))]
+    assert len(names) >= 5
+    for name in names:
+        assert (alone / name).read_bytes() == (spread / name).read_bytes(), name
+    for path in sorted((alone / "set").glob("*.json")):
+        one, other = (json.loads((at / "set" / path.name).read_text()) for at in (alone, spread))
+        assert one.get("metrics") == other.get("metrics")
+        assert one.get("chosen") == other.get("chosen")
+
+
+@needs_ray
+@slow
+def test_no_cluster_to_join_is_said(tmp_path, command):
+    folder = write_set(tmp_path / "set", 40)
+    done = command("features", data=folder, cluster="auto", **SMALL)
+    assert done.returncode == 2
+    assert "there is no Ray to connect to" in done.stderr
+    assert "CLUSTER=local" in done.stderr
+
+
+def test_fine_tuning_on_a_cluster_is_refused_with_a_command_that_works(tmp_path, command):
+    done = command("finetune", data=tmp_path, cluster="local", **SMALL)
+    assert done.returncode == 2
+    assert "one machine only" in done.stderr
+    todo = done.stderr.partition("Next: ")[2]
+    assert " finetune " in todo
+    assert "CLUSTER" not in todo

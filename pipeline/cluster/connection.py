@@ -14,6 +14,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
+
+from joblib import cpu_count
 
 from ..errors import ClusterError, DeviceError, first_line
 
@@ -32,11 +35,14 @@ class Connection:
         ``local``, ``auto`` or ``ray://host:port``.
     n_cores, n_gpus : int
         Of all its nodes together.
+    most_cores : int
+        Of one node.
     """
 
     address: str
     n_cores: int
     n_gpus: int
+    most_cores: int
 
     @property
     def is_local(self) -> bool:
@@ -76,8 +82,10 @@ def connected(address: str, *, cores: int = 0) -> Iterator[Connection]:
     if ours:
         _start(address, cores)
     try:
-        resources = ray.cluster_resources()
-        yield Connection(address, int(resources.get("CPU", 1)), int(resources.get("GPU", 0)))
+        nodes = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+        each = [int(one.get("CPU", 0)) for one in nodes]
+        n_gpus = sum(int(one.get("GPU", 0)) for one in nodes)
+        yield Connection(address, max(1, sum(each)), n_gpus, max([1, *each]))
     finally:
         if ours:
             ray.shutdown()
@@ -88,14 +96,16 @@ def _start(address: str, cores: int) -> None:
 
     # That a local Ray asks for a token is announced each time.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel("ERROR")
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    quiet: dict[str, Any] = {
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "configure_logging": False,
+    }
     try:
         if address == "local":
-            from ..backbones.engine import n_cores
-
             ray.init(
                 address="local",
-                num_cpus=cores or n_cores(),
+                num_cpus=cores or cpu_count(),
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
                 **quiet,

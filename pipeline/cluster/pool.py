@@ -20,7 +20,7 @@ __all__ = ["Chunk", "Pool"]
 
 T = TypeVar("T")
 _DEATHS = 3  # of its worker, after which a chunk is halved
-_START_DEATHS = 5  # of workers in turn that did nothing yet
+_START_DEATHS = 10  # of workers in turn that did nothing yet
 
 
 @dataclass(eq=False)

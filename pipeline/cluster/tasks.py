@@ -14,7 +14,11 @@ _RETRIES = 5  # of a call whose worker died
 
 
 def spread_tasks(
-    function: Callable[..., R], shared: Sequence[Any], calls: Sequence[tuple[Any, ...]]
+    function: Callable[..., R],
+    shared: Sequence[Any],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    cores: int = 1,
 ) -> Iterator[tuple[int, R]]:
     """Call ``function(*shared, *call)`` for each call; give the results as they are finished.
 
@@ -28,6 +32,8 @@ def spread_tasks(
         Put into Ray's store once; arrays are mapped from there, read-only, not copied.
     calls : sequence of tuple
         Further arguments of each call.
+    cores : int
+        That each call takes.
 
     Yields
     ------
@@ -41,7 +47,7 @@ def spread_tasks(
     """
     import ray
 
-    remote = ray.remote(num_cpus=1, max_retries=_RETRIES)(_guarded)
+    remote = ray.remote(num_cpus=cores, max_retries=_RETRIES)(_guarded)
     kept = [ray.put(one) for one in shared]
     waiting = {remote.remote(function, *kept, *call): at for at, call in enumerate(calls)}
     try:

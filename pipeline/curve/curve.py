@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -222,16 +223,25 @@ def _fit_heads(
     jobs = 1 if n_numbers < _SMALL else min(jobs or cpu_count(), len(tasks))
     # The largest first: a long fit begun last would leave the other cores idle.
     order = sorted(tasks, key=lambda task: -task.size)
-    calls = (
-        delayed(_fit_one)(
-            matrix, plan.rows.labels, plan.rows.groups, task, plan.heads[task.method],
-            plan.draws[task.draw].rows(plan.pool, task.size), plan.test,
-            context.manifest.class_names, context.seed + task.draw,
+    shared = (matrix, plan.rows.labels, plan.rows.groups)
+    calls = [
+        (
+            task, plan.heads[task.method], plan.draws[task.draw].rows(plan.pool, task.size),
+            plan.test, context.manifest.class_names, context.seed + task.draw,
         )
         for task in order
-    )  # fmt: skip
-    with context.progress("learning curve", len(order), "fits") as meter:
-        for piece in Parallel(jobs, return_as="generator_unordered", max_nbytes="1M")(calls):
+    ]  # fmt: skip
+    with ExitStack() as stack:
+        if context.cluster.cluster and jobs > 1:
+            from ..cluster import connected, spread_tasks
+
+            stack.enter_context(connected(context.cluster.cluster))
+            found = (piece for _, piece in spread_tasks(_fit_one, shared, calls))
+        else:
+            parallel = Parallel(jobs, return_as="generator_unordered", max_nbytes="1M")
+            found = parallel(delayed(_fit_one)(*shared, *call) for call in calls)
+        meter = stack.enter_context(context.progress("learning curve", len(order), "fits"))
+        for piece in found:
             pieces.add(piece)
             meter.advance()
 

@@ -19,6 +19,7 @@ from ..context import Context
 from ..datasets import SPLITS, Manifest, resplit
 from ..errors import DataError
 from ..files import digest_of
+from ..progress import Messages
 from ..results.frame import without_leaks, write_framed
 from ..results.metrics import measure
 from ..results.runs import (
@@ -140,15 +141,25 @@ def fit_heads(context: Context, codes: Codes, settings: HeadSettings) -> list[di
     """
     manifest, seed = context.manifest, context.seed
     rows = rows_of(manifest, codes)
+    all_drawn = [
+        (rows, "")
+        if settings.splits == 1
+        else (redrawn(rows, manifest, seed + r), f"split{r + 1}of{settings.splits}")
+        for r in range(settings.splits)
+    ]
+    tasks = [
+        [
+            _Task(method, drawn, seed + s, tag)
+            for drawn, tag in all_drawn
+            for s in range(settings.seeds)
+        ]
+        for method in settings.methods
+    ]
+    measured = _spread(context, codes, settings, [task for some in tasks for task in some])
     records = []
-    for method in settings.methods:
-        runs = []
-        for r in range(settings.splits):
-            drawn = rows if settings.splits == 1 else redrawn(rows, manifest, seed + r)
-            for s in range(settings.seeds):
-                tag = f"split{r + 1}of{settings.splits}" if settings.splits > 1 else ""
-                task = _Task(method, drawn, seed + s, tag)
-                runs.append(_run(context, codes, settings, task))
+    for some in tasks:
+        method = some[0].method
+        runs = [_run(context, codes, settings, task, measured.get(task)) for task in some]
         if len(runs) == 1:
             records.append(runs[0])
             continue
@@ -252,13 +263,55 @@ def redrawn(rows: Rows, manifest: Manifest, seed: int) -> Rows:
     return replace(rows, split=split)
 
 
-def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> dict[str, Any]:
-    """Fit one head and write its run, or take the one that is there."""
+def _spread(
+    context: Context, codes: Codes, settings: HeadSettings, tasks: list[_Task]
+) -> dict[_Task, _Measured]:
+    """Fit the heads of all tasks without a run on the cluster that CLUSTER names."""
+    if not context.cluster.cluster:
+        return {}
+    tasks = [task for task in tasks if _known(context, codes, settings, task)[-1] is None]
+    if not tasks:
+        return {}
+    from ..cluster import connected, spread_tasks
+
+    manifest = replace(context.manifest, extra=dict(context.manifest.extra))
+    bare = replace(context, manifest=manifest, messages=Messages())
+    cost = str(Path(settings.cost).absolute()) if settings.cost else ""
+    found = {}
+    with (
+        connected(context.cluster.cluster) as connection,
+        context.progress("heads", len(tasks), "fits") as meter,
+    ):
+        cores = max(1, min(connection.most_cores, connection.n_cores // len(tasks)))
+        one = replace(settings, jobs=cores, cost=cost)
+        shared, calls = (bare, codes.matrix(), one), [(task,) for task in tasks]
+        for at, result in spread_tasks(_measured, shared, calls, cores=cores):
+            found[tasks[at]] = result
+            meter.advance()
+    return found
+
+
+def _known(
+    context: Context, codes: Codes, settings: HeadSettings, task: _Task
+) -> tuple[str, str, str, str, dict[str, Any] | None]:
+    """Give fingerprint, subject, usual name and name of a run, and the run if it is there."""
     fingerprint = _fingerprint(context, codes, settings, task)
     subject = _subject(context, task.rows)
     usual = _name(context, codes, settings, task)
     name = name_for(context.folder, usual, subject=subject, fingerprint=fingerprint)
     there = known_run(context.folder / f"{name}.json", fingerprint)
+    return fingerprint, subject, usual, name, there
+
+
+def _run(
+    context: Context,
+    codes: Codes,
+    settings: HeadSettings,
+    task: _Task,
+    measured: _Measured | None = None,
+) -> dict[str, Any]:
+    """Fit one head and write its run, or take the one that is there."""
+    fingerprint, subject, usual, name, there = _known(context, codes, settings, task)
     if there is not None:
         return there
     if name != usual:
@@ -266,8 +319,8 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
     from . import save_head
 
     began = time.perf_counter()
-    matrix = codes.matrix()  # (N, V, D)
-    measured = (_by_folds if settings.outer[0] else _on_split)(context, matrix, settings, task)
+    if measured is None:
+        measured = _measured(context, codes.matrix(), settings, task)  # (N, V, D)
     head, rows, manifest = measured.head, task.rows, context.manifest
     config = codes.config
     record = build_record(
@@ -294,7 +347,8 @@ def _run(context: Context, codes: Codes, settings: HeadSettings, task: _Task) ->
             "codes": codes.extraction_s,
             "fit": measured.fit_s,
             "predict": measured.predict_s,
-            "total": codes.extraction_s + time.perf_counter() - began,
+            "total": codes.extraction_s
+            + max(measured.fit_s + measured.predict_s, time.perf_counter() - began),
         },
         fingerprint=fingerprint,
         warnings=[
@@ -345,6 +399,13 @@ class _Measured:
     predict_s: float
     warnings: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def _measured(
+    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
+) -> _Measured:
+    """Fit a head, and measure it as TEST says."""
+    return (_by_folds if settings.outer[0] else _on_split)(context, matrix, settings, task)
 
 
 def _on_split(

@@ -22,6 +22,7 @@ from .classifier import Classifier
 from .inputs import gathered
 from .neighbours import Neighbours
 from .output import Table
+from .spread import classify_spread
 
 __all__ = ["Predicted", "predict"]
 
@@ -68,6 +69,7 @@ def predict(
     places: PlaceSettings,
     *,
     messages: Messages,
+    cluster: str = "",
     stream: IO[bytes] | None = None,
 ) -> Predicted:
     """Classify images with a run, and write a row for each.
@@ -78,6 +80,8 @@ def predict(
         Which images and run, what runs the network, where results and cache lie.
     messages : Messages
         Progress, notes, and what was counted.
+    cluster : str
+        As the setting CLUSTER has it; empty: this process does it.
     stream : binary stream, optional
         Where rows go if OUT is empty; without it they are kept in the answer.
 
@@ -125,12 +129,24 @@ def predict(
         ):
             if output is not None:
                 output.write(table.header())
-            for outcome in classifier.classify(
-                inputs.paths,
-                names=inputs.names,
-                neighbours=neighbours,
-                n_nearest=max(1, settings.nearest),
-            ):
+            if cluster:
+                outcomes = classify_spread(
+                    cluster,
+                    settings,
+                    machine,
+                    places,
+                    inputs.paths,
+                    inputs.names,
+                    neighbours=neighbours is not None,
+                )
+            else:
+                outcomes = classifier.classify(
+                    inputs.paths,
+                    names=inputs.names,
+                    neighbours=neighbours,
+                    n_nearest=max(1, settings.nearest),
+                )
+            for outcome in outcomes:
                 row = table.row(outcome)
                 counts[row["status"]] += 1
                 counts["unlike"] += bool(row.get("unlike"))
