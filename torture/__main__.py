@@ -114,6 +114,7 @@ def main() -> int:
             first = time.monotonic()
             if limit:  # what is left is shared out, so that every stage has its turn
                 world.until = first + (began + limit - first) / (len(names) - number)
+            world.rounds = 0
             stages[name]()
             record.seconds[name] = round(time.monotonic() - first)
             faults_so_far = {kind: world.count[kind] for kind in BAD if world.count[kind]}
