@@ -106,7 +106,7 @@ def tried_options(
 def _trials() -> list[tuple[str, FinetuneSettings]]:
     """Give the late layers, deeper ones, and those with statistics that follow the data."""
     trials = [
-        ("fine-tune last stage", FinetuneSettings()),
+        ("fine-tune last stage", FinetuneSettings(deepen=False)),
         ("fine-tune three stages", FinetuneSettings(unfreeze="3")),
     ]
     if "late-adapted" in recipe_names():

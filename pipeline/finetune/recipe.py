@@ -15,7 +15,7 @@ from ..backbones.catalog import nearest
 from ..errors import SettingsError
 from ..settings import RENAMED, CodesSettings, FinetuneSettings, HeadSettings
 
-__all__ = ["FOLDER", "load_recipe", "phases_of", "recipe_names"]
+__all__ = ["FOLDER", "deeper_of", "load_recipe", "phases_of", "recipe_names"]
 
 _INSTALLED = Path(__file__).with_name("recipes")  # where pyproject.toml puts the folder in a wheel
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "recipes"
@@ -129,3 +129,19 @@ def phases_of(settings: FinetuneSettings) -> list[FinetuneSettings]:
                 ) from error
         phases.append(dataclasses.replace(plain, **changes))
     return phases or [plain]
+
+
+def deeper_of(settings: FinetuneSettings) -> FinetuneSettings | None:
+    """Give the training that DEEPEN tries after that of `settings`; None where it tries none.
+
+    The recipe late-adapted from where the first training ended: three stages, statistics that
+    follow the data, a new last layer. Its epoch is the one of the lowest calibrated loss.
+    """
+    default = settings.unfreeze == "last" and settings.init == "probe"
+    own_way = settings.recipe or settings.phases or settings.tune or settings.fresh
+    if not (settings.deepen and default and settings.choose == "one_se") or own_way:
+        return None
+    recipe = load_recipe("late-adapted")
+    names = {field.name for field in dataclasses.fields(settings)} - {"recipe", "epochs"}
+    changes = {name: value for name, value in recipe.items() if name in names}
+    return dataclasses.replace(settings, **changes, choose="loss")

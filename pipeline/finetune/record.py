@@ -57,6 +57,8 @@ class History:
         Of the search over learning rate and weight decay.
     fit_s : float
         Seconds of all training: the probe, trials, every phase with its looks at val, the refit.
+    deeper : dict
+        What came of DEEPEN; empty where it was not tried.
     """
 
     phases: list[FinetuneSettings]
@@ -67,6 +69,7 @@ class History:
     head: Head | None = None
     trials: list[dict[str, Any]] = field(default_factory=list)
     fit_s: float = 0.0
+    deeper: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -192,6 +195,8 @@ def _record(outcome: Outcome) -> dict[str, Any]:
     if outcome.test_scores is not None:
         metrics["test"] = _measured(outcome, rows.test, outcome.test_scores)
     last = outcome.history.prepared[-1].task.plan
+    deeper = outcome.history.deeper
+    unfreeze = deeper["unfreeze"] if deeper.get("kept") else settings.unfreeze
     codes_s = outcome.history.codes_s + sum(one.codes_s for one in outcome.history.prepared)
     known = setup.context.warnings or manifest.warnings
     warnings = [*rows.warnings, *without_leaks(known, rows.warnings), *_notes(outcome)]
@@ -221,7 +226,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
         command=setup.context.command,
         extra={
             "subject": subject_of_run(setup),
-            "unfreeze": settings.unfreeze,
+            "unfreeze": unfreeze,
             "n_parameters": max(one.task.plan.n_trained for one in outcome.history.prepared),
             "n_network_parameters": last.n_parameters,
             "curve": outcome.history.curve,
@@ -283,6 +288,8 @@ def _chosen(outcome: Outcome) -> dict[str, Any]:
         "lr": last.lr,
         "weight_decay": last.weight_decay,
     }
+    if history.deeper:
+        chosen["deeper"] = dict(history.deeper)
     if outcome.history.trials:
         chosen["trials"] = list(outcome.history.trials)
     if outcome.history.head is not None:

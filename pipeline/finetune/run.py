@@ -23,7 +23,7 @@ from ..context import Context
 from ..datasets.images import limit_pixels
 from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining
-from ..errors import ImageError, SettingsError
+from ..errors import ImageError, NoSpaceError, SettingsError, TrainingError
 from ..files import digest_of, sha256_file
 from ..heads import Examples, fit_head
 from ..heads.decide import Rule, parse_rule
@@ -34,19 +34,19 @@ from ..results.runs import known_run, name_for, read_record
 from ..settings import FinetuneSettings, HeadSettings, as_dict
 from .batches import unreadable
 from .prepare import Prepared, Setup, extracted, prepare, preprocessing_of
-from .recipe import phases_of
+from .recipe import deeper_of, phases_of
 from .record import History, Outcome, name_of, subject_of_run, write_result
 from .rows import rows_of
 from .spread import World, joined
 from .start import new_head, put_head, renew
 from .state import fit_kept
-from .train import Best, Training, codes_of, score
+from .train import Best, Training, codes_of, improves, score
 from .training_codes import TrainingCodes
 from .tune import tuned
 
 __all__ = ["finetune"]
 
-VERSION = 3  # of what this stage makes of its settings; part of every run's fingerprint
+VERSION = 4  # of what this stage makes of its settings; part of every run's fingerprint
 
 
 def finetune(
@@ -214,7 +214,7 @@ class _Run:
             )
             self.history.phases = [tuned_settings]
             self.history.fit_s += sum(trial["seconds"] for trial in self.history.trials)
-        best = self._phases(network, rows.train, rows.val, "phase")
+        best = self._deepened(network, self._phases(network, rows.train, rows.val, "phase"))
         refit = self.settings.refit and rows.val_from == "cut"
         if refit:
             setup.context.say(
@@ -294,37 +294,113 @@ class _Run:
 
         `until` gives the epoch to stop at, a phase; the curve is then that of the choice.
         """
-        touched = {n for n, _ in network.named_parameters() if _in(n, self.settings.fresh)}
         best: Best | None = None
         self.history.prepared = []
         for number, settings in enumerate(self.history.phases):
-            self._release()
-            network.to("cpu")
-            prepared = prepare(
-                self.setup, network, settings, phase=number, train=train, val=val, touched=touched
-            )
-            self.history.prepared.append(prepared)
-            training = self.training = Training(prepared.task)
-            fit_kept(
-                training,
-                self._state_path(f"{what}{number}"),
-                self.fingerprint,
-                self.setup,
+            best = self._phase(
+                network, settings, train, val, f"{what}{number}",
                 until=until[number] if until else None,
-            )
-            training.restore_best()
-            training.close()
-            best = training.best
-            assert best is not None
-            self.history.fit_s += training.seconds
+            )  # fmt: skip
             if until is None:
-                self.history.curve += training.curve
-                self.history.epochs.append(best.epoch)
-            self.noted = training
-            plan = prepared.task.plan
-            touched |= set(plan.trained) | (set(plan.frozen) if settings.bn == "update" else set())
+                self._note(best)
         assert best is not None
         return best
+
+    def _phase(
+        self,
+        network: nn.Module,
+        settings: FinetuneSettings,
+        train: NDArray[np.int64],
+        val: NDArray[np.int64],
+        what: str,
+        *,
+        until: int | None = None,
+    ) -> Best:
+        """Train the next phase; the network ends at its best epoch."""
+        self._release()
+        network.to("cpu")
+        number = len(self.history.prepared)
+        prepared = prepare(
+            self.setup, network, settings,
+            phase=number, train=train, val=val, touched=self._touched(network),
+        )  # fmt: skip
+        if settings.init != self.settings.init:  # a new last layer
+            own = self.setup.context.seed + settings.repeat
+            renew(network, (str(self.setup.card.final),), seed=own)
+        self.history.prepared.append(prepared)
+        training = self.training = Training(prepared.task)
+        fit_kept(training, self._state_path(what), self.fingerprint, self.setup, until=until)
+        training.restore_best()
+        training.close()
+        self.history.fit_s += training.seconds
+        assert training.best is not None
+        return training.best
+
+    def _note(self, best: Best) -> None:
+        """Put the phase that has just ended into the curve and the epochs."""
+        assert self.training is not None
+        self.history.curve += self.training.curve
+        self.history.epochs.append(best.epoch)
+        self.noted = self.training
+
+    def _touched(self, network: nn.Module) -> set[str]:
+        """Name what is not that of the published weights any more."""
+        touched = {n for n, _ in network.named_parameters() if _in(n, self.settings.fresh)}
+        for one in self.history.prepared:
+            plan, settings = one.task.plan, one.task.settings
+            touched |= set(plan.trained) | (set(plan.frozen) if settings.bn == "update" else set())
+        return touched
+
+    def _deepened(self, network: nn.Module, best: Best) -> Best:
+        """Try deeper layers where the first training has helped; keep what is better on val."""
+        deeper, val = deeper_of(self.settings), self.setup.rows.val
+        enough = len(self.setup.card.stages) > int(deeper.unfreeze) if deeper else False
+        if deeper is None or not (enough and best.epoch and len(val)):
+            return best
+        weights = {n: t.clone() for n, t in network.to("cpu").state_dict().items()}
+        self.chosen = best, weights, list(self.history.prepared)  # what an interruption leaves
+        self.setup.context.say(
+            f"training has helped: the last {deeper.unfreeze} stages are tried too (DEEPEN=0: not)"
+        )
+        tried: dict[str, Any] = {"unfreeze": deeper.unfreeze, "recipe": "late-adapted"}
+        try:
+            found = self._phase(network, deeper, self.setup.rows.train, val, "deeper")
+        except (NoSpaceError, TrainingError) as error:
+            self.setup.context.say(f"not deeper: {error.found}")
+            self.history.deeper = tried | {"kept": False, "why": error.found}
+        else:
+            assert self.training is not None
+            kept = improves(self.training.task, found.scores, best.scores)
+            row = next(one for one in self.training.curve if one["epoch"] == found.epoch)
+            figures = {k: row[k] for k in ("val_accuracy", "val_calibrated_loss") if k in row}
+            self.history.deeper = tried | {"kept": kept, "epoch": found.epoch} | figures
+            self.setup.context.say(
+                f"the last {deeper.unfreeze} stages, epoch {found.epoch}: "
+                + ("kept" if kept else "no better on val, not kept")
+            )
+            if kept:
+                self.history.phases.append(deeper)
+                self._note(found)
+                self.chosen = None
+                return found
+        self._return_to(network, best, weights)
+        return best
+
+    def _return_to(self, network: nn.Module, best: Best, weights: dict[str, torch.Tensor]) -> None:
+        """Undo a deeper training: weights and task are those of the first again."""
+        self._release()
+        network.to("cpu").load_state_dict(weights)
+        self.history.prepared = []
+        rows, context = self.setup.rows, self.setup.context
+        quiet = replace(self.setup, context=replace(context, messages=Messages()))
+        prepared = prepare(
+            quiet, network, self.history.phases[0],
+            phase=0, train=rows.train, val=rows.val, touched=self._touched(network),
+        )  # fmt: skip
+        self.history.prepared = [prepared]
+        self.training = self.noted = Training(prepared.task)
+        self.training.best = best
+        self.chosen = None
 
     def _training_codes(self) -> TrainingCodes:
         """Take the codes of what was trained on last, one row for each image's bytes."""

@@ -41,6 +41,7 @@ __all__ = [
     "codes_of",
     "few_in_val",
     "fit",
+    "improves",
     "largest_fitting",
     "norms_of",
     "score",
@@ -209,32 +210,39 @@ class Training:
     def _is_better(self, key: tuple[float, ...], scores: Tensor) -> bool:
         """Whether this epoch replaces the best one so far.
 
-        With ``one_se`` it must be better on val by more than one standard error of the paired
-        differences, clustered by group: small gains of many looks are noise. Better by METRIC;
-        where that is the accuracy, by the calibrated log-loss, which tells more from few images.
-        With fewer than 20 images in val nothing can be shown, and the probe stays.
+        With ``one_se`` it must be better on val by more than one standard error (:func:`improves`):
+        small gains of many looks are noise. With fewer than 20 images in val nothing can be shown,
+        and the probe stays.
         """
         assert self.best is not None
         if self.task.settings.choose != "one_se" or not len(self.task.val):
             return key > self.best.key
         if few_in_val(self.task.settings, len(self.task.val)):
             return False
-        gains = self._merit(scores) - self._merit(self.best.scores)  # (n,), or one per block
-        rows = self.task.val
-        groups = self.task.groups[rows] if len(gains) == len(rows) else np.arange(len(gains))
-        return float(gains.mean()) > clustered_error(gains, groups)
+        return improves(self.task, scores, self.best.scores)
 
-    def _merit(self, scores: Tensor) -> NDArray[np.float64]:
-        """Contributions of the images of val to the figure that decides, higher is better."""
-        task = self.task
-        truth = torch.from_numpy(task.labels[task.val])
-        scale, losses = _calibrated(scores, truth, task.settings.balanced)
-        metric = task.settings.metric
-        return contributions(
-            "log_loss" if metric == "accuracy" else metric,
-            scores.numpy(), truth.numpy(), scale=scale, losses=losses, weights=None,
-            costs=task.costs, by_cost=task.settings.threshold == "cost",
-        )  # fmt: skip
+
+def improves(task: Task, scores: Tensor, kept: Tensor) -> bool:
+    """Say whether scores of val (n, K) are better than those kept by more than one standard error.
+
+    By METRIC; where that is the accuracy, by the calibrated log-loss. The standard error is of the
+    paired differences, clustered by group.
+    """
+    gains = _merit(task, scores) - _merit(task, kept)  # (n,), or one per block
+    groups = task.groups[task.val] if len(gains) == len(task.val) else np.arange(len(gains))
+    return float(gains.mean()) > clustered_error(gains, groups)
+
+
+def _merit(task: Task, scores: Tensor) -> NDArray[np.float64]:
+    """Contributions of the images of val to the figure that decides, higher is better."""
+    truth = torch.from_numpy(task.labels[task.val])
+    scale, losses = _calibrated(scores, truth, task.settings.balanced)
+    metric = task.settings.metric
+    return contributions(
+        "log_loss" if metric == "accuracy" else metric,
+        scores.numpy(), truth.numpy(), scale=scale, losses=losses, weights=None,
+        costs=task.costs, by_cost=task.settings.threshold == "cost",
+    )  # fmt: skip
 
 
 def few_in_val(settings: FinetuneSettings, n_val: int) -> bool:

@@ -150,6 +150,13 @@ class FinetuneSettings(Settings):
         high=100_000,
         later=True,
     )
+    deepen: bool = setting(
+        True,
+        "where the default training (UNFREEZE=last from the probe) improves val by more than one "
+        "standard error: try the last three stages too, as RECIPE=late-adapted trains them, and "
+        "keep them if they improve val by more than one standard error again",
+        later=True,
+    )
     tune: int = setting(
         0, "pairs of learning rate and weight decay to try on val; 0: none", high=10_000
     )
