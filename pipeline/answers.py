@@ -251,12 +251,18 @@ class Fitted(Answer):
 def _added(record: Mapping[str, Any]) -> str:
     """Say which epoch was kept, by what, and what it added to the start, all on val."""
     chosen, curve = record["chosen"], record["curve"]
-    text = f"Epoch {chosen['epoch']} was kept, by {chosen['by']} on {chosen['on']}"
+    deeper = chosen.get("deeper", {})
+    of = f" of the last {deeper['unfreeze']} stages" if deeper.get("kept") else ""
+    text = f"Epoch {chosen['epoch']}{of} was kept, by {chosen['by']} on {chosen['on']}"
     values = [curve[0].get("val_accuracy"), chosen["score"].get("val_accuracy")]
     if None in values:
         return f"{text}."
     start = "the probe it began with" if "probe" in chosen else "the start"
-    return f"{text}: accuracy {share(values[1])} there, against {share(values[0])} of {start}."
+    text = f"{text}: accuracy {share(values[1])} there, against {share(values[0])} of {start}."
+    if deeper and not deeper["kept"]:
+        why = deeper.get("why", "no better by more than one standard error").rstrip(".")
+        text += f" The last {deeper['unfreeze']} stages were tried too and not kept: {why}."
+    return text
 
 
 @dataclass(frozen=True, eq=False, repr=False)
