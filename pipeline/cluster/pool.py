@@ -4,7 +4,6 @@ Ray's core actors, under our own rule of what is done when one dies. Ray Data wo
 actors; but its retries give no say in what a chunk is that killed its worker: it runs the same
 chunk again without end, or fails the job, where here the chunk is halved until the one image is
 found that does it, and what the dead worker had finished is not run again.
-(``benchmarks/cluster.md`` has both measured.)
 """
 
 from __future__ import annotations
