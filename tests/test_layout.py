@@ -7,6 +7,7 @@ import pytest
 from cnn_codes.datasets.layout import read_layout
 from cnn_codes.datasets.listing import SPLITS
 from cnn_codes.errors import DataError
+from cnn_codes.settings import DataSettings
 
 
 def put(root: Path, *paths: str) -> Path:
@@ -331,3 +332,61 @@ def test_a_file_of_another_kind_is_answered(tmp_path):
     put(tmp_path, "a.h5")
     with pytest.raises(DataError, match="holds no data set"):
         read_layout(tmp_path / "a.h5")
+
+
+# --- what was found by trying further forms
+
+
+def test_thumbnails_beside_the_classes_are_no_class(tmp_path):
+    names = {f"{kind}/{n}.jpg" for kind in ("ants", "bees") for n in range(3)}
+    root = put(tmp_path / "set", *names, *(f"thumbnails/{name}" for name in names))
+    listing = read_layout(root)
+    assert set(listing.labels) == {"ants", "bees"}
+    assert any("thumbnails" in text and "left out" in text for text in listing.warnings)
+    (root / "thumbnails").rename(root / "small")
+    with pytest.raises(DataError, match="another version of the images") as caught:
+        read_layout(root)
+    assert "LAYOUT=classes" in str(caught.value)
+
+
+def test_splits_inside_the_classes_are_used(tmp_path):
+    parts = [("ants", "train"), ("ants", "test"), ("bees", "train"), ("bees", "test")]
+    files = {f"{k}/{s}/{n}.jpg" for k, s in parts for n in range(3)}
+    listing = read_layout(put(tmp_path / "set", *files))
+    assert set(zip(listing.labels, (SPLITS[one] for one in listing.split), strict=True)) == {*parts}
+    assert any("inside the classes" in text for text in listing.warnings)
+
+
+@pytest.mark.parametrize(
+    "words", [("train", "dev", "eval"), ("Trainingsdaten", "val", "Testdaten")]
+)
+@pytest.mark.parametrize("form", ["folders", "table"])
+def test_three_words_are_three_splits(tmp_path, words, form):
+    lines, files = ["image,label,subset"], []
+    for at, word in enumerate(words):
+        for kind in ("ants", "bees"):
+            name = f"{kind}{at}.jpg"
+            files.append(f"{word}/{kind}/{name}" if form == "folders" else f"img/{name}")
+            lines.append(f"{name},{kind},{word}")
+    root = put(tmp_path / "set", *files)
+    if form == "table":
+        (root / "labels.csv").write_text("\n".join(lines) + "\n")
+    listing = read_layout(root)
+    assert sorted(listing.split.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_table_of_a_spreadsheet_that_names_its_separator(tmp_path):
+    root = put(tmp_path / "set", *(f"bilder/{n}.jpg" for n in range(4)))
+    lines = ["sep=;", '"Dateiname";"Klasse"']
+    lines += [f'"bilder/{n}.jpg";"{("groß", "klein, rot")[n % 2]}"' for n in range(4)]
+    (root / "Etiketten.csv").write_text("\r\n".join(lines), encoding="cp1252")
+    assert set(read_layout(root).labels) == {"groß", "klein, rot"}
+
+
+def test_names_of_classes_in_numbered_parts_are_offered(tmp_path):
+    files = {f"batch{n % 3}/{('ant', 'bee')[n % 2]}_{n:02}.jpg" for n in range(12)}
+    root = put(tmp_path / "set", *files)
+    with pytest.raises(DataError, match="parts of one set") as caught:
+        read_layout(root)
+    assert "LAYOUT=names" in str(caught.value)
+    assert set(read_layout(root, DataSettings(layout="names")).labels) == {"ant", "bee"}

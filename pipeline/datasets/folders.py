@@ -29,6 +29,7 @@ from .listing import (
     plural,
     split_in,
     split_of,
+    splits_of,
 )
 from .tables import quoted
 from .tree import Node
@@ -38,6 +39,7 @@ from .words import (
     OUTPUTS,
     PARTS,
     THINGS,
+    THUMBNAILS,
     UNLABELLED,
     VARIANTS,
     is_numbered,
@@ -198,8 +200,9 @@ def _splits(reader: _Reader, node: Node) -> dict[str, tuple[int, Node]]:
     """Find the folders of `node` that are splits: by their names, and by holding folders."""
     exact: dict[str, int] = {}
     longer: dict[str, tuple[int, str]] = {}
+    meant = splits_of(node.kids())
     for name in node.kids():
-        if (split := split_of(name)) is not None:
+        if (split := meant[name]) is not None:
             exact[name] = split
         elif (part := split_in(name)) is not None:
             longer[name] = part
@@ -336,7 +339,9 @@ def _leave(reader: _Reader, nodes: list[Node]) -> None:
     for node in nodes:
         words = set(words_of(node.name))
         name = _rel(node, reader.top)
-        if words & ANNOTATIONS:
+        if words & THUMBNAILS:
+            what = f"{name} holds thumbnails of the images and was left out."
+        elif words & ANNOTATIONS:
             what = f"{name} holds masks or annotations and was left out."
         elif node.name.casefold() in OUTPUTS or (not node.images and words & {"run", "runs"}):
             what = f"{name} holds what a tool left and was left out."
@@ -389,7 +394,20 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
         others = {stem for other, some in stems.items() if other != name for stem in some}
         mine = stems.get(name, set())
         shared = len(mine & others) / max(len(mine), 1)
-        if (words & ANNOTATIONS and (shared >= 0.5 or words <= ANNOTATIONS)) or (
+        again = {nfc(one).casefold() for one in inner.kids()}
+        beside = {nfc(one).casefold() for one in kids if one != name and not kids[one].kids()}
+        if words & THUMBNAILS and (shared >= 0.5 or (again and again <= beside)):
+            left.append(inner)
+        elif len(again) > 1 and again <= beside and not inner.images:
+            raise DataError(
+                f"{reader.given}: {name} holds folders of the same names as the classes beside it "
+                f"({few(sorted(inner.kids()))}): another version of the images, or a copy.",
+                expected="one version: copies of an image would be in train and in test",
+                todo=f"move {name} out of the folder; or take it alone: "
+                f"{reader.command('', inner)}; or, if it is a class: "
+                f"{reader.command('LAYOUT=classes')}",
+            )
+        elif (words & ANNOTATIONS and (shared >= 0.5 or words <= ANNOTATIONS)) or (
             shared >= 0.8
             and len(mine) > 2
             and not words & VARIANTS
@@ -404,7 +422,7 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
     if left and len(left) < len(kids):
         _leave(reader, left)
         for inner in left:
-            if not set(words_of(inner.name)) & (ANNOTATIONS | UNLABELLED | OUTPUTS):
+            if not set(words_of(inner.name)) & (ANNOTATIONS | UNLABELLED | OUTPUTS | THUMBNAILS):
                 reader.found.notes[-1] = (
                     f"{_rel(inner, reader.top)} holds masks of other images and was left out."
                 )
@@ -436,7 +454,8 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
             f"{reader.given}: {few(list(kids))} look like parts of one set, not like classes"
             f"{_texts_of(node)}.",
             expected="class folders, or a table or list that names the labels of their images",
-            todo="write a CSV with path,label; or, if they are classes: "
+            todo=_if_named(reader, node)
+            + "write a CSV with path,label; or, if they are classes: "
             + reader.command("LAYOUT=classes"),
         )
     if (
@@ -470,6 +489,8 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
     if all(set(words_of(key)) <= GENERIC and words_of(key) for key in inner_names):
         return False  # <class>/images/...
     raw = [key for one in outer.values() for key in one.kids()]
+    if len(outer) == len(kids) and _splits_inside(reader, outer):
+        return True
     if raw and all(split_of(key) is not None for key in raw):
         raise DataError(
             f"{reader.given}: each of {few(names)} holds splits ({few(sorted(set(raw)))}).",
@@ -503,6 +524,35 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
         todo=f"if {few(inner_names, 2)} are the classes: {reader.command('LAYOUT=inner')}; if "
         f"{few(names, 2)} are: {reader.command('LAYOUT=classes')}",
     )
+
+
+def _if_named(reader: _Reader, node: Node) -> str:
+    """Offer to read the classes from the beginnings of the names, where these recur."""
+    found = _likely_names([name for one in node.walk() for name in one.images])
+    if not found:
+        return ""
+    return f"if the names begin with the class ({few(sorted(found), 3)}): " + (
+        reader.command("LAYOUT=names") + "; or "
+    )
+
+
+def _splits_inside(reader: _Reader, outer: dict[str, Node]) -> bool:
+    """Read <class>/<split>/<images>, where each class has a train; tell whether it is that."""
+    for one in outer.values():
+        meant = splits_of(one.kids())
+        if TRAIN not in meant.values() or None in meant.values():
+            return False
+        if any(_through(inner).kids() for inner in one.kids().values()):
+            return False
+    words: set[str] = set()
+    for name, one in outer.items():
+        for word, split in splits_of(one.kids()).items():
+            reader.add(one.kids()[word], name, TRAIN if split is None else split)
+            words.add(word)
+    reader.found.notes.append(
+        f"Splits were read from the folders inside the classes: {few(sorted(words))}."
+    )
+    return True
 
 
 def _inner(reader: _Reader, node: Node, split: int) -> None:

@@ -208,7 +208,10 @@ def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> L
     try:
         if not node.n_images and tables:
             return read_table(tables[0][0], *tables[0][1:], ask, given=given)
-        return read_folders(node, ask, given=given)
+        listing = read_folders(node, ask, given=given)
+        if tables and len(set(listing.labels)) == 1:
+            raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
+        return listing
     except DataError as doubt:
         if not tables or not node.n_images:
             raise

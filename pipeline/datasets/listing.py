@@ -41,6 +41,7 @@ __all__ = [
     "plural",
     "split_in",
     "split_of",
+    "splits_of",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -74,6 +75,14 @@ _SPLIT_WORDS = {
     "testing": TEST,
     "tst": TEST,
     "evaluation": TEST,
+    "trainingsdaten": TRAIN,
+    "validierung": VAL,
+    "validierungsdaten": VAL,
+    "testdaten": TEST,
+    "entrenamiento": TRAIN,
+    "validacion": VAL,
+    "prueba": TEST,
+    "entrainement": TRAIN,
 }
 _JUNK = frozenset(
     {
@@ -296,6 +305,19 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
 def split_of(word: str) -> int | None:
     """Index into ``SPLITS`` that the word means (``Training`` → 0), None if it means none."""
     return _SPLIT_WORDS.get(word.strip().lower().replace("_", "").replace("-", ""))
+
+
+def splits_of(words: Iterable[str]) -> dict[str, int | None]:
+    """Give the split that each of several words means, see :func:`split_of`.
+
+    ``eval`` is the test where another word is the val and none is the test: train, dev, eval.
+    """
+    found = {word: split_of(word) for word in words}
+    late = [word for word in found if word.strip().lower() == "eval"]
+    others = {split for word, split in found.items() if word not in late}
+    if VAL in others and TEST not in others:
+        found |= dict.fromkeys(late, TEST)
+    return found
 
 
 def split_in(name: str) -> tuple[int, str] | None:

@@ -18,7 +18,7 @@ from ..cells import csv_bytes, plain
 from ..errors import DataError
 from ..files import write_atomic
 from ..settings import DataSettings
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural, split_of
+from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural, split_of, splits_of
 from .named import Row, listing_of
 from .resolve import Index
 from .texts import Sheet, read_sheet
@@ -69,6 +69,7 @@ class Roles:
     share: float = 0.0
     candidates: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    words: dict[str, int | None] = field(default_factory=dict)
 
     @property
     def labelled(self) -> bool:
@@ -169,6 +170,7 @@ def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles)
             )
     if roles.split >= 0:
         roles.flags = {}
+        roles.words = splits_of({row[roles.split] for row in body})
     for at in roles.flags:
         roles.notes.append(f"splits from the column {roles.header[at]}")
 
@@ -366,7 +368,7 @@ def _split_cell(cells: Sequence[str], roles: Roles, where: str) -> int:
         return TRAIN if TRAIN not in roles.flags.values() else TEST
     if roles.split < 0 or not cells[roles.split]:
         return UNSPLIT
-    found = split_of(cells[roles.split])
+    found = roles.words.get(cells[roles.split], split_of(cells[roles.split]))
     if found is None:
         raise DataError(
             f"{where}: the split {cells[roles.split]!r} is not known.",

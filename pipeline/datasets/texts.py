@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Iterable
@@ -26,6 +27,7 @@ _BOMS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
+_SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*', re.IGNORECASE)
 _ASIAN = ("gb18030", "shift_jis", "big5", "euc_kr")
 
 
@@ -197,11 +199,12 @@ def read_sheet(path: Path) -> Sheet:
     text, encoding = read_text(path)
     stream = io.StringIO(text, newline="")  # a line feed inside quotes stays what it is
     lines = [line.rstrip("\r\n") for line in islice(stream, 200)] or [""]
-    start = 0
+    said = _SEPARATOR.fullmatch(lines[0])  # a line that spreadsheets write for spreadsheets
+    start = int(bool(said))
     while start < len(lines) - 1 and (not lines[start].strip() or _is_comment(lines[start], lines)):
         start += 1
     sample = [line for line in lines[start:] if line.strip()][:100]
-    delimiter = _delimiter(sample)
+    delimiter = said[1] if said else _delimiter(sample)
     quote = "'" if sample and sample[0].startswith("'") else '"'
     rows, numbers = [], []
     stream.seek(0)

@@ -17,6 +17,7 @@ __all__ = [
     "PATHS",
     "SPLIT_COLUMNS",
     "THINGS",
+    "THUMBNAILS",
     "UNLABELLED",
     "VARIANTS",
     "is_numbered",
@@ -48,6 +49,7 @@ ANNOTATIONS = _set(
     "annotation annotations bbox bboxes gt groundtruth json jsons label labels mask masks "
     "segmentation segmentations trimap trimaps xml xmls"
 )
+THUMBNAILS = _set("miniatures preview previews thumb thumbnail thumbnails thumbs")
 UNLABELLED = _set(
     "inference pred predict prediction submission unlabeled unlabelled unsup unsupervised"
 )
@@ -66,12 +68,13 @@ THINGS = _set(
 PATHS = (
     "path filepath file_path image_path img_path imagepath filename file_name file image_file "
     "image image_name img img_name image_index name image_id img_id imageid id uuid photo picture "
-    "url image_url"
+    "url image_url dateiname datei bild bilddatei archivo imagen fichier"
 ).split()
 LABELS = (
     "label class category target species breed dx diagnosis y class_name label_name class_label "
     "labels classes category_name image_label finding_labels finding finding_label disease "
-    "variety ground_truth groundtruth gt class_id classid label_id category_id"
+    "variety ground_truth groundtruth gt class_id classid label_id category_id "
+    "klasse kategorie etikett clase categoria etiqueta classe categorie"
 ).split()
 SPLIT_COLUMNS = "split set subset phase partition fold usage data_split dataset_split".split()
 
