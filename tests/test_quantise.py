@@ -13,6 +13,7 @@ from cnn_codes.codes.calibration import calibration_of
 from cnn_codes.codes.extract import extract
 from cnn_codes.compare.precision import precision_effect
 from cnn_codes.errors import BackboneError, SettingsError
+from cnn_codes.export import export_run
 from cnn_codes.finetune import finetune
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.predict import Classifier
@@ -96,6 +97,8 @@ def test_a_head_on_codes_in_int8_predicts_and_is_compared_with_float32(stage_one
     line = next(one for one in kept if one.startswith(manifest.paths[first]))
     proba = loaded.predict_proba(manifest.root / manifest.paths[first])[0]
     assert np.allclose(proba, [float(cell) for cell in line.split(",")[3:]], atol=1e-6)
+    with pytest.raises(SettingsError, match="trained on codes in int8"):
+        export_run(path, tmp_path / "out", cache=stage_one.cache)
     for file in (stage_one.cache / "backbones").glob("*-int8-*.onnx"):
         file.unlink()
     with pytest.raises(SettingsError, match="its quantised graph is not in this cache"):

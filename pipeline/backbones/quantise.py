@@ -1,8 +1,8 @@
 """A network in eight bits: an exported graph quantised with ONNX Runtime's own tools.
 
 Static quantisation in the QDQ form (Jacob et al. 2018, arXiv 1712.05877; Wu et al. 2020, arXiv
-2004.09602): weights per channel, activations per tensor. The first and the last layer with weights
-stay in float32. The range of an activation is the mean over the calibration images of its smallest
+2004.09602): weights per channel, activations per tensor. The first eighth of the layers with weights
+(at most six) and the last one stay in float32: errors made early are carried on. The range of an activation is the mean over the calibration images of its smallest
 and largest value, so that one extreme image does not widen it. Weights use seven of the eight
 bits: CPUs without VNNI instructions would saturate otherwise, and give other codes.
 """
@@ -40,10 +40,11 @@ __all__ = [
     "quantised_path",
 ]
 
-VERSION = 2  # of what is quantised and how; part of the fingerprint of codes in int8
+VERSION = 3  # of what is quantised and how; part of the fingerprint of codes in int8
 N_CALIBRATION = 128  # images that set the ranges
 N_COMPARED = 64  # further images, on which the codes are compared with float32
 _CHUNK = 4
+_MOST_FIRST = 6
 _LAYERS = ("Conv", "Gemm", "MatMul")
 _QUANTISED = [*_LAYERS, "Add", "Mul", "Relu", "Clip", "MaxPool", "AveragePool"]
 
@@ -209,11 +210,12 @@ def _codes(path: Path, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 
 
 def _ends(path: Path) -> list[str]:
-    """Name the first and the last layer with weights, which stay in float32."""
+    """Name the first layers with weights and the last one, which stay in float32."""
     import onnx
 
     layers = [node.name for node in onnx.load(path).graph.node if node.op_type in _LAYERS]
-    return [layers[0], layers[-1]] if layers else []
+    n_first = max(1, min(_MOST_FIRST, len(layers) // 8))
+    return [*layers[:n_first], *layers[-1:]]
 
 
 def _reader(images: NDArray[np.uint8]) -> Any:

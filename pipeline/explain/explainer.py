@@ -215,11 +215,14 @@ class Explainer:
         assert self._layers is not None
         with self._lock:
             if self._engine is None:
+                asked = replace(model.asked, pool="none")
+                if asked.precision == "int8":  # maps are not calibrated; what differs is spread
+                    asked = replace(asked, precision="float32")
                 self._engine = open_engine(
                     model.card,
                     self._layers,
                     model.preprocessing,
-                    replace(model.asked, pool="none"),
+                    asked,
                     self._machine,
                     **model.source,
                 )

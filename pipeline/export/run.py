@@ -112,6 +112,12 @@ def export_run(
         progress=progress,
     )
     model = classifier.model
+    if isinstance(model, HeadModel) and model.asked.precision == "int8":
+        raise SettingsError(
+            f"{found.name} was trained on codes in int8, which an export does not hold.",
+            expected="a run on codes in float32",
+            todo="train the head without PRECISION=int8, and export that run",
+        )
     about = metadata(found, model)
     parts = network_graph(model)
     notes = (*classifier.notes, *_notes(model))

@@ -84,7 +84,7 @@ def finetune(
         raise SettingsError(
             "PRECISION=int8 is not available for fine-tuning.",
             expected="float32, or mixed on a CUDA GPU",
-            todo="leave PRECISION out; export takes PRECISION=int8 for a fine-tuned network",
+            todo="leave PRECISION out",
         )
     if settings.tune and settings.phases:
         raise SettingsError("TUNE and PHASES do not go together.", todo="leave one of them out")
