@@ -1,10 +1,11 @@
 """A network in eight bits: an exported graph quantised with ONNX Runtime's own tools.
 
 Static quantisation in the QDQ form (Jacob et al. 2018, arXiv 1712.05877; Wu et al. 2020, arXiv
-2004.09602): weights per channel, activations per tensor. The first eighth of the layers with weights
-(at most six) and the last one stay in float32: errors made early are carried on. The range of an activation is the mean over the calibration images of its smallest
-and largest value, so that one extreme image does not widen it. Weights use seven of the eight
-bits: CPUs without VNNI instructions would saturate otherwise, and give other codes.
+2004.09602): weights per channel, activations per tensor. The first eighth of the layers with
+weights (at most six) and the last one stay in float32, since early errors are carried on. The
+range of an activation is the mean over the calibration images of its smallest and largest value,
+so that one extreme image does not widen it. Weights use seven of the eight bits: CPUs without
+VNNI instructions would saturate otherwise, and give other codes.
 """
 
 from __future__ import annotations
