@@ -654,3 +654,17 @@ def test_the_same_photograph_twice_is_found_by_real_codes(tmp_path, real_hotdog,
     }
     warnings = header_findings(manifest, cache=cache)
     assert any("34793.jpg ~ train/not-hotdog/92331.jpg" in text for text in warnings)
+
+
+def test_what_manifest_and_audit_both_notice_stands_once(tmp_path, cache):
+    one = jpeg(9000)
+    folder = build(tmp_path / "set", {"train/a/c.jpg": one, "train/b/c.jpg": one})
+    (folder / "train" / "a" / "empty.jpg").write_bytes(b"")
+    manifest = load(folder, cache)
+    assert {getattr(text, "kind", "") for text in manifest.warnings} >= {"contradictions"}
+    found = header_findings(manifest, cache=cache)
+    for kind in ("contradictions", "tiny-class", "absent-class", "left-out"):
+        assert sum(text.kind == kind for text in found) <= 1, kind
+    assert sum("several classes" in text for text in found) == 1
+    audited = audit(context_of(manifest, cache, tmp_path / "results"))
+    assert sum("several classes" in finding.text for finding in audited.findings) == 1

@@ -33,7 +33,10 @@ def test_the_advice_is_not_given_to_who_follows_it(tmp_path: Path, inside: Insid
     settings = SMALL | {"methods": "ridge", "folds": 2, "jobs": 1}
     plain = inside("heads", data=tmp_path / "set", **settings)
     assert "CLASS_WEIGHT=balanced" in plain.stderr
-    done = inside("heads", data=tmp_path / "set", class_weight="balanced", **settings)
-    assert done.returncode == 0
-    assert "Strong class imbalance" in done.stderr
-    assert "CLASS_WEIGHT=balanced" not in done.stderr
+    for stage in ("heads", "compare"):
+        done = inside(stage, data=tmp_path / "set", class_weight="balanced", **settings)
+        assert done.returncode == 0
+        warnings = [line for line in done.stderr.splitlines() if line.startswith("warning:")]
+        assert sum("Strong class imbalance" in line for line in warnings) == 1
+        assert not any("CLASS_WEIGHT=balanced" in line for line in warnings)
+        assert len(set(warnings)) == len(warnings)

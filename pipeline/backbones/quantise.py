@@ -139,7 +139,7 @@ def quantise(graph: bytes, images: NDArray[np.uint8]) -> bytes:
                 calibrate_method=quantization.CalibrationMethod.MinMax,
                 extra_options={"CalibMovingAverage": True},
             )
-            return onnx.load(small).SerializeToString(deterministic=True)
+            return bytes(onnx.load(small).SerializeToString(deterministic=True))
         except Exception as error:  # its exceptions have no common base
             raise BackboneError(
                 f"ONNX Runtime cannot quantise this network: {first_line(error)}",

@@ -115,7 +115,7 @@ def watch_threads(arguments: Sequence[str], note: Callable[[str], None]) -> None
 
     threading.excepthook = escaped
     if threading.Thread.start is not _started:
-        threading.Thread.start = _started  # type: ignore[method-assign]
+        threading.Thread.start = _started  # type: ignore[method-assign, assignment]
 
 
 _start = threading.Thread.start

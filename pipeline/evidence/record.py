@@ -60,10 +60,10 @@ class Request:
 
         Kind, codes, seed, and a digest where settings are not usual; none of other data has it.
         """
-        asked, usual = (
+        asked, default = (
             as_dict(one, affects="bytes") for one in (self.settings, type(self.settings)())
         )
-        mark = f"-{digest_of(asked)[:6]}" if asked != usual else ""
+        mark = f"-{digest_of(asked)[:6]}" if asked != default else ""
         usual = f"{self.kind}-{self.codes.path.stem}-seed{self.context.seed}{mark}"
         return named(self.context, usual, fingerprint=self.fingerprint)
 
