@@ -54,7 +54,7 @@ def test_what_the_files_tell_is_found_and_nothing_else(tmp_path, cache, quality,
 def test_the_colour_of_the_border_is_a_shortcut(tmp_path, cache):
     for label in ("a", "b"):
         (tmp_path / "set" / "train" / label).mkdir(parents=True)
-        for i in range(40):
+        for i in range(60):
             with Image.open(io.BytesIO(jpeg(2 * i + (label == "b"), quality=90))) as picture:
                 framed = ImageOps.expand(picture.convert("RGB"), 6, (200 * (label == "b"), 90, 90))
             framed.save(tmp_path / "set" / "train" / label / f"{i}.png")

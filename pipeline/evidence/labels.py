@@ -78,7 +78,7 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
         codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
         progress=context.progress,
     )  # fmt: skip
-    # Images of a class that cannot be held out are not judged: they count as rightly labelled.
+    # Images of a class that cannot be held out are not judged: they count as correctly labelled.
     judged = np.zeros(len(labels), dtype=bool)
     judged[held.rows] = True
     p = np.eye(len(names))[labels]  # (N, K)
