@@ -152,7 +152,8 @@ test: $(READY) ## run the tests
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25
 
 test-long: $(READY) ## run the tests of 4 s and more, which make test leaves out
-	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25 -m long
+	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25 \
+		-m "long and not slow and not network and not gpu"
 
 check: $(READY) ## lint, format and types
 	$(PY) -m ruff check .
