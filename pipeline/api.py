@@ -332,7 +332,7 @@ def finetune(chosen: Chosen) -> Fitted:
 
 @stage(
     *STAGE_TWO, FinetuneSettings, example="demo",
-    data="elpv", methods=("svm", "softmax"), trunk_views="random:3", epochs=6,
+    data="elpv", methods=("svm", "softmax"), trunk_views="random:3", epochs=6, deepen=False,
 )  # fmt: skip
 def demo(chosen: Chosen) -> Fitted:
     """Fit SVM and softmax and fine-tune on the solar cells that a package brings."""
