@@ -44,12 +44,7 @@ def kills(world: World, commands: list[str], count: int) -> None:
             one.log.unlink(missing_ok=True)
             world.torn(results, about)
             held = world.kept(held, cache, about)
-        rc, text = world.run(line, f"{about}, then let through")
-        if rc != 0:
-            world.note("odd_exits", f"{about}: let through, it ends with {rc}\n{text[-2000:]}")
-            continue
-        world.same(what, cache, results, f"{about}, then let through")
-        world.temporaries(cache, results, about=about)
+        world.let_through(what, line, cache, results, held, f"{about}, then let through")
 
 
 def _moment(
@@ -120,12 +115,7 @@ def _call(world: World, what: str, mode: str, call: int, about: str) -> None:
     held = world.kept({}, cache, about)
     if rc == 0:
         world.same(what, cache, results, f"{about}, exit 0")
-    rc, text = world.run(line, f"{about}, then let through")
-    if rc != 0:
-        world.note("odd_exits", f"{about}: then it ends with {rc}\n{text[-2000:]}")
-        return
-    world.kept(held, cache, about)
-    world.same(what, cache, results, f"{about}, then let through")
+    world.let_through(what, line, cache, results, held, f"{about}, then let through")
 
 
 def _of_space(text: str) -> bool:
@@ -170,7 +160,7 @@ def disks(world: World, commands: list[str], count: int) -> None:
                 held = world.kept({}, cache, about)
                 room = f"remount,size={4 * need + (64 << 20)}"
                 subprocess.run(["mount", "-o", room, str(mount)], check=True)
-                _again(world, what, line, cache, results, held, about)
+                world.let_through(what, line, cache, results, held, f"{about}, with room again")
             finally:
                 _unmounted(mount)
             world.tick("full disks (tmpfs)")
@@ -180,7 +170,7 @@ def disks(world: World, commands: list[str], count: int) -> None:
             _full(world, line, about, fsize=max(4096, size // 4))
             world.torn(results, about)
             held = world.kept({}, cache, about)
-            _again(world, what, line, cache, results, held, about)
+            world.let_through(what, line, cache, results, held, f"{about}, with room again")
             world.tick("full disks (RLIMIT_FSIZE)")
 
 
@@ -188,19 +178,6 @@ def _full(world: World, line: list[str], about: str, **how: Any) -> None:
     rc, text = world.run(line, about, **how)
     if rc == 2 and not _of_space(text):
         world.note("odd_exits", f"{about}: exit 2, but not of space\n{text[-2000:]}")
-
-
-def _again(
-    world: World, what: str, line: list[str], cache: Path, results: Path,
-    held: dict[str, dict[str, str]], about: str,
-) -> None:  # fmt: skip
-    rc, text = world.run(line, f"{about}, with room again")
-    if rc != 0:
-        world.note("odd_exits", f"{about}: with room again it ends with {rc}\n{text[-2000:]}")
-        return
-    world.kept(held, cache, about)
-    world.same(what, cache, results, f"{about}, with room again")
-    world.temporaries(cache, results, about=about)
 
 
 def _ballast(world: World, file: Path, n_bytes: int, what: str) -> threading.Thread:
@@ -253,4 +230,4 @@ def memory(world: World, commands: list[str], count: int) -> None:
         held = world.kept({}, cache, about)
         if rc == 0:
             world.same(what, cache, results, about)
-        _again(world, what, line, cache, results, held, about)
+        world.let_through(what, line, cache, results, held, f"{about}, with room again")

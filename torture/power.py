@@ -234,13 +234,7 @@ def _cut(world: World, what: str, line: list[str], tree: Any, about: str, *, at_
     if at_end:  # it had said that it was done
         world.same(what, cache, results, f"{about}, after its end")
     held = world.kept({}, cache, about)
-    rc, text = world.run(line, f"{about}, then again")
-    if rc != 0:
-        world.note("odd_exits", f"{about}: then it ends with {rc}\n{text[-2000:]}")
-        return
-    world.kept(held, cache, about)
-    world.same(what, cache, results, f"{about}, then again")
-    world.temporaries(cache, results, about=about)
+    world.let_through(what, line, cache, results, held, f"{about}, then again")
 
 
 def _differing(one: Any, two: Any, path: str = "") -> Iterator[str]:
