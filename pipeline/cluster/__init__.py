@@ -4,7 +4,7 @@ Knows nothing of images or heads: stage one, prediction and the heads bring what
 """
 
 from .connection import Connection, connected
-from .pool import Chunk, Pool
+from .pool import GIVEN_UP, Chunk, Pool
 from .tasks import spread_tasks
 
-__all__ = ["Chunk", "Connection", "Pool", "connected", "spread_tasks"]
+__all__ = ["GIVEN_UP", "Chunk", "Connection", "Pool", "connected", "spread_tasks"]

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from ..backbones import Card
 from ..backbones.engine import Engine, open_engine
 from ..backbones.resize import resizer_name
-from ..cluster import Chunk, Connection, Pool
+from ..cluster import GIVEN_UP, Chunk, Connection, Pool
 from ..datasets import Manifest
 from ..datasets.images import decoder_version, limit_pixels
 from ..errors import ClusterError, PipelineError
@@ -45,7 +45,6 @@ __all__ = ["Crew", "Plan"]
 
 _CHUNKS = 8  # at least, for each worker: so much of its work is lost with it, at most
 _LEAST = 16  # images in a chunk
-_KILLED = "each of 3 workers that read it alone was ended by it, or for want of memory"
 
 Item = tuple[str, str]  # path, digest
 
@@ -280,7 +279,7 @@ class Crew:
             return left
 
         def given_up(item: Item) -> None:
-            seen.add(file.add_part([], self._empty(), {item[1]: _KILLED}, 0.0))
+            seen.add(file.add_part([], self._empty(), {item[1]: GIVEN_UP}, 0.0))
             meter.advance()
 
         found: set[bytes] = set()  # what workers that died had written

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..cluster import Chunk, Pool, connected
+from ..cluster import GIVEN_UP, Chunk, Pool, connected
 from ..errors import ClusterError, PipelineError
 from ..settings import MachineSettings, PlaceSettings, PredictSettings
 from .classifier import Classifier, Outcome
@@ -16,7 +16,6 @@ from .classifier import Classifier, Outcome
 __all__ = ["classify_spread"]
 
 _CHUNK = 256  # images; a multiple of 16, as BLAS has it
-_KILLED = "each of 3 workers that read it alone was ended by it, or for want of memory"
 
 Item = tuple[int, str, str]  # place, path, name
 
@@ -137,7 +136,7 @@ def classify_spread(
 
 
 def _error(item: Item) -> Outcome:
-    return Outcome(item[2], None, _KILLED)
+    return Outcome(item[2], None, GIVEN_UP)
 
 
 def _chunks(paths: Sequence[str], names: Sequence[str]) -> Iterator[Chunk[Any]]:
