@@ -26,6 +26,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from cnn_codes.cli import main
 from cnn_codes.codes.extract import Extraction, extract
+from cnn_codes.codes.reader import Codes, open_codes
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.settings import (
@@ -258,3 +259,12 @@ def as_user(line: list[str], read_only: Path) -> subprocess.CompletedProcess[str
     if run(["touch", str(read_only / "probe")]).returncode == 0:
         pytest.skip("this user writes where permissions forbid it")
     return run(line)
+
+
+def arrays(codes: Codes) -> dict[str, bytes]:
+    """Give the bytes of every dataset of a published file, but for the seal.
+
+    The seal is a digest of the attributes too, and these say how long it took.
+    """
+    contents = open_codes(codes.path).contents
+    return {name: contents.array(name).tobytes() for name in contents.fields if name != "seal"}

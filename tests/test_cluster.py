@@ -15,24 +15,16 @@ import numpy as np
 import psutil
 import pytest
 from cnn_codes.cluster import Chunk, Pool, connected
-from cnn_codes.codes.reader import Codes, open_codes
+from cnn_codes.codes.reader import open_codes
 from cnn_codes.errors import ClusterError, SettingsError
 from cnn_codes.settings import ClusterSettings
-from conftest import ROOT, SMALL
+from conftest import ROOT, SMALL, arrays
 from pictures import jpeg, write_set
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="pip install 'cnn-codes[cluster]'"
 )
 slow = pytest.mark.slow
-
-
-def equal(a: Codes, b: Codes) -> bool:
-    """Whether two files hold the same arrays, bit for bit."""
-    return a.contents.fields.keys() == b.contents.fields.keys() and all(
-        a.contents.array(name).tobytes() == b.contents.array(name).tobytes()
-        for name in a.contents.fields
-    )
 
 
 def published(cache: Path) -> list[Path]:
@@ -148,7 +140,7 @@ def test_arrays_are_those_of_one_process_and_a_bad_image_is_a_row(tmp_path, stag
     assert "2 images cannot be used" in out
     flipped = stage_one(folder, views="flip")
     (path,) = published(tmp_path / "other")
-    assert equal(open_codes(path), flipped.codes)
+    assert arrays(open_codes(path)) == arrays(flipped.codes)
     assert len(alone.codes) == 60
     assert not parts(tmp_path / "other")
 
@@ -173,7 +165,7 @@ def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
     assert killed == 10, f"the run ended after {killed}"
     assert "ended before their work was done" in out
     (path,) = published(tmp_path / "other")
-    assert equal(open_codes(path), alone.codes)
+    assert arrays(open_codes(path)) == arrays(alone.codes)
     assert not parts(tmp_path / "other")
 
 
@@ -202,7 +194,7 @@ def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
     out = Run(hotdog, cache, layers="all").end()
     assert f"{n_rows} were there" in out
     (path,) = published(cache)
-    assert equal(open_codes(path), alone.codes)
+    assert arrays(open_codes(path)) == arrays(alone.codes)
 
 
 def _rows(part: Path) -> Any:

@@ -26,7 +26,7 @@ from cnn_codes.codes.verify import verify
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import CacheError, DeviceError, ImageError, NoSpaceError, SettingsError
 from cnn_codes.settings import CodesSettings
-from conftest import ROOT, SMALL, StageOne, as_user
+from conftest import ROOT, SMALL, StageOne, arrays, as_user
 from extracting import counted, start
 from pictures import damaged, jpeg, write_set
 from safetensors.torch import save_file
@@ -38,15 +38,6 @@ PART_ROWS, BATCH = 16, 4  # of the processes that are killed; BATCH is the engin
 def pets(tmp_path: Path) -> Path:
     """Give a folder of 40 pictures of two classes."""
     return write_set(tmp_path / "pets", 40)
-
-
-def arrays(codes: Codes) -> dict[str, bytes]:
-    """Give the bytes of every dataset of a published file, but for the seal.
-
-    The seal is a digest of the attributes too, and these say how long it took.
-    """
-    contents = open_codes(codes.path).contents
-    return {name: contents.array(name).tobytes() for name in contents.fields if name != "seal"}
 
 
 def sole(cache: Path) -> Path:
