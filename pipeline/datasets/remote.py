@@ -16,6 +16,7 @@ themselves (environment, ``~/.aws``, a machine's role); none is read or kept her
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.util
 import os
@@ -24,9 +25,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
@@ -203,7 +205,7 @@ def _brought(
             todo="give the command again without OFFLINE=1",
         )
     store: _Store = _Web() if scheme in ("http", "https") else _Bucket(scheme)
-    objects = _wanted(store.objects(data, progress), data)
+    objects = _wanted(store.objects(data), data)
     there = {one.path: [one.n_bytes, one.etag] for one in objects}
     if len(objects) == 1 and is_archive(objects[0].path):
         if unpacked is not None and unpacked.exists() and _same(there, saved["objects"]):
@@ -327,22 +329,22 @@ def _fetch_all(store: _Store, objects: list[_Object], folder: Path, progress: Pr
         sync_folder(folder)
 
 
-class _Store:
+class _Store(Protocol):
     """Lists and fetches objects."""
 
-    def objects(self, data: str, progress: Progress) -> Iterator[_Object]:
+    def objects(self, data: str) -> Iterator[_Object]:
         """Give what is at an address."""
-        raise NotImplementedError
+        ...
 
     def fetch(self, one: _Object, path: Path) -> None:
         """Fetch one object to a new file, complete or not at all."""
-        raise NotImplementedError
+        ...
 
 
-class _Web(_Store):
+class _Web:
     """Single files over https: a server does not say what else it has."""
 
-    def objects(self, data: str, progress: Progress) -> Iterator[_Object]:
+    def objects(self, data: str) -> Iterator[_Object]:
         """Ask for the head of each file."""
         names: set[str] = set()
         for url in spread(data):
@@ -391,7 +393,7 @@ def _head(url: str) -> Any:
     )
 
 
-class _Bucket(_Store):
+class _Bucket:
     """Object stores, through fsspec."""
 
     def __init__(self, scheme: str) -> None:
@@ -402,14 +404,14 @@ class _Bucket(_Store):
         if scheme == "s3":
             if not (os.environ.get("AWS_ACCESS_KEY_ID") or _has_credentials()):
                 options["anon"] = True  # a public bucket
-        with self._said(f"{scheme}://"):
+        with _said(f"{scheme}://"):
             self.system = fsspec.filesystem(scheme, **options)
 
-    def objects(self, data: str, progress: Progress) -> Iterator[_Object]:
+    def objects(self, data: str) -> Iterator[_Object]:
         """List what an address names."""
         for url in spread(data):
             base = self.system._strip_protocol(url).rstrip("/")
-            with self._said(url):
+            with _said(url):
                 found = self._found(base)
             if not found:
                 raise DownloadError(
@@ -431,7 +433,7 @@ class _Bucket(_Store):
         """Fetch an object, and check that it has the size that the listing said."""
         part = path.with_name(f".{path.name}.part")
         path.unlink(missing_ok=True)
-        with self._said(f"{self.scheme}://{one.key}"):
+        with _said(f"{self.scheme}://{one.key}"):
             self.system.get_file(one.key, str(part))
         got = part.stat().st_size
         if got != one.n_bytes:
@@ -445,30 +447,21 @@ class _Bucket(_Store):
             os.fsync(stream.fileno())
         part.replace(path)
 
-    def _said(self, what: str) -> _Explained:
-        return _Explained(what)
 
-
-class _Explained:
-    """Turns what an object store's client raises into an error that says what to do."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None or not isinstance(error, Exception):
-            return
-        if isinstance(error, DownloadError | DataError | MemoryError):
-            return
-        if isinstance(error, OSError) and error.filename and error.errno == 28:
-            return  # the disk of this machine
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Turn what an object store's client raises into an error that says what to do."""
+    try:
+        yield
+    except (DownloadError, DataError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename and error.errno == errno.ENOSPC:
+            raise  # the disk of this machine
         reason = first_line(error) or type(error).__name__
         refused = isinstance(error, PermissionError) or "credentials" in reason.lower()
         raise DownloadError(
-            f"{self.what} cannot be read: {reason[:300]}.",
+            f"{what} cannot be read: {reason[:300]}.",
             expected="an address that this user may read",
             todo="give credentials as the store's own tools take them (such as AWS_PROFILE), or "
             "look at the address"
