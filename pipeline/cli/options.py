@@ -53,8 +53,8 @@ def add_options(parser: argparse.ArgumentParser, stage: Stage) -> None:
 
 def _help(field: dataclasses.Field[Any], default: Any) -> str:
     """Say what a setting is for, its allowed values and its default."""
-    values = "" if isinstance(field.default, bool) else allowed(field)
-    shown = "none" if default == "" else default
+    values = allowed(field)
+    shown = "none" if default == "" else int(default) if isinstance(default, bool) else default
     text = f"{field.metadata['help']} ({f'{values}; ' if values else ''}default: {shown})"
     return text.replace("%", "%%")
 

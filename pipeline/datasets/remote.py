@@ -53,16 +53,16 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _MOST_SPREAD = 100_000
 
-# Scheme, the module that speaks it, and what to install.
+# Scheme, the module that speaks it, what to install, and an address to show.
 _STORES = {
-    "s3": ("s3fs", "pip install 'cnn-codes[remote]'"),
-    "gs": ("gcsfs", "pip install gcsfs"),
-    "gcs": ("gcsfs", "pip install gcsfs"),
-    "az": ("adlfs", "pip install adlfs"),
-    "abfs": ("adlfs", "pip install adlfs"),
-    "hf": ("huggingface_hub", "pip install huggingface_hub"),
-    "http": ("", ""),
-    "https": ("", ""),
+    "s3": ("s3fs", "pip install 'cnn-codes[remote]'", "s3://bucket/photos"),
+    "gs": ("gcsfs", "pip install gcsfs", "gs://bucket/photos"),
+    "gcs": ("gcsfs", "pip install gcsfs", "gcs://bucket/photos"),
+    "az": ("adlfs", "pip install adlfs", "az://container/photos"),
+    "abfs": ("adlfs", "pip install adlfs", "abfs://container/photos"),
+    "hf": ("huggingface_hub", "pip install huggingface_hub", "hf://datasets/owner/name"),
+    "http": ("", "", "https://host/photos.tar"),
+    "https": ("", "", "https://host/photos.tar"),
 }
 
 
@@ -115,6 +115,7 @@ def spread(data: str) -> list[str]:
         raise DataError(
             f"DATA={data}: {found[0]} stands for {len(numbers):,} numbers.",
             expected=f"1 to {_MOST_SPREAD:,}, the first one the smaller",
+            todo="write them as {000..099}",
         )
     named = (
         f"{data[: found.start()]}{number:0{len(first)}}{data[found.end() :]}" for number in numbers
@@ -164,6 +165,14 @@ def _check(data: str, scheme: str) -> None:
         raise DataError(
             f"DATA={data}: addresses that begin with {scheme}:// are not known.",
             expected="s3://, gs://, az://, hf://datasets/ or https://; or a path",
+            todo="fetch it with another program, and point DATA= at the folder",
+        )
+    module, install, example = _STORES[scheme]
+    if not urlsplit(data).netloc or (scheme == "hf" and not urlsplit(data).path.strip("/")):
+        raise DataError(
+            f"DATA={data} names nothing at {scheme}://.",
+            expected="the address of a folder or a file",
+            todo=f"for instance DATA={example}",
         )
     if "@" in urlsplit(data).netloc and scheme in ("http", "https"):
         raise DataError(
@@ -177,7 +186,6 @@ def _check(data: str, scheme: str) -> None:
             expected="https://",
             todo=f"DATA=https{data[4:]}, or fetch it yourself and point DATA= at the file",
         )
-    module, install = _STORES[scheme]
     if module and importlib.util.find_spec(module) is None:
         raise DataError(
             f"DATA={data}: {scheme}:// needs the package {module}.", expected="it installed",
