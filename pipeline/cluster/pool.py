@@ -20,7 +20,7 @@ __all__ = ["GIVEN_UP", "Chunk", "Pool"]
 T = TypeVar("T")
 _DEATHS = 3  # of its worker, after which a chunk is halved
 _START_DEATHS = 10  # of workers in turn that did nothing yet
-GIVEN_UP = f"each of {_DEATHS} workers that read it alone was ended by it, or for want of memory"
+GIVEN_UP = f"{_DEATHS} worker processes that read it alone were killed, perhaps for lack of memory"
 
 
 @dataclass(eq=False)

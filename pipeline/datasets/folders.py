@@ -400,7 +400,7 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
             left.append(inner)
         elif len(again) > 1 and again <= beside and not inner.images:
             raise DataError(
-                f"{reader.given}: {name} holds folders of the same names as the classes beside it "
+                f"{reader.given}: {name} holds folders of the same names as the classes next to it "
                 f"({few(sorted(inner.kids()))}): another version of the images, or a copy.",
                 expected="one version: copies of an image would be in train and in test",
                 todo=f"move {name} out of the folder; or take it alone: "
