@@ -151,7 +151,7 @@ test-fast: $(READY) ## run the tests of less than 0.2 s each
 test: $(READY) ## run the tests
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25
 
-test-long: $(READY) ## run the tests of 4 s and more, which make test leaves out
+test-long: $(READY) ## run the tests of 2.5 s and more, which make test leaves out
 	$(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal --durations=25 \
 		-m "long and not slow and not network and not gpu"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 COSTS = Path(__file__).with_name("costs.txt")
 LISTED_S = 0.2  # `make test-fast` leaves out what is listed
-LONG_S = 4.0  # `make test` leaves out what takes as long; `make test-long` runs it
+LONG_S = 2.5  # `make test` leaves out what takes as long; `make test-long` runs it
 HEAD = "# Seconds of each test function from 0.2 s on; written by tests/costs.py.\n"
 
 
