@@ -50,21 +50,26 @@ needs_elpv = pytest.mark.skipif(
 # A network of timm of a third of a million parameters, with batch normalisation, at 32 px.
 SMALL: dict[str, Any] = {"model": "test_efficientnet", "weights": "none", "size": 32}
 
+# Fixtures that train, serve or build for 2 s and more: `make test-fast` leaves their tests out.
+COSTLY = {"archives", "client", "late", "larger", "made", "page", "probe", "small", "trained",
+          "tuned", "usual"}  # fmt: skip
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--quick``: leave out the test functions that ``costs.txt`` names."""
-    parser.addoption("--quick", action="store_true", help="leave out the tests of tests/costs.txt")
+    """Add ``--quick``: leave out what ``costs.txt`` names and what needs a costly fixture."""
+    parser.addoption("--quick", action="store_true", help="leave out what takes 0.2 s and more")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the long functions; with ``--quick``, deselect every function that is listed."""
+    """Mark the long functions; with ``--quick``, deselect those that cost 0.2 s and more."""
     listed, dropped = read_costs(), []
     for item in items:
         seconds = listed.get(f"{item.path.name}::{getattr(item, 'originalname', item.name)}", 0.0)
         if seconds >= LONG_S:
             item.add_marker("long")
-        if seconds and config.getoption("--quick"):
+        costly = seconds or not COSTLY.isdisjoint(getattr(item, "fixturenames", ()))
+        if costly and config.getoption("--quick"):
             dropped.append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)

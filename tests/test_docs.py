@@ -62,7 +62,7 @@ def run(line: str, folder: Path, *extra: str) -> subprocess.CompletedProcess[str
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", ["photographs", "groups", "different", "solar-cells"])
 def test_a_tutorial_runs_as_it_stands(page, tmp_path, backbones):

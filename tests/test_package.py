@@ -140,7 +140,7 @@ def test_every_requirement_has_a_lowest_version():
         assert ">=" in one, one
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_an_installed_wheel_does_the_job_outside_the_checkout(archives, tmp_path):
     """svm, compare, report and predict, with the wheel in an environment of its own."""
