@@ -1,6 +1,7 @@
 """Exported models agree with the runs that they are made of, anywhere."""
 
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from cnn_codes.backbones.preprocess import Preprocessing, Views, take_views
 from cnn_codes.cli import main
-from cnn_codes.errors import SettingsError
+from cnn_codes.errors import DataError, SettingsError
 from cnn_codes.export import Exported, export_run
 from cnn_codes.export.graph import BOOL, UINT8, Graph
 from cnn_codes.export.resize import add_resize
@@ -118,6 +119,49 @@ def test_a_head_of_any_kind_agrees_with_the_run(
             assert np.abs(found["probabilities"] - expected).max() < 1e-5
     linear = method not in ("knn", "rbf")
     assert ("evidence" in found) == linear
+
+
+def test_int8_is_calibrated_on_train_and_compared_on_test(shop: Workshop, tmp_path: Path) -> None:
+    (run,) = shop.heads("softmax", resize="pad")
+    full = export(shop, run, tmp_path / "float32")
+    small = export(shop, run, tmp_path / "int8", precision="int8")
+    (said,) = set(small.notes) - set(full.notes)
+    found = re.search(
+        r"accuracy ([.\d]+) in int8, ([.\d]+) in float32 on the same (\d+) test images; "
+        r"difference (-?[.\d]+) points \(95 % CI -?[.\d]+ to -?[.\d]+\)", said,
+    )  # fmt: skip
+    assert found, said
+    assert said.startswith("warning: ") == (float(found[4]) < -0.5)
+    assert said in (tmp_path / "int8" / "card.md").read_text(), "the card says it too"
+    stored, session = shop.stored(run), session_of(small.files[0])
+    assert int(found[3]) == len(stored.paths)
+    assert float(found[2]) == pytest.approx(np.mean(stored.predicted == stored.labels), abs=1e-4)
+    hits = []
+    for path, label in zip(stored.paths, stored.labels.tolist(), strict=True):
+        pixels = np.asarray(Image.open(shop.images / path).convert("RGB"))
+        hits.append(int(outputs(session, image=pixels)["class_index"]) == label)
+    assert float(found[1]) == pytest.approx(np.mean(hits), abs=1e-4)
+    kinds = {one.op_type for one in onnx.load(small.files[0]).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= kinds
+    again = export(shop, run, tmp_path / "again", precision="int8")
+    assert again.files[0].read_bytes() == small.files[0].read_bytes()
+
+
+def test_int8_of_a_run_without_images_or_without_test_images_is_answered(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    (run,) = shop.heads("ridge", test="cv:3")
+    found = export(shop, run, tmp_path / "cv", precision="int8")
+    assert any("no test images that it was not trained on" in one for one in found.notes)
+    (run,) = shop.heads("ridge")
+    moved = shop.images.with_name("moved")
+    shop.images.rename(moved)
+    try:
+        with pytest.raises(DataError, match="needs the images of"):
+            export(shop, run, tmp_path / "none", precision="int8")
+    finally:
+        moved.rename(shop.images)
+    assert not (tmp_path / "none").exists()
 
 
 def test_three_classes_of_an_rbf_svm_and_neighbours(

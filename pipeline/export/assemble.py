@@ -16,6 +16,7 @@ from onnx import helper
 
 from ..backbones.engine import open_engine
 from ..backbones.graph import graph_path
+from ..backbones.quantise import quantised_path
 from ..errors import SettingsError
 from ..explain.regions import spread
 from ..heads import Head
@@ -74,11 +75,15 @@ def network_graph(model: Model) -> Parts:
         shapes = tuple(block.shape[1:] for block in engine.run(black))
         return Parts(onnx.load(path), shapes, maps=False)
     layers, maps = model.map_layers(), True
-    if layers is None or model.pool != "mean" or model.head.method not in AFFINE_METHODS:
+    small = model.asked.precision == "int8"  # calibrated as it is: its maps would be others
+    if small or layers is None or model.pool != "mean" or model.head.method not in AFFINE_METHODS:
         layers, maps = model.layers, False
     asked = replace(model.asked, pool="none") if maps else model.asked
-    asked = replace(asked, precision="float32")
-    engine = open_engine(model.card, layers, model.preprocessing, asked, _CPU, **model.source)
+    if small:
+        engine = model.engine
+    else:
+        asked = replace(asked, precision="float32")
+        engine = open_engine(model.card, layers, model.preprocessing, asked, _CPU, **model.source)
     path = graph_path(
         model.card,
         layers,
@@ -86,6 +91,8 @@ def network_graph(model: Model) -> Parts:
         model.preprocessing,
         cache=model.source["cache"],
     )
+    if small:
+        path = quantised_path(path, str(model.key.config["calibration"]))
     shapes = tuple(block.shape[1:] for block in engine.run(black))
     return Parts(onnx.load(path), shapes, maps)
 

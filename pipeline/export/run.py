@@ -21,16 +21,21 @@ from ..predict.classifier import Classifier
 from ..predict.models import HeadModel, Model
 from ..predict.runs import Run, find_run
 from ..progress import Progress, silent
-from ..settings import MachineSettings
+from ..settings import MachineSettings, PlaceSettings
 from .assemble import assemble, network_graph
 from .card import model_card
+from .int8 import effect_of, images_of, quantised
 from .web import write_web
 
 __all__ = ["Exported", "export_run", "metadata"]
 
 SIZES = ((320, 240), (150, 200), (640, 480))  # px, of the images of the check
-LOSS_SAID = 0.5  # points of accuracy
 TOLERANCE = 1e-3  # of probabilities, beyond which an export is refused
+INT8 = "int8 (the network without its first layers and its last; the head is not quantised)"
+_NO_EFFECT = (
+    "What int8 changes in the accuracy was not measured: the run has no test images that it was "
+    "not trained on."
+)
 _CPU = MachineSettings(device="cpu", engine="onnx")
 
 
@@ -69,8 +74,10 @@ def export_run(
     out: str | os.PathLike[str],
     *,
     format: str = "onnx",
+    precision: str = "float32",
     results: str | os.PathLike[str] = "results",
     cache: str | os.PathLike[str] = "cache",
+    data_root: str | os.PathLike[str] = "data",
     weights: str = "",
     offline: bool = False,
     progress: Progress = silent,
@@ -85,6 +92,12 @@ def export_run(
         The folder; made where it is missing. Equal runs give equal bytes.
     format : str
         ``onnx``, ``openvino`` or ``web``.
+    precision : str
+        ``float32``; or ``int8``: the network in 8-bit integers, calibrated on training images and
+        compared on test images, so the run's data set is opened. A run on codes in int8 keeps
+        its network in any case.
+    data_root : path
+        Folder of the data sets, for ``int8``.
     results, cache, weights, offline, progress
         As :meth:`cnn_codes.Classifier.load`.
 
@@ -94,6 +107,8 @@ def export_run(
         The run's views are random crops; `out` is a file; OpenVINO is not installed.
     HeadError
         A head of neighbours or support vectors too large for one file.
+    DataError
+        ``int8``, and the run's data set is not here.
     BackboneError
         The network cannot be exported or quantised, or the exported model does not agree with
         the run.
@@ -112,17 +127,19 @@ def export_run(
         progress=progress,
     )
     model = classifier.model
-    if isinstance(model, HeadModel) and model.asked.precision == "int8":
-        raise SettingsError(
-            f"{found.name} was trained on codes in int8, which an export does not hold.",
-            expected="a run on codes in float32",
-            todo="train the head without PRECISION=int8, and export that run",
-        )
     about = metadata(found, model)
     parts = network_graph(model)
     notes = (*classifier.notes, *_notes(model))
+    shrink = precision == "int8" and about["precision"] == "float32"
+    if shrink:
+        places = PlaceSettings(data_root=str(data_root), cache=str(cache), results=str(results))
+        manifest = images_of(found, places, progress=progress)
+        parts, about = quantised(parts, model, manifest), about | {"precision": INT8}
     data = assemble(model, parts, about).SerializeToString(deterministic=True)
-    difference = _difference(classifier, data, refuse=True)
+    difference = _difference(classifier, data, refuse=not shrink)
+    if shrink:
+        effect = effect_of(found, model, session_of(data), manifest, progress=progress)
+        notes = (*notes, effect.words() if effect else _NO_EFFECT)
     if format == "web":
         bare = assemble(model, parts, about, geometry=False).SerializeToString(deterministic=True)
         files, lacks = write_web(
@@ -154,7 +171,7 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
         "preprocessing": json.dumps(model.preprocessing.as_dict(), sort_keys=True),
         "size": str(model.preprocessing.size),
         "views": f"{model.views.kind}, {model.views.count}",
-        "precision": "float32",
+        "precision": INT8 if _in_int8(model) else "float32",
         "fingerprint": str(record.get("fingerprint", "")),
         "temperature_scale": repr(model.output.temperature_scale),
         "prediction_sets": json.dumps(dict(model.output.sets), sort_keys=True),
@@ -181,6 +198,10 @@ def metadata(run: Run, model: Model) -> dict[str, str]:
         "pool": "its own",
         "codes_fingerprint": "",
     }
+
+
+def _in_int8(model: Model) -> bool:
+    return isinstance(model, HeadModel) and model.asked.precision == "int8"
 
 
 def _notes(model: Model) -> list[str]:

@@ -81,6 +81,12 @@ class ExportSettings(Settings):
         affects="place",
         choices=("onnx", "openvino", "web"),
     )
+    precision: str = setting(
+        "float32",
+        "precision of the network; int8: 8-bit integers, calibrated on training images and "
+        "compared with float32 on test images",
+        choices=("float32", "int8"),
+    )
     offline: bool = setting(False, "no downloads", affects="place")
 
 
