@@ -145,7 +145,7 @@ $(VENV)/.docs: $(READY)
 docs: $(VENV)/.docs ## build the documentation: docs/_build/html/index.html
 	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
-# Python compiles the tests and the package for every process anew where it may not keep the result.
+# Without kept bytecode every process of the tests compiles the tests and the package again.
 test test-fast test-long: export PYTHONDONTWRITEBYTECODE =
 
 test-fast: $(READY) ## run the tests of less than 0.2 s each
