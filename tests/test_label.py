@@ -1,20 +1,22 @@
 """The correction loop: heads that follow, lists that lead to wrong labels, nothing lost, a page."""
 
+import contextlib
 import csv
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, StageOne
-from pictures import jpeg, write_set
+from conftest import ROOT, Command, StageOne
+from pictures import jpeg, photograph, piece, write_set
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
@@ -337,86 +339,156 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-def flip_labels(source: Path, target: Path, share: float) -> tuple[dict[str, str], Path]:
-    """Write a table of ants and bees with some training labels flipped; give the truth by name."""
-    truth, rows = {}, []
-    for split, called in (("train", "train"), ("val", "test")):
-        for kind in ("ants", "bees"):
-            for path in sorted((source / split / kind).glob("*.jpg")):
-                truth[str(path)] = kind
-                rows.append([str(path), kind, called])
-    train = [row for row in rows if row[2] == "train"]
-    for row in random.Random(3).sample(train, round(share * len(train))):
-        row[1] = {"ants": "bees", "bees": "ants"}[row[1]]
-    target.mkdir(parents=True)
-    with (target / "flipped.csv").open("w") as stream:
-        csv.writer(stream).writerows([["path", "label", "split"], *rows])
-    return truth, target / "flipped.csv"
+@dataclass
+class Flipped:
+    """A table of images of which some training labels are wrong, and a table of the truth."""
+
+    given: Path
+    clean: Path
+    truth: dict[str, str]  # by the file's name, which no two images share
+    n_flipped: int
+
+
+def flip_labels(source: Path, folder: Path, *, test: str, share: float = 0.05) -> Flipped:
+    """List ``source/<split>/<class>/*.jpg``; a share of the training labels is wrong."""
+    kinds = sorted(one.name for one in (source / "train").iterdir() if one.is_dir())
+    other = dict(zip(kinds, reversed(kinds), strict=True))
+    rows = [
+        [str(path), kind, called]
+        for split, called in (("train", "train"), (test, "test"))
+        for kind in kinds
+        for path in sorted((source / split / kind).glob("*.jpg"))
+    ]
+    truth = {Path(path).name: kind for path, kind, _ in rows}
+    assert len(truth) == len(rows)
+    train = [i for i, row in enumerate(rows) if row[2] == "train"]
+    wrong = set(random.Random(3).sample(train, round(share * len(train))))
+    flipped = [[p, other[k] if i in wrong else k, s] for i, (p, k, s) in enumerate(rows)]
+    folder.mkdir()
+    for name, some in (("given", flipped), ("clean", rows)):
+        with (folder / f"{name}.csv").open("w", newline="") as stream:
+            csv.writer(stream).writerows([["path", "label", "split"], *some])
+    return Flipped(folder / "given.csv", folder / "clean.csv", truth, len(wrong))
+
+
+def correct_by_keys(
+    browser,  # noqa: F811
+    port: int,
+    truth: dict[str, str],
+    share: float,
+) -> tuple[int, int]:
+    """Look at the first images listed and press a key for each; give how many, of how many."""
+    browser.get(f"http://127.0.0.1:{port}/")
+    shown = """const own = [...document.querySelectorAll("#classes .own")];
+        const about = document.getElementById("grid-title").textContent;
+        return [document.getElementById("stage").dataset.path, own.map((b) => b.firstChild.data),
+                [...document.querySelectorAll("#classes .button")].map((b) => b.firstChild.data),
+                Number(about.replace(/.*: |,/g, ""))];"""
+    n_listed, n_looked, seen = 0, 0, ""
+    while not n_listed or n_looked < round(share * n_listed):
+        for _ in range(1500):
+            path, own, classes, n = browser.execute_script(shown)
+            if path and path != seen and own:
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError(f"the page stays at {path}")
+        n_listed = n_listed or n
+        right = truth[Path(path).name]
+        press(browser, "\n" if own == [right] else str(1 + classes.index(right)))
+        n_looked, seen = n_looked + 1, path
+    return n_looked, n_listed
+
+
+def seconds_of(*roots: int) -> float:
+    """Seconds of the processor that processes and all below them have taken, ended ones too."""
+    import psutil
+
+    total = 0.0
+    for root in roots:
+        for one in (psutil.Process(root), *psutil.Process(root).children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(one.cpu_times()[:4])  # user, system, and those of ended children
+    return total
+
+
+@pytest.fixture(params=["ants-bees", "packages"])
+def mislabelled(request: pytest.FixtureRequest, tmp_path: Path) -> Flipped:
+    """Give photographs of ants and bees, or pieces of photographs that packages bring."""
+    if request.param == "ants-bees":
+        source = request.getfixturevalue("real_ants_bees")
+        return flip_labels(source, tmp_path / "flipped", test="val")
+    kinds = {"flower": ["flower"], "other": ["china", "portrait"]}
+    source = tmp_path / "pieces"
+    random_, n = np.random.default_rng(5), 0
+    for split, count in (("train", 120), ("test", 60)):
+        for kind, names in kinds.items():
+            (source / split / kind).mkdir(parents=True)
+            for i in range(count):
+                n += 1
+                cut = piece(photograph(names[i % len(names)]), random_)
+                cut.save(source / split / kind / f"{n:04}.jpg", quality=90)
+    return flip_labels(source, tmp_path / "flipped", test="test")
 
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_user_who_looks_at_a_tenth_of_the_list_restores_the_labels(
     browser,  # noqa: F811
-    ants_bees,
-    tmp_path,
-    cache,
-    command,
-):
-    truth, table = flip_labels(ants_bees, tmp_path / "flipped", 0.05)
-    by_name = {Path(full).name: kind for full, kind in truth.items()}
+    mislabelled: Flipped,
+    tmp_path: Path,
+    cache: Path,
+    command: Command,
+) -> None:
+    """Issue 12: labels 99.5 % right, accuracy within half a point, under three minutes."""
     network = {"model": "efficientnet_lite0"}
-    page = Labelling(table, cache, tmp_path / "results", network=network)
-    began = time.monotonic()
+
+    def run(stage: str, **settings: Any) -> None:
+        """Run a command to its end, however busy the machine is."""
+        line = command.line(stage, **settings)
+        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    run("features", data=mislabelled.given, **network)
+    began, driver = time.monotonic(), browser.service.process.pid
+    before = seconds_of(driver)
+    page = Labelling(mislabelled.given, cache, tmp_path / "results", network=network)
     try:
         page.settled()
-        browser.get(f"http://127.0.0.1:{page.port}/")
-        n_looked = round(0.1 * len(truth))
-        seen = ""
-        for _ in range(n_looked):
-            for _ in range(500):
-                path = browser.execute_script(
-                    "return document.getElementById('stage').dataset.path"
-                )
-                if path and path != seen:
-                    break
-                time.sleep(0.02)
-            seen = path
-            name = Path(path).name
-            right = by_name[name]
-            row = browser.execute_script(
-                "return [...document.querySelectorAll('#classes .own')].map(b => b.firstChild.data)"
-            )
-            press(browser, "\n" if row == [right] else "12"[right == "bees"])
+        looked, listed = correct_by_keys(browser, page.port, mislabelled.truth, 0.1)
         page.settled()
+        busy = seconds_of(driver, page.child.pid) - before
     finally:
         assert page.end() == 0
-    labels = tmp_path / "results" / "flipped" / "labels.jsonl"
-    out = tmp_path / "clean.csv"
-    assert command("data", data=table, labels=labels, out=out).returncode == 0
+    took = time.monotonic() - began
+    labels, out = tmp_path / "results" / "given" / "labels.jsonl", tmp_path / "corrected.csv"
+    run("data", data=mislabelled.given, labels=labels, out=out)
     with out.open() as stream:
-        rows = list(csv.DictReader(stream))
-    right = [
-        row["label"]
-        == next(k for full, k in truth.items() if full.endswith(Path(row["path"]).name))
-        for row in rows
-    ]
-    assert np.mean(right) >= 0.995, f"{np.mean(right):.4f} of the labels are right"
+        rows = [row for row in csv.DictReader(stream) if row["split"] != "test"]
+    assert len(rows) >= listed
+    right = [row["label"] == mislabelled.truth[Path(row["path"]).name] for row in rows]
     accuracy = {}
-    clean = tmp_path / "truth.csv"
-    with clean.open("w") as stream:
-        split = {str(Path(r["path"]).name): r["split"] for r in rows}
-        csv.writer(stream).writerows(
-            [["path", "label", "split"], *([p, k, split[Path(p).name]] for p, k in truth.items())]
-        )
-    for name, data, extra in (("clean", clean, {}), ("mended", table, {"labels": labels})):
-        done = command("softmax", data=data, **network, **extra)
-        assert done.returncode == 0, done.stderr
-        record = max((tmp_path / "results").rglob("softmax*seed0*.json"), key=os.path.getmtime)
-        record = record.with_name(record.name.replace(".model", ""))
+    for name, data, extra in (
+        ("clean", mislabelled.clean, {}),
+        ("flipped", mislabelled.given, {}),
+        ("corrected", mislabelled.given, {"labels": labels}),
+    ):
+        results = tmp_path / f"results-{name}"
+        run("softmax", data=data, results=results, **network, **extra)
+        (record,) = [
+            one for one in results.rglob("softmax*.json") if not one.name.endswith(".model.json")
+        ]
         accuracy[name] = json.loads(record.read_text())["metrics"]["test"]["accuracy"]
-    assert abs(accuracy["clean"] - accuracy["mended"]) <= 0.0051 + 1 / 153
-    assert time.monotonic() - began < 180 * 3, "the issue asks for three minutes on a quiet machine"
+    print(
+        f"{mislabelled.n_flipped} flipped; looked at {looked} of {listed} listed; labels right "
+        f"{np.mean(right):.4f} of {len(right)}; test accuracy {accuracy}; session {took:.1f} s, "
+        f"{busy:.1f} s of the processor"
+    )
+    assert looked == round(0.1 * listed)
+    assert np.mean(right) >= 0.995, f"{np.mean(right):.4f} of {len(right)} labels are right"
+    assert abs(accuracy["corrected"] - accuracy["clean"]) <= 0.005, accuracy
+    assert busy < 180
 
 
 @needs_browser
