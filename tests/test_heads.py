@@ -331,7 +331,7 @@ def test_a_large_problem_is_chosen_on_one_fold_and_predicts_alike(monkeypatch):
     import cnn_codes.heads.linear as linear
 
     train, images = problem(k=5, n=200), problem(1, k=5, n=200).codes
-    usual = {method: fit(method, train) for method in ("svm", "softmax")}
+    usual = {method: fit(method, train) for method in ("svm", "softmax", "rbf")}
     monkeypatch.setattr(linear, "LARGE", 1)
     for method, head in usual.items():
         large = fit(method, train)

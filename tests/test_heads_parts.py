@@ -1,5 +1,8 @@
 """The steps under fit_head: folds, grids, the SVM's path, choosing, calibration."""
 
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
 from cnn_codes.errors import HeadError
@@ -10,6 +13,7 @@ from cnn_codes.heads.grids import around, axes_of, candidates, widened
 from cnn_codes.heads.held_out import HeldOut, held_out, paired_gain
 from cnn_codes.heads.linear import LinearPath, class_weights, two_columns
 from cnn_codes.heads.paths import PATHS, Part
+from cnn_codes.heads.scoring import libsvm_arrays, rbf_scores
 from cnn_codes.heads.search import Problem, pick, quiet_solvers, search
 from cnn_codes.progress import silent
 from cnn_codes.settings import HeadSettings
@@ -160,6 +164,39 @@ def test_paths_give_each_settings_own_scores(method, balanced, n_classes):
             continue
         close = np.abs(found - expected) < 5e-2 * np.abs(expected).max()
         assert close.mean() > 0.98, one
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 7])
+def test_rbf_scores_are_the_mean_decision_value_over_the_pairs(n_classes):
+    rng = np.random.default_rng(0)
+    labels = np.arange(20 * n_classes) % n_classes
+    x = (rng.normal(size=(len(labels), 10)) + 0.3 * labels[:, None]).astype(np.float32)
+    model = SVC(C=2, gamma=0.1, decision_function_shape="ovo").fit(x.astype(float), labels)
+    new = rng.normal(size=(9, 10))
+    arrays = libsvm_arrays(model)
+    found = rbf_scores(new, x[model.support_], *arrays, gamma=0.1)
+    values = model.decision_function(new).reshape(len(new), -1)
+    values = -values if n_classes == 2 else values
+    expected = np.zeros((len(new), n_classes))
+    for column, (i, j) in enumerate(itertools.combinations(range(n_classes), 2)):
+        expected[:, i] += values[:, column] / n_classes
+        expected[:, j] -= values[:, column] / n_classes
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_the_pairs_of_many_classes_are_never_laid_out():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(300), 3).astype(np.int32)
+    means = 4 * rng.normal(size=(300, 16))
+    z = (means[labels] + rng.normal(size=(len(labels), 16))).astype(np.float32)
+    part = Part(z, z[::-1].copy(), labels, None, 300)
+    tracemalloc.start()
+    scores, _ = PATHS["rbf"](part, [{"C": 10.0, "gamma": 1 / 16}])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (scores[0].argmax(axis=1) == labels[::-1]).mean() > 0.9
+    pairs = 300 * 299 // 2
+    assert peak < len(labels) * pairs * 8 / 4, "a quarter of the pairs' values, 323 MB"
 
 
 def test_least_log_loss_wins_among_those_that_are_not_clearly_less_accurate():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
+from ..heads.scoring import kernel_weights
 
 __all__ = ["combined", "layer_contributions", "score_gradient", "spread", "upright"]
 
@@ -129,22 +130,13 @@ def score_gradient(head: Head, codes: NDArray[np.float64]) -> NDArray[np.float64
 
 
 def _rbf_gradient(head: Head, z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Differentiate libsvm's decision values (the layout is that of ``heads.scoring``)."""
     support = head.arrays["support"].astype(np.float64)  # (M, D)
-    dual, counts = head.arrays["dual"], head.arrays["n_support"]
+    weight, _ = kernel_weights(*(head.arrays[k] for k in ("dual", "intercept", "n_support")))
     gamma = float(head.parameters["gamma"])
     away = z - support
     kernel = np.exp(-gamma * (away**2).sum(axis=1))  # (M,)
-    slopes = -2 * gamma * kernel[:, None] * away  # (M, D)
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    found = np.zeros((head.n_classes, len(z)))
-    for i in range(head.n_classes):
-        for j in range(i + 1, head.n_classes):
-            first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
-            slope = dual[j - 1, first] @ slopes[first] + dual[i, second] @ slopes[second]
-            found[i] += slope
-            found[j] -= slope
-    return found / head.n_classes
+    slopes: NDArray[np.float64] = weight.T @ (-2 * gamma * kernel[:, None] * away)  # (K, D)
+    return slopes
 
 
 def _knn_gradient(head: Head, z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import HeadError
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
 from ..heads.output import Output
-from ..heads.scoring import pair_scores
+from ..heads.scoring import kernel_weights
 from ..notation import size
 from .graph import DOUBLE, FLOAT, Graph
 
@@ -96,33 +93,9 @@ def _rbf(g: Graph, z: str, kept: str, head: Head) -> str:
     gamma = float(head.parameters["gamma"])
     distances = _distances(g, z, g.cast(kept, DOUBLE))
     kernel = g("Exp", g("Mul", distances, g.constant(-gamma)))  # (R, M)
-    pairs = g(
-        "Add",
-        g("MatMul", kernel, g.constant(_pair_weights(head))),
-        g.constant(head.arrays["intercept"]),
-    )  # (R, P)
-    n_classes = head.n_classes
-    if n_classes == 2:
-        return g("MatMul", pairs, g.constant(np.array([[0.5, -0.5]])))
-    n_pairs = pairs_of(n_classes)
-    return g("MatMul", pairs, g.constant(pair_scores(np.eye(n_pairs), n_classes)))
-
-
-def pairs_of(n_classes: int) -> int:
-    """Count the pairs of classes."""
-    return n_classes * (n_classes - 1) // 2
-
-
-def _pair_weights(head: Head) -> NDArray[np.float64]:
-    """Lay libsvm's coefficients out as one matrix (M, P)."""
-    dual, counts = head.arrays["dual"], head.arrays["n_support"]
-    ends = np.concatenate([[0], np.cumsum(counts)])
-    found = np.zeros((dual.shape[1], pairs_of(head.n_classes)))
-    for column, (i, j) in enumerate(combinations(range(head.n_classes), 2)):
-        first, second = slice(ends[i], ends[i + 1]), slice(ends[j], ends[j + 1])
-        found[first, column] = dual[j - 1, first]
-        found[second, column] = dual[i, second]
-    return found
+    held = head.arrays
+    weight, bias = kernel_weights(held["dual"], held["intercept"], held["n_support"])
+    return g("Add", g("MatMul", kernel, g.constant(weight)), g.constant(bias))  # (R, K)
 
 
 def add_probabilities(g: Graph, scores: str, output: Output) -> str:

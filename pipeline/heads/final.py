@@ -18,6 +18,7 @@ from .design import Basis, Design, Floats, examples_of
 from .examples import Codes
 from .linear import LINEAR, class_weights, fit_linear, is_large
 from .paths import Candidate, centroid_affine
+from .scoring import libsvm_arrays
 
 __all__ = ["Fitted", "fit_final"]
 
@@ -106,12 +107,11 @@ def _rbf(
     weight = "balanced" if balanced else None
     model = SVC(C=one["C"], gamma=one["gamma"], class_weight=weight, cache_size=1000)
     model.fit(rounded.astype(np.float64), labels)
-    # scikit-learn negates both for two classes; the arrays keep libsvm's sign (see scoring.py).
-    sign = -1.0 if len(model.classes_) == 2 else 1.0
+    dual, intercept, n_support = libsvm_arrays(model)
     arrays = {
         "support": rounded[model.support_],
-        "dual": sign * model.dual_coef_,
-        "intercept": sign * model.intercept_,
-        "n_support": model.n_support_.astype(np.int32),
+        "dual": dual,
+        "intercept": intercept,
+        "n_support": n_support,
     }
     return Fitted(arrays, {"gamma": float(one["gamma"])})

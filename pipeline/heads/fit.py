@@ -31,6 +31,7 @@ __all__ = ["fit_head"]
 CHOICELESS = ("centroid", "knn")
 UNWEIGHTED = ("centroid", "knn")
 FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
+SLOW = (*LINEAR, "rbf")  # searched on one fold where the problem is large
 RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours
 
 
@@ -291,7 +292,7 @@ def _choose(
     if settings.class_weight == "balanced" and not balanced:
         notes.append(f"Class weights have no effect on {method}.")
     ways = _ways(method, train, settings, notes)
-    if method in LINEAR:
+    if method in SLOW:
         n_examples = train.n_images * (train.n_views if "all" in ways else 1)
         folds = searched_folds(
             folds, n_examples=n_examples, code_dim=train.code_dim, n_classes=len(names)

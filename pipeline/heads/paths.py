@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from .linear import two_columns
-from .scoring import nearest, pair_scores, squared_distances, vote_scores
+from .scoring import kernel_weights, libsvm_arrays, nearest, squared_distances, vote_scores
 
 __all__ = ["PATHS", "Candidate", "Part", "centroid_affine"]
 
@@ -88,13 +87,10 @@ def _rbf(part: Part, grid: Sequence[Candidate]) -> Result:
         for at, candidate in enumerate(grid):
             if candidate["gamma"] != gamma:
                 continue
-            model = SVC(C=candidate["C"], kernel="precomputed", decision_function_shape="ovo")
+            model = SVC(C=candidate["C"], kernel="precomputed")
             model.fit(kernel, part.labels, sample_weight=part.weights)
-            values = model.decision_function(held_kernel)
-            several = part.n_classes > 2
-            scores[at] = (
-                pair_scores(values, part.n_classes) if several else two_columns(values)
-            ).astype(np.float64)
+            weight, bias = kernel_weights(*libsvm_arrays(model))
+            scores[at] = held_kernel[:, model.support_] @ weight + bias
     return np.stack(scores), []
 
 

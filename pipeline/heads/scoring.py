@@ -6,13 +6,20 @@ From the arrays stored with them, by numpy alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["nearest", "neighbour_scores", "rbf_scores", "squared_distances", "vote_scores"]
+__all__ = [
+    "kernel_weights",
+    "libsvm_arrays",
+    "nearest",
+    "neighbour_scores",
+    "rbf_scores",
+    "squared_distances",
+    "vote_scores",
+]
 
 BLOCK_CELLS = 2**22
 
@@ -103,41 +110,50 @@ def rbf_scores(
         (K - 1, M), intercepts of the pairs (P,), support vectors a class (K,); a pair's value
         is positive for its first class.
     """
-    stored = support.astype(np.float64)
-    pairs = np.empty((len(z), len(intercept)))
+    stored, (weight, bias) = support.astype(np.float64), kernel_weights(dual, intercept, n_support)
+    scores = np.empty((len(z), len(n_support)))
     for rows in _blocks(len(z), len(stored)):
         kernel = np.exp(-gamma * squared_distances(z[rows], stored))  # (n, M)
-        pairs[rows] = _pair_values(kernel, dual, n_support) + intercept
-    if len(n_support) == 2:
-        # scikit-learn's two-class decision value is positive for class 1: the pair's, negated.
-        return np.stack([pairs[:, 0] / 2, -pairs[:, 0] / 2], axis=1)
-    return pair_scores(pairs, len(n_support))
+        scores[rows] = kernel @ weight + bias
+    return scores
 
 
-def _pair_values(
-    kernel: NDArray[np.float64], dual: NDArray[np.float64], n_support: NDArray[np.int32]
-) -> NDArray[np.float64]:
-    """Decision values of all pairs (i, j), i < j, positive for i, without intercepts (n, P)."""
-    ends = np.concatenate([[0], np.cumsum(n_support)])
-    parts = [slice(ends[i], ends[i + 1]) for i in range(len(n_support))]
-    values = [
-        # libsvm keeps the coefficients against class j in row j - 1, those against i in row i.
-        kernel[:, parts[i]] @ dual[j - 1, parts[i]] + kernel[:, parts[j]] @ dual[i, parts[j]]
-        for i, j in combinations(range(len(n_support)), 2)
-    ]
-    return np.stack(values, axis=1)
+def kernel_weights(
+    dual: NDArray[np.float64], intercept: NDArray[np.float64], n_support: NDArray[np.integer[Any]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weights (M, K) and biases (K,) that give each class's score from kernel values (N, M).
 
+    A class's score is the mean decision value over its pairs. If the value of a pair (i, j) is, up
+    to a common factor, the log-odds of i against j, then these are the log-probabilities that fit
+    all pairs best by least squares, up to a constant (Bradley and Terry 1952, as coupled by Hastie
+    and Tibshirani 1998): unlike votes, they vary smoothly with the codes, and a temperature makes
+    probabilities of them. The mean is linear in the kernel, so the K (K - 1) / 2 values of the
+    pairs are never laid out.
 
-def pair_scores(pairs: NDArray[np.float64], n_classes: int) -> NDArray[np.float64]:
-    """Mean decision value of each class over its pairs, (N, K).
-
-    If the value of a pair (i, j) is, up to a common factor, the log-odds of i against j, then
-    these are the log-probabilities that fit all pairs best by least squares, up to a constant
-    (Bradley and Terry 1952, as coupled by Hastie and Tibshirani 1998): unlike votes, they vary
-    smoothly with the codes, and a temperature makes probabilities of them.
+    Parameters
+    ----------
+    dual, intercept, n_support
+        As in :func:`rbf_scores`.
     """
-    scores = np.zeros((len(pairs), n_classes))
-    for column, (i, j) in enumerate(combinations(range(n_classes), 2)):
-        scores[:, i] += pairs[:, column]
-        scores[:, j] -= pairs[:, column]
-    return scores / n_classes
+    k = len(n_support)
+    ends = np.concatenate([[0], np.cumsum(n_support)])
+    weight, bias = np.zeros((dual.shape[1], k)), np.zeros(k)
+    for own in range(k):
+        part = slice(ends[own], ends[own + 1])
+        # libsvm keeps the coefficients against class j in row j - 1 for j > own, else in row j. A
+        # pair's value is for the class of lower number.
+        sign = np.where(np.arange(k - 1) >= own, 1.0, -1.0)
+        against = dual[:, part].T * sign  # (m, K - 1)
+        weight[part] = np.insert(-against, own, against.sum(axis=1), axis=1)
+    first, second = np.triu_indices(k, 1)
+    np.add.at(bias, first, intercept)
+    np.subtract.at(bias, second, intercept)
+    return weight / k, bias / k
+
+
+def libsvm_arrays(
+    model: Any,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Give `dual`, `intercept` and `n_support` of a fitted ``SVC``, with libsvm's signs."""
+    sign = -1.0 if len(model.classes_) == 2 else 1.0  # scikit-learn negates both for two classes
+    return sign * model.dual_coef_, sign * model.intercept_, model.n_support_.astype(np.int32)

@@ -188,14 +188,25 @@ class _Trials:
     def try_all(self, grid: Sequence[Candidate]) -> None:
         """Try candidates, all of them."""
         folds = self.problem.folds
-        tasks = (delayed(_fold_scores)(self.problem, fold, grid) for fold in folds)
+        # One fold gives one core something to do: its settings are shared out instead, where
+        # they have little work in common.
+        alone = len(folds) == 1 and self.problem.method == "rbf"
+        parts = [[one] for one in grid] if alone else [grid]
+        tasks = [(fold, part) for fold in folds for part in parts]
         found = []
-        with self.progress(f"{self.problem.method}: choosing", len(folds), "folds") as meter:
-            for result in Parallel(self.jobs, prefer="threads", return_as="generator")(tasks):
+        unit = "settings" if alone else "folds"
+        with self.progress(f"{self.problem.method}: choosing", len(tasks), unit) as meter:
+            for result in Parallel(self.jobs, prefer="threads", return_as="generator")(
+                delayed(_fold_scores)(self.problem, *task) for task in tasks
+            ):
                 found.append(result)
                 meter.advance()
         for at, one in enumerate(grid):
-            scores = np.concatenate([fold_scores[at] for fold_scores, _ in found])  # (H, K)
+            scores = (
+                found[at][0][0]
+                if alone
+                else np.concatenate([fold_scores[at] for fold_scores, _ in found])
+            )  # (H, K)
             self._keep(one, scores, scores)
         self.unsolved.update(text for _, texts in found for text in texts)
 
