@@ -7,6 +7,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import scipy.stats as stats
+from cnn_codes.compare import bootstrap
 from cnn_codes.compare.bootstrap import (
     FIGURES,
     figure_intervals,
@@ -303,6 +304,23 @@ def test_resampled_figures_are_those_of_the_repeated_images(k, ties, seed):
         columns = [1] if k == 2 else [c for c in range(k) if (true == c).any()]
         precision = np.mean([average_precision_score(true == c, p[:, c]) for c in columns])
         assert ours["average_precision"][b] == pytest.approx(precision, abs=1e-12)
+
+
+@pytest.mark.parametrize(("n", "k"), [(40, 5), (90, 30)])
+def test_areas_of_many_classes_are_those_of_each_class_by_itself(n, k, monkeypatch):
+    rng = np.random.default_rng(n)
+    y, p = rng.integers(0, k, n), rng.random((n, k)).round(1) + 0.05  # many equal scores
+    p /= p.sum(axis=1, keepdims=True)
+    counts = resamples(n, n_classes=k)[:50]
+    found = resampled(y, p, counts)
+    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 7 * n)
+    blocks = resampled(y, p, counts)
+    monkeypatch.setattr(bootstrap, "FEW_PER_CLASS", 0)
+    each = resampled(y, p, counts)
+    for key in found:
+        np.testing.assert_allclose(found[key], each[key], rtol=1e-12)
+        np.testing.assert_allclose(blocks[key], each[key], rtol=1e-12)
+
 
 
 def test_bootstrap_interval_of_accuracy_is_about_wilsons():

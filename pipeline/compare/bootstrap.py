@@ -39,6 +39,7 @@ SAMPLES = 2000
 LEAST_SAMPLES = 400
 MOST_CELLS = 400_000_000  # samples x images x classes: a few seconds per method
 BLOCK_CELLS = 4_000_000
+FEW_PER_CLASS = 20  # test images of a class, up to which areas are taken from pairs of images
 LEVEL = 0.95
 CLIP = float(np.finfo(np.float64).eps)
 
@@ -134,7 +135,8 @@ def resampled(
     if costs is not None:
         out["cost"] = (counts @ costs[y, decided]) / counts.sum(axis=1)
     columns = (1,) if k == 2 else tuple(range(k))
-    orders = [np.argsort(p[:, c], kind="stable") for c in columns]
+    few = k > 2 and n_images <= FEW_PER_CLASS * k
+    orders = [] if few else [np.argsort(p[:, c], kind="stable") for c in columns]
     step = max(1, BLOCK_CELLS // n_images)
     for start in range(0, n_samples, step):
         rows = slice(start, start + step)
@@ -150,8 +152,8 @@ def resampled(
         f1 = np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
         out["macro_f1"][rows] = f1.sum(axis=1) / (size > 0).sum(axis=1)
         out["log_loss"][rows], out["brier"][rows] = (w @ losses).T / total
-        areas, precisions = np.empty((2, len(columns), len(w)))  # (J, b)
-        for at, (c, order) in enumerate(zip(columns, orders, strict=True)):
+        areas, precisions = _areas_of_few(w, y, p) if few else np.empty((2, len(columns), len(w)))
+        for at, (c, order) in enumerate(zip(columns, orders, strict=not few)):  # (J, b)
             areas[at], precisions[at] = _areas(w[:, order], true_of[order, c], p[order, c])
         out["auroc"][rows] = _known_mean(areas)
         out["average_precision"][rows] = _known_mean(precisions)
@@ -182,6 +184,37 @@ def _areas(
     called = found + np.cumsum(down[:, ::-1], axis=1)
     precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
     return areas, _over((up[:, ::-1] * precision).sum(axis=1), n_up)
+
+
+def _areas_of_few(
+    w: NDArray[np.float64], y: NDArray[np.int64], p: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As :func:`_areas`, for all classes (K, b), from weights (b, N), labels and scores (N, K).
+
+    Every image is a positive of one class. So the sums that both figures need are those below and
+    above each image's score for its own class: N^2 comparisons and three matrix products, where
+    :func:`_areas` goes through all images for each class. The weights are counts, so the sums are
+    exact, and the figures the same.
+    """
+    (n_samples, n), k = w.shape, p.shape[1]
+    wins, precise = np.zeros((2, n_samples, k))
+    step = max(1, BLOCK_CELLS // n)
+    for start in range(0, n, step):
+        own = np.arange(start, min(n, start + step))
+        scores = p[:, y[own]]  # (N, m)
+        mine = scores[own, np.arange(len(own))]  # (m,)
+        same, above = y[:, None] == y[own], scores >= mine
+        lower = np.where(same, 0.0, (scores < mine) + (scores == mine) / 2)
+        called, found = w @ above.astype(float), w @ (above & same).astype(float)
+        precision = np.divide(found, called, out=np.zeros_like(found), where=called > 0)
+        of = (y[own][:, None] == np.arange(k)).astype(float)  # (m, K)
+        wins += (w[:, own] * (w @ lower)) @ of
+        precise += (w[:, own] * precision) @ of
+    up = w @ (y[:, None] == np.arange(k)).astype(float)  # (b, K)
+    down = w.sum(axis=1, keepdims=True) - up
+    areas = np.divide(wins, up * down, out=np.full_like(wins, math.nan), where=up * down > 0)
+    means = np.divide(precise, up, out=np.full_like(wins, math.nan), where=up > 0)
+    return areas.T, means.T
 
 
 def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
