@@ -493,8 +493,10 @@ def report(chosen: Chosen) -> Written:
     )
     name = _current_comparison(chosen, context, networks)
     known = {}
+    asked = chosen[ReportSettings].evidence
+    left = _left_out(context, networks[0], asked)
     for kind, make in _makers(chosen, context, networks[0]).items():
-        if kind in chosen[ReportSettings].evidence:
+        if kind in asked and kind not in left:
             try:
                 record = make()
             except (DataError, HeadError) as error:  # too few images for it: the rest still counts
@@ -503,6 +505,28 @@ def report(chosen: Chosen) -> Written:
             if record is not None:
                 known[record["kind"]] = record
     return Written(write_report(context, name, chosen[ReportSettings], known))
+
+
+def _left_out(context: Context, network: Network, asked: Sequence[str]) -> list[str]:
+    """Name the evidence that would take many minutes, of which there is none yet; it is said."""
+    from .heads.linear import is_large
+
+    code_dim = network.codes.matrix().shape[2]
+    if not is_large(len(network.codes), code_dim, context.manifest.n_classes):
+        return []
+    kinds = {"labels": "mislabelled", "layers": "layers", "curve": "curve", "advise": "advise"}
+    left = [
+        one
+        for one, kind in kinds.items()
+        if one in asked and not list(context.folder.glob(f"{kind}-*.json"))
+    ]
+    if left:
+        context.say(
+            f"left out: {', '.join(left)}. With {len(network.codes):,} images of "
+            f"{context.manifest.n_classes:,} classes each takes many minutes of fitting. "
+            f"{context.command_for(left[0])} measures the first; the next report takes it in."
+        )
+    return left
 
 
 def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Network]) -> str:

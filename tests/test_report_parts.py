@@ -10,6 +10,7 @@ import sklearn.metrics as sk
 from cnn_codes.cli import main
 from cnn_codes.datasets import load_manifest
 from cnn_codes.errors import DataError
+from cnn_codes.heads import linear
 from cnn_codes.notation import duration, p_equals, p_value, signed, size
 from cnn_codes.report import charts, maps, pictures
 from cnn_codes.report.blocks import Cell, Column, Report, Section, Table, Text
@@ -254,6 +255,20 @@ def test_the_command_makes_what_is_missing_and_then_reads_it(small_run, tmp_path
     changed = [path.name for path in now if now[path] != records.get(path)]
     assert all(name.startswith("compare-") for name in changed)
     assert "METHODS=centroid,softmax" in (tmp_path / html).read_text()
+
+
+def test_what_takes_minutes_of_fitting_is_left_out_and_said(small_run, capsys, monkeypatch):
+    monkeypatch.setattr(linear, "LARGE", 1)
+    evidence = "EVIDENCE=labels,layers,map"
+    assert main(["report", *small_run, evidence]) == 0
+    told = capsys.readouterr().err
+    assert "left out: labels, layers. With 90 images of 2 classes" in told
+    command = next(line for line in told.splitlines() if "left out" in line)
+    assert f"make labels {small_run[0]}" in command
+    assert main(["labels", *small_run[:-1]]) == 0
+    capsys.readouterr()
+    assert main(["report", *small_run, evidence]) == 0
+    assert "left out: layers." in capsys.readouterr().err
 
 
 def test_the_command_answers_mistakes(small_run, capsys):
