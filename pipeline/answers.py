@@ -121,9 +121,9 @@ class Features(Images):
         return self.found
 
     def lines(self) -> list[str]:
-        """Give the file, the shapes, the counts."""
+        """Give the files, the shapes, the counts."""
         shapes = ", ".join(f"{one} {self.codes[one].shape}" for one in self.codes.layers)
-        return [str(self.codes.path), f"codes: {shapes}", *self.counted()]
+        return [*map(str, self.codes.files), f"codes: {shapes}", *self.counted()]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -39,6 +39,7 @@ from .errors import (
     DownloadError,
     HeadError,
     SettingsError,
+    command_line,
 )
 from .notation import duration, number, size
 from .settings import (
@@ -126,7 +127,8 @@ def _grouped(context: Context) -> Context:
     from .audit.clusters import near_groups
     from .codes.extract import extract
 
-    final = replace(context.codes, layers=("final",))
+    first = context.codes.of_each()[0]  # of several networks, one is enough
+    final = replace(first, layers=("final",))
     codes = extract(replace(context, codes=final)).codes
     manifest = context.manifest
     found = near_groups(codes, codes.labels, seed=context.seed, progress=context.progress)
@@ -145,14 +147,17 @@ def coded(context: Context) -> tuple[Context, Codes]:
     from .codes.extract import extract
 
     manifest, done = context.manifest, extract(context)
-    if done.n_new:
-        rate = done.n_new / done.run_s
-        context.say(
-            f"{done.n_new} images in {duration(done.run_s)} ({number(rate, 0)} images/s, "
-            f"{done.engine}); {duration(done.start_s)} to start; {done.n_kept} were there."
-        )
-    else:
-        context.say(f"All {len(done.codes)} images were there; nothing to run.")
+    for model, one in (done.parts or {"": done}).items():
+        start = f"{model}: " if model else ""
+        if one.n_new:
+            rate = one.n_new / one.run_s
+            context.say(
+                f"{start}{one.n_new} images in {duration(one.run_s)} ({number(rate, 0)} images/s, "
+                f"{one.engine}); {duration(one.start_s)} to start; {one.n_kept} were there."
+            )
+        else:
+            text = f"{len(one.codes)} images were there; nothing to run."
+            context.say(f"{start}all {text}" if model else f"All {text}")
     seen = header_findings(manifest, cache=context.cache)
     warnings = [*seen, *done.notes]
     rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
@@ -193,6 +198,19 @@ def networks_of(
         warnings |= dict.fromkeys(found.warnings)
     heeded = followed(tuple(warnings), class_weight)
     return replace(context, codes=asked[0], warnings=heeded), networks
+
+
+def _need_one(chosen: Chosen, stage: str, what: str) -> None:
+    """Refuse several networks before any work.
+
+    Raises
+    ------
+    BackboneError
+        MODEL names several.
+    """
+    codes = chosen[CodesSettings]
+    data = chosen[DataSettings].data
+    codes.need_one(what, command_line(stage, {"DATA": data, "MODEL": codes.models[0]}))
 
 
 def _reused(record: dict[str, Any]) -> str:
@@ -325,6 +343,7 @@ def finetune(chosen: Chosen) -> Fitted:
             expected="make finetune without CLUSTER, on all GPUs of this machine",
             todo=chosen.command.replace(f" CLUSTER={cluster}", "") or "leave CLUSTER out",
         )
+    _need_one(chosen, "finetune", "fine-tuning")
     context = context_of(chosen)
     record = _trained(context, chosen[FinetuneSettings])
     return Fitted([record], context.manifest, context.folder)
@@ -336,6 +355,7 @@ def finetune(chosen: Chosen) -> Fitted:
 )  # fmt: skip
 def demo(chosen: Chosen) -> Fitted:
     """Fit SVM and softmax and fine-tune on the solar cells that a package brings."""
+    _need_one(chosen, "demo", "the demo, which fine-tunes,")
     context, records = _fitted(context_of(chosen), chosen[HeadSettings])
     records.append(_trained(context, chosen[FinetuneSettings]))
     return Fitted(records, context.manifest, context.folder)
@@ -373,6 +393,9 @@ def _models(chosen: Chosen) -> list[CodesSettings]:
 )  # fmt: skip
 def compare(chosen: Chosen) -> Compared:
     """Compare methods on the same test images, with paired tests."""
+    if not any(method in METHODS for method in chosen[CompareSettings].methods):
+        for one in _models(chosen):
+            _need_one(chosen.replaced(one), "compare", "a method that trains the network")
     context, networks = networks_of(
         context_of(chosen), _models(chosen), class_weight=chosen[CompareSettings].class_weight
     )
@@ -386,6 +409,8 @@ def compare(chosen: Chosen) -> Compared:
 def curve(chosen: Chosen) -> Measured:
     """Measure accuracy against labelled images per class, and where two methods cross."""
     settings = chosen[CurveSettings]
+    if not all(method in METHODS for method in settings.methods):
+        _need_one(chosen, "curve", "a method that trains the network")
     context, (network,) = networks_of(
         context_of(chosen), [chosen[CodesSettings]], class_weight=settings.class_weight
     )
@@ -413,9 +438,11 @@ def advise(chosen: Chosen) -> Advised:
     from .advise.cached import cached_networks, named_networks
     from .advise.words import options_table, ranking_table
 
-    context, usual = context_of(chosen), chosen[CodesSettings]
-    settings = chosen[AdviseSettings]
+    settings, usual = chosen[AdviseSettings], chosen[CodesSettings]
     asked, others = named_networks(settings.models, usual), []
+    for one in asked or [usual]:
+        _need_one(chosen.replaced(one), "advise", "advice on layers and training")
+    context = context_of(chosen)
     if not asked:
         asked = [usual]
         others = cached_networks(context.cache / context.manifest.name, usual)
@@ -499,7 +526,7 @@ def report(chosen: Chosen) -> Written:
         if kind in asked and kind not in left:
             try:
                 record = make()
-            except (DataError, HeadError) as error:  # too few images for it: the rest still counts
+            except (BackboneError, DataError, HeadError) as error:  # the rest still counts
                 context.say(f"{kind} is left out: {error.found}")
                 continue
             if record is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,14 +18,14 @@ from ..progress import Progress, silent
 from ..settings import CodesSettings, MachineSettings
 from .card import Card, load_network
 from .graph import prepare_graph
-from .preprocess import Preprocessing
+from .preprocess import JoinedPreprocessing, Preprocessing
 
 if TYPE_CHECKING:
     from torch import nn
 
     from .quantise import Calibration
 
-__all__ = ["Engine", "n_cores", "open_engine", "pick_device"]
+__all__ = ["Engine", "JoinedEngine", "n_cores", "open_engine", "pick_device"]
 
 
 class Engine(Protocol):
@@ -49,6 +49,31 @@ class Engine(Protocol):
     def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         """Map (B, size, size, 3) uint8 to one array (B, ...) a layer."""
         ...
+
+
+class JoinedEngine:
+    """Runs several networks on the same images, each on its own views.
+
+    Parameters
+    ----------
+    engines : sequence of Engine
+        One per network.
+    preprocessing : JoinedPreprocessing
+        How the views of all networks stand in one array.
+    """
+
+    def __init__(self, engines: Sequence[Engine], preprocessing: JoinedPreprocessing) -> None:
+        self._engines = tuple(engines)
+        self._preprocessing = preprocessing
+        self.name = ", ".join(dict.fromkeys(one.name for one in engines))
+        self.batch = min(one.batch for one in engines)
+        self.concurrent = all(one.concurrent for one in engines)
+
+    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Map (B, P) uint8 to one array (B, ...) per layer, one network after another."""
+        views = self._preprocessing.parted(images)
+        pairs = zip(self._engines, views, strict=True)
+        return [block for engine, own in pairs for block in engine.run(own)]
 
 
 def n_cores() -> int:

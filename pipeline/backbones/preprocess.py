@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,14 @@ from ..datasets.samples import Reading
 from ..errors import SettingsError
 from .resize import FILTERS, resizer
 
-__all__ = ["Preprocessing", "Views", "read_views", "take_views"]
+__all__ = [
+    "JoinedPreprocessing",
+    "Preprocessing",
+    "Views",
+    "preprocessing_from",
+    "read_views",
+    "take_views",
+]
 
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
 _STORED = {"resize": "fit"}  # field to its name in files and fingerprints
@@ -64,6 +71,11 @@ class Preprocessing:
     ranges: tuple[tuple[str, float, float], ...] = ()
     bands: tuple[int, ...] = ()
     colours: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a view: (size, size, 3)."""
+        return self.size, self.size, 3
 
     @property
     def reading(self) -> Reading:
@@ -146,6 +158,57 @@ def _as_tuple(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
+class JoinedPreprocessing(Preprocessing):
+    """How an image becomes the input of several networks: the bytes of each, one after another.
+
+    What reads images and what batches them need not know of how many networks they are.
+
+    Attributes
+    ----------
+    parts : tuple of Preprocessing
+        One per network; the other fields are those of the first.
+    """
+
+    parts: tuple[Preprocessing, ...] = ()
+
+    @classmethod
+    def of(cls, parts: Sequence[Preprocessing]) -> JoinedPreprocessing:
+        """Join the preprocessing of several networks."""
+        own = {one.name: getattr(parts[0], one.name) for one in fields(Preprocessing)}
+        return cls(**own, parts=tuple(parts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a view: (P,), the bytes of all networks' views."""
+        return (sum(math.prod(part.shape) for part in self.parts),)
+
+    def joined(self, views: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+        """Join the views (V, size, size, 3) that each network takes, (V, P)."""
+        return np.concatenate([one.reshape(len(one), -1) for one in views], axis=1)
+
+    def parted(self, views: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Give back what :meth:`joined` joined."""
+        found, at = [], 0
+        for part in self.parts:
+            n = math.prod(part.shape)
+            block = np.ascontiguousarray(views[:, at : at + n])
+            found.append(block.reshape(-1, *part.shape))
+            at += n
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"parts": [part.as_dict() for part in self.parts]}
+
+
+def preprocessing_from(values: Mapping[str, Any]) -> Preprocessing:
+    """Rebuild what ``as_dict`` gave; raises as :meth:`Preprocessing.from_dict`."""
+    if isinstance(values, Mapping) and "parts" in values:
+        return JoinedPreprocessing.of([Preprocessing.from_dict(one) for one in values["parts"]])
+    return Preprocessing.from_dict(values)
+
+
+@dataclass(frozen=True)
 class Views:
     """Which readings of an image are taken.
 
@@ -195,12 +258,17 @@ def read_views(
     Returns
     -------
     array of shape (n_views, size, size, 3), uint8
+        For several networks (n_views, P).
 
     Raises
     ------
     ImageError
         As :func:`cnn_codes.datasets.images.decode`.
     """
+    if isinstance(preprocessing, JoinedPreprocessing):
+        return preprocessing.joined(
+            [read_views(data, part, views, digest) for part in preprocessing.parts]
+        )
     ratio = preprocessing.crop_ratio if preprocessing.resize == "crop" else 1.0
     side = round(preprocessing.size / ratio)
     pixels = decode(data, min_side=side, reading=preprocessing.reading)
@@ -214,6 +282,10 @@ def take_views(
 
     Parameters, what is returned: as :func:`read_views`.
     """
+    if isinstance(preprocessing, JoinedPreprocessing):
+        return preprocessing.joined(
+            [take_views(pixels, part, views, digest) for part in preprocessing.parts]
+        )
     if views.kind == "random":
         return _random_crops(pixels, preprocessing, views, digest)
     upright = _square(pixels, preprocessing)

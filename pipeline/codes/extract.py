@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +26,14 @@ from ..datasets import Manifest
 from ..datasets.images import limit_pixels
 from ..datasets.ranges import reading_of
 from ..datasets.remaining import check_remaining, classes_without
-from ..errors import ImageError
+from ..errors import BackboneError, ImageError
 from ..files import need_space
 from ..notation import number, scientific
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import CacheFile, Known
 from .calibration import calibration_of
+from .joined import join_codes
 from .keys import codes_key
 from .reader import Codes
 from .stream import Batch, Stream
@@ -66,6 +67,8 @@ class Extraction:
         Seconds until the engine stood ready, and for the new images from then on.
     notes : tuple of str
         How images of more than 8 bits were read, and other things that a user should know.
+    parts : dict of str to Extraction
+        Of several networks, what was done for each.
     """
 
     codes: Codes
@@ -76,6 +79,7 @@ class Extraction:
     start_s: float = 0.0
     run_s: float = 0.0
     notes: tuple[str, ...] = ()
+    parts: dict[str, Extraction] = field(default_factory=dict)
 
 
 def extract(
@@ -85,6 +89,8 @@ def extract(
     calibrated_on: Manifest | None = None,
 ) -> Extraction:
     """Bring the cached codes of the images up to date; run only what is not there.
+
+    Several networks have a file each, under its own key; their codes are then read side by side.
 
     Parameters
     ----------
@@ -106,6 +112,57 @@ def extract(
     BackboneError, DeviceError, DownloadError
         The network or the machine cannot do what was asked.
     """
+    if len(context.codes.models) == 1:
+        return _extracted(context, rows, calibrated_on)
+    each = [replace(context, codes=codes) for codes in context.codes.of_each()]
+    _check_networks(each)
+    parts = {one.codes.model: _extracted(one, rows, calibrated_on) for one in each}
+    codes = join_codes(context.codes, [part.codes for part in parts.values()])
+    rejects = {path: why for part in parts.values() for path, why in part.rejects.items()}
+    notes = [
+        note if all(note in other.notes for other in parts.values()) else f"{model}: {note}"
+        for model, part in parts.items()
+        for note in part.notes
+    ]
+    if rows is None and context.manifest.n_classes > 1:  # each network may refuse other images
+        check_remaining(context.manifest, codes.rejects, command=context.command)
+        notes += classes_without(context.manifest, codes.rejects)
+    return Extraction(
+        codes,
+        n_new=sum(part.n_new for part in parts.values()),
+        n_kept=sum(part.n_kept for part in parts.values()),
+        rejects=rejects,
+        notes=tuple(dict.fromkeys(notes)),
+        parts=parts,
+    )
+
+
+def _check_networks(contexts: Sequence[Context]) -> None:
+    """Look every network and its layers up, before any of them runs.
+
+    Raises
+    ------
+    BackboneError
+        There is no such network or layer, or two names mean one network.
+    """
+    names: dict[tuple[str, str], str] = {}
+    for context in contexts:
+        card = load_card(context.codes, **context.source)
+        card.resolve(context.codes.layers)
+        card.pooling(context.codes.pool)
+        same = names.setdefault((card.arch, card.weights_digest), card.model)
+        if same != card.model:
+            raise BackboneError(
+                f"{same} and {card.model} are the same network with the same weights.",
+                expected="different networks, joined by '+'",
+                todo=f"MODEL={same}",
+            )
+
+
+def _extracted(
+    context: Context, rows: NDArray[np.int64] | None, calibrated_on: Manifest | None
+) -> Extraction:
+    """Bring the cached codes of one network up to date; see :func:`extract`."""
     began = time.perf_counter()
     manifest, codes = context.manifest, context.codes
     pick_device(context.machine.device)

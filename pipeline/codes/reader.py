@@ -83,6 +83,21 @@ class Codes:
         return self.contents.path
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """All files that these codes are read from: here one."""
+        return (self.path,)
+
+    @property
+    def name(self) -> str:
+        """What results made of these codes are called by: the file's name without its suffix."""
+        return self.path.stem
+
+    @property
+    def networks(self) -> dict[str, tuple[str, ...]]:
+        """Layers of each network, first to last, by the network's name: here one network."""
+        return {str(self.config["model"]): self.layers}
+
+    @property
     def fingerprint(self) -> str:
         """Digest of everything that changes a code, 64 hexadecimal digits."""
         return str(self.contents.attributes["fingerprint"])
@@ -213,6 +228,23 @@ class Codes:
         CacheError
             Rows do not match their digests; names the first image.
         """
+        self.check()
+        n = len(self)
+        blocks = []
+        for layer in layers or self.layers:
+            block = self[layer]
+            shape = (n, self.config["n_views"], -1) if n else (0, self.config["n_views"], 0)
+            blocks.append(np.asarray(block, np.float32).reshape(shape))  # (N, V, D_layer)
+        return np.concatenate(blocks, axis=2)
+
+    def check(self) -> None:
+        """Refuse codes that are damaged.
+
+        Raises
+        ------
+        CacheError
+            Rows do not match their digests; names the first image.
+        """
         if self.columns_fault:
             raise CacheError(
                 f"{self.path}: {self.columns_fault}.",
@@ -225,13 +257,6 @@ class Codes:
                 f"{self.paths[damaged[0]]}.",
                 todo="make features makes just those again",
             )
-        n = len(self)
-        blocks = []
-        for layer in layers or self.layers:
-            block = self[layer]
-            shape = (n, self.config["n_views"], -1) if n else (0, self.config["n_views"], 0)
-            blocks.append(np.asarray(block, np.float32).reshape(shape))  # (N, V, D_layer)
-        return np.concatenate(blocks, axis=2)
 
     def damaged_rows(self) -> NDArray[np.int64]:
         """Find the rows whose codes do not match the digest taken when they were made.

@@ -234,7 +234,8 @@ def comparison_name(
 ) -> str:
     """Name a comparison by what it is of; the methods are not in it, a later one replaces it."""
     first = networks[0].asked
-    models = "+".join(network.model for network in networks)
+    # Several networks side by side are one entry, and must not be named as two entries are.
+    models = "+".join(network.model.replace("+", "_and_") for network in networks)
     if len(models) > _LONGEST:
         models = f"{len(networks)}networks_{digest_of(models)[:6]}"
     parts = ["compare", models, "+".join(first.layers), first.views.replace(":", "")]

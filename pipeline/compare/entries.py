@@ -105,15 +105,17 @@ def _sizes(
 
 
 def network_bytes(context: Context, network: Network) -> tuple[int, int]:
-    """Bytes of a frozen network on disk, and its number of parameters.
+    """Bytes of a frozen network on disk, and its number of parameters; of several, the sums.
 
     The exported graph where it is there, which is what stage one reads on a CPU; else four
     bytes a parameter.
     """
-    asked, cache = network.asked, context.cache
-    card = load_card(asked, **context.source)
-    preprocessing = card.preprocessing.adapted(size=asked.size, resize=asked.resize)
-    layers, pool = card.resolve(asked.layers), card.pooling(asked.pool)
-    graph = graph_path(card, layers, pool, preprocessing, cache=cache)
-    there = graph.is_file()
-    return graph.stat().st_size if there else FLOAT_BYTES * card.n_parameters, card.n_parameters
+    n_bytes, n_parameters = 0, 0
+    for asked in network.asked.of_each():
+        card = load_card(asked, **context.source)
+        preprocessing = card.preprocessing.adapted(size=asked.size, resize=asked.resize)
+        layers, pool = card.resolve(asked.layers), card.pooling(asked.pool)
+        graph = graph_path(card, layers, pool, preprocessing, cache=context.cache)
+        n_bytes += graph.stat().st_size if graph.is_file() else FLOAT_BYTES * card.n_parameters
+        n_parameters += card.n_parameters
+    return n_bytes, n_parameters

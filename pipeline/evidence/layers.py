@@ -42,9 +42,9 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
     -------
     dict
         ``layers``, in the order of the codes: each with ``layer``, ``code_dim``, ``depth`` (0
-        for the first, 1 for the last), ``accuracy`` (held out, 0 to 1), ``sd`` (over the
-        folds), ``log_loss``, ``C`` (chosen on all held-out images; the figures of each fold are at
-        the C that the other folds choose); ``best`` (its name), ``n_train``,
+        for the first of its network, 1 for the last), ``accuracy`` (held out, 0 to 1), ``sd``
+        (over the folds), ``log_loss``, ``C`` (chosen on all held-out images; the figures of each
+        fold are at the C that the other folds choose); ``best`` (its name), ``n_train``,
         ``folds``, ``method``; ``reused`` where it was there.
 
     Raises
@@ -80,7 +80,7 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
         "best": best["layer"],
         "warnings": warnings,
     }
-    return request.write(body | {"sentences": _sentences(body)})
+    return request.write(body | {"sentences": _sentences(body, len(codes.networks))})
 
 
 def _probed(
@@ -117,7 +117,11 @@ def _probed(
         return figures, [f"{layer}: {text}" for text in found.warnings]
 
     codes.damaged_rows()  # looked for once, before the threads ask
-    last = max(1, len(codes.layers) - 1)
+    depths = {
+        layer: at / max(1, len(some) - 1)
+        for some in codes.networks.values()
+        for at, layer in enumerate(some)
+    }
     layers: list[dict[str, Any]] = []
     # A thread a layer: they share the memory map, and no solver holds the interpreter. Warnings'
     # filters are the process's, so they are set here, around the threads, and not in each alone.
@@ -128,13 +132,13 @@ def _probed(
             for figures, texts in joblib.Parallel(jobs, prefer="threads", return_as="generator")(
                 tasks
             ):
-                layers.append(figures | {"depth": len(layers) / last})
+                layers.append(figures | {"depth": depths[figures["layer"]]})
                 notes += texts
                 meter.advance()
     return layers, len(folds), notes
 
 
-def _sentences(body: dict[str, Any]) -> list[str]:
+def _sentences(body: dict[str, Any], n_networks: int) -> list[str]:
     layers = body["layers"]
     best = next(one for one in layers if one["layer"] == body["best"])
     how = f"{body['folds']}-fold cross-validation on {body['n_train']:,} training images"
@@ -145,7 +149,7 @@ def _sentences(body: dict[str, Any]) -> list[str]:
         else f"A linear probe ({body['method']}) of {best['layer']} reaches "
         f"{share(best['accuracy'])} ({how})."
     ]
-    if len(layers) > 1:
+    if len(layers) > 1 and n_networks == 1:
         first, last = layers[0], layers[-1]
         gain = 100 * (last["accuracy"] - first["accuracy"])
         said.append(

@@ -47,20 +47,21 @@ def map_codes(context: Context, codes: Codes, settings: MapSettings) -> dict[str
     Returns
     -------
     dict
-        ``layer``; ``images``, each with ``path``, ``split``, ``label`` (index into
-        ``class_names``); ``projections``: ``pca`` with ``xy`` ([x, y] an image) and
-        ``explained`` (share of the variance of the standardised codes on each axis), and
-        ``umap`` or ``tsne`` with ``xy``; ``n_images``, ``n_shown``; ``reused`` where it was
-        there. Of each pair of axes the second projection is the one for reading neighbourhoods.
+        ``layer`` (of several networks, the last of each); ``images``, each with ``path``,
+        ``split``, ``label`` (index into ``class_names``); ``projections``: ``pca`` with ``xy``
+        ([x, y] an image) and ``explained`` (share of the variance of the standardised codes on
+        each axis), and ``umap`` or ``tsne`` with ``xy``; ``n_images``, ``n_shown``; ``reused``
+        where it was there. Of each pair of axes the second projection is the one for reading
+        neighbourhoods.
     """
     second = "umap" if importlib.util.find_spec("umap") else "tsne"
     request = Request("map", VERSION, context, codes, settings, extra=second)
     known = request.known()
     if known is not None:
         return known
-    rows, layer = request.rows, codes.layers[-1]
+    rows, last = request.rows, [layers[-1] for layers in codes.networks.values()]
     shown = _shown(rows.split, rows.labels, settings.shown, context.seed)
-    z = _standardised(codes.matrix([layer])[shown].mean(axis=1, dtype=np.float64))  # (n, D)
+    z = _standardised(codes.matrix(last)[shown].mean(axis=1, dtype=np.float64))  # (n, D)
     with context.progress("map", 2, "projections") as meter:
         components, explained = _principal(z, COMPONENTS)
         meter.advance()
@@ -70,6 +71,7 @@ def map_codes(context: Context, codes: Codes, settings: MapSettings) -> dict[str
         "pca": {"xy": _rounded(components[:, :2]), "explained": explained[:2].tolist()},
         second: {"xy": _rounded(xy)},
     }
+    layer = ", ".join(last)
     body = {
         "layer": layer,
         "views": str(codes.config["asked"]["views"]),

@@ -64,7 +64,7 @@ class Request:
             as_dict(one, affects="bytes") for one in (self.settings, type(self.settings)())
         )
         mark = f"-{digest_of(asked)[:6]}" if asked != default else ""
-        usual = f"{self.kind}-{self.codes.path.stem}-seed{self.context.seed}{mark}"
+        usual = f"{self.kind}-{self.codes.name}-seed{self.context.seed}{mark}"
         return named(self.context, usual, fingerprint=self.fingerprint)
 
     @property

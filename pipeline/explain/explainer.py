@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +19,10 @@ from ..datasets.samples import Reading
 from ..errors import ImageError
 from ..heads.model import AFFINE_METHODS
 from ..predict.classifier import Classifier
+from ..predict.description import need_one_network, several_refused
 from ..predict.items import Item, Loaded, load_item, name_of
 from ..predict.models import HeadModel
+from ..predict.runs import find_run
 from ..progress import Progress, silent
 from ..settings import MachineSettings
 from .explanation import Explanation, source_box
@@ -66,6 +69,9 @@ class Explainer:
         self._engine: Engine | None = None
         self._network: Differentiated | None = None
         model = self._model
+        if isinstance(model, HeadModel) and model.parts:
+            models = [part.asked.model for part in model.parts]
+            raise several_refused(classifier.files, models, "an explanation")
         self._views = model.views
         centre = ""
         if model.views.kind == "random":  # random crops share no frame to add their maps in
@@ -91,7 +97,14 @@ class Explainer:
         offline: bool = False,
         progress: Progress = silent,
     ) -> Explainer:
-        """Load a run from its saved files; parameters and errors as :meth:`Classifier.load`."""
+        """Load a run from its saved files; parameters and errors as :meth:`Classifier.load`.
+
+        Raises
+        ------
+        BackboneError
+            The run uses the codes of several networks.
+        """
+        need_one_network(find_run(run, Path(results)), "an explanation")
         classifier = Classifier.load(
             run,
             results=results,

@@ -18,6 +18,7 @@ from .. import __version__
 from ..errors import BackboneError, SettingsError
 from ..files import write_atomic
 from ..predict.classifier import Classifier
+from ..predict.description import need_one_network
 from ..predict.models import HeadModel, Model
 from ..predict.runs import Run, find_run
 from ..progress import Progress, silent
@@ -117,6 +118,7 @@ def export_run(
     if folder.exists() and not folder.is_dir():
         raise SettingsError(f"OUT={folder} is a file.", expected="a folder, or a new name")
     found = find_run(run, Path(results))
+    need_one_network(found, "export")
     classifier = Classifier.load(
         run,
         results=results,

@@ -77,6 +77,8 @@ def finetune(
     BackboneError, DataError, DeviceError, NoSpaceError, SettingsError
         As named there.
     """
+    first = context.codes.models[0]
+    context.codes.need_one("fine-tuning", context.command_for("finetune", {"model": first}))
     device = pick_device(context.machine.device)
     if context.codes.precision == "mixed" and not device.startswith("cuda"):
         raise SettingsError("PRECISION=mixed needs a CUDA GPU.", todo="leave PRECISION out")

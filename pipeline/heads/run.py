@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -189,7 +190,7 @@ class _Task:
 
 def _name(context: Context, codes: Codes, settings: HeadSettings, task: _Task) -> str:
     """Name a run; whatever differs from the defaults adds a digest."""
-    digest = codes.path.stem.rpartition("-")[2]
+    digest = codes.name.rpartition("-")[2]
     other = as_dict(settings, affects="bytes") | {"leaks": context.data.leaks}
     other |= {"group": context.data.group} if context.data.group else {}
     usual = as_dict(HeadSettings(), affects="bytes") | {"leaks": "drop"}
@@ -366,6 +367,7 @@ def _run(
             "calibration": dict(head.calibration),
             "decision": dict(head.output.decision),
             "sets": dict(head.output.sets),
+            **_networks(config),
             **measured.extra,
         },
     )
@@ -377,6 +379,13 @@ def _run(
         save_model=lambda stem: save_head(stem, head, meta),
     )
     return record
+
+
+def _networks(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Name each of several networks side by side in a record; nothing where there is one."""
+    keys = ("model", "weights", "weights_digest", "layers", "size")
+    networks = [{key: one[key] for key in keys} for one in config.get("networks", ())]
+    return {"networks": networks} if networks else {}
 
 
 @dataclass(frozen=True, eq=False)

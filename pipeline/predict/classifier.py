@@ -146,6 +146,11 @@ class Classifier:
         return cls(found, model, workers=machine.workers)
 
     @property
+    def files(self) -> Run:
+        """The run's files."""
+        return self._run
+
+    @property
     def concurrent(self) -> bool:
         """Whether :meth:`score` gains from several threads: the engine uses one core a call."""
         return self.model.engine.concurrent
@@ -166,10 +171,9 @@ class Classifier:
         return self.model.views
 
     @property
-    def views_shape(self) -> tuple[int, int, int, int]:
-        """Shape (V, size, size, 3) of the views of one image."""
-        size = self.model.preprocessing.size
-        return self.model.views.count, size, size, 3
+    def views_shape(self) -> tuple[int, ...]:
+        """Shape (V, size, size, 3) of the views of one image; for several networks (V, P)."""
+        return self.model.views.count, *self.model.preprocessing.shape
 
     @property
     def trained_data(self) -> str | None:
@@ -190,7 +194,7 @@ class Classifier:
 
         Parameters
         ----------
-        pixels : uint8 (n, V, size, size, 3)
+        pixels : uint8 (n, *views_shape)
             Views, as ``read_views(bytes, classifier.preprocessing, classifier.views, sha256)``
             of :mod:`cnn_codes.backbones.preprocess` gives them for one image.
         neighbours, n_nearest

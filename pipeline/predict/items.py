@@ -102,7 +102,7 @@ class Loaded:
         return total.hexdigest()
 
     def views(self, preprocessing: Preprocessing, views: Views) -> NDArray[np.uint8]:
-        """Take the views (V, size, size, 3), uint8.
+        """Take the views (V, size, size, 3), uint8; for several networks (V, P).
 
         Raises
         ------

@@ -8,7 +8,6 @@ have the very weights that the head was fitted on.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,24 +19,38 @@ from safetensors import SafetensorError, safe_open
 
 from ..backbones import load_card
 from ..backbones.card import Card
-from ..backbones.engine import Engine, open_engine, pick_device
+from ..backbones.engine import Engine, JoinedEngine, open_engine, pick_device
 from ..backbones.graph import graph_path
-from ..backbones.preprocess import Preprocessing, Views
+from ..backbones.preprocess import JoinedPreprocessing, Preprocessing, Views
 from ..codes.calibration import known_calibration
+from ..codes.joined import join_codes, joined_fingerprint
 from ..codes.keys import Key, codes_key
+from ..codes.reader import Codes, open_codes
 from ..codes.work import as_stored
-from ..errors import BackboneError, HeadError, SettingsError, TrainingError, command_line
+from ..errors import (
+    BackboneError,
+    CacheError,
+    HeadError,
+    SettingsError,
+    TrainingError,
+    command_line,
+)
 from ..files import sha256_file
 from ..finetune.description import read_description, refusal
 from ..heads import Head, load_head
 from ..heads.output import Output
 from ..progress import Progress, silent
 from ..settings import CodesSettings, MachineSettings, from_mapping
+from .description import kind_of, networks_in, unreadable
 from .runs import Run
 
-__all__ = ["HeadModel", "Model", "NetworkModel", "kind_of", "load_model"]
-
-_KIND_LIMIT_BYTES = 64 * 2**20
+__all__ = [
+    "HeadModel",
+    "Model",
+    "NetworkModel",
+    "kind_of",
+    "load_model",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +77,9 @@ class HeadModel:
         What the codes are, as they are made here.
     source : dict
         Cache folder, seed, offline and progress: where the network comes from.
+    parts : tuple of HeadModel
+        Of a head on the codes of several networks, one for each; `card` and `source` are then the
+        first one's.
     """
 
     head: Head
@@ -76,6 +92,7 @@ class HeadModel:
     card: Card
     asked: CodesSettings
     source: dict[str, Any]
+    parts: tuple[HeadModel, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,6 +154,23 @@ class HeadModel:
                 f"The network gives codes of {codes.shape[2]} numbers.",
                 expected=f"{self.head.code_dim}, as the head has",
                 todo="train the head again",
+            )
+        return codes
+
+    def cached(self) -> Codes:
+        """Open the cached codes that the head was trained on.
+
+        Raises
+        ------
+        CacheError
+            They are not here, or of other settings.
+        """
+        if self.parts:
+            return join_codes(self.asked, [part.cached() for part in self.parts])
+        codes = open_codes(self.key.path)
+        if codes.fingerprint != self.key.fingerprint:
+            raise CacheError(
+                f"{self.key.path} holds codes of other settings.", todo="make features"
             )
         return codes
 
@@ -280,16 +314,6 @@ def load_model(
     )
 
 
-def kind_of(path: Path) -> str:
-    """Give a description's kind, ``head`` or ``network``; the loaders refuse what is wrong."""
-    try:
-        if path.stat().st_size > _KIND_LIMIT_BYTES:
-            return ""
-        return str(json.loads(path.read_text(encoding="utf-8"))["kind"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return ""
-
-
 def _network_model(
     run: Run, *, cache: Path, machine: MachineSettings, offline: bool
 ) -> NetworkModel:
@@ -384,16 +408,59 @@ def _head_model(
     progress: Progress,
 ) -> HeadModel:
     head, meta = load_head(run.stem)
+    source: dict[str, Any] = {"cache": cache, "offline": offline, "progress": progress}
+    try:
+        several = networks_in(meta)
+    except ValueError as error:
+        raise unreadable(run.file(".model.json"), error) from error
+    if not several:
+        return _on_network(run, head, meta, machine, weights, source)
+    if weights:
+        raise SettingsError(
+            f"WEIGHTS={weights} are of one network; {run.name} uses {len(several)}.",
+            todo="leave WEIGHTS out",
+        )
+    parts = tuple(_on_network(run, head, one, machine, "", source) for one in several)
+    first, prints = parts[0], [part.key.fingerprint for part in parts]
+    try:
+        asked = replace(
+            first.asked,
+            model="+".join(part.asked.model for part in parts),
+            layers=tuple(f"{part.asked.model}/{one}" for part in parts for one in part.layers),
+        )
+        if len({(part.views, part.dtype) for part in parts}) > 1:
+            raise ValueError("its networks read other views of the images")
+        if joined_fingerprint(prints) != meta["codes_fingerprint"]:
+            raise ValueError("its networks are not those of its fingerprint")
+    except (SettingsError, ValueError) as error:
+        raise unreadable(run.file(".model.json"), error) from error
+    preprocessing = JoinedPreprocessing.of([part.preprocessing for part in parts])
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return replace(
+        first,
+        key=Key(first.key.path, meta["codes_fingerprint"], meta["codes"]),
+        preprocessing=preprocessing,
+        engine=JoinedEngine([part.engine for part in parts], preprocessing),
+        notes=notes,
+        asked=asked,
+        parts=parts,
+    )
+
+
+def _on_network(
+    run: Run,
+    head: Head,
+    meta: dict[str, Any],
+    machine: MachineSettings,
+    weights: str,
+    places: dict[str, Any],
+) -> HeadModel:
+    """Give a head's model on one network, whose codes `meta` describes."""
     trained = _trained_on(run, meta)
     asked, config = trained.asked, trained.config
     if weights:
         asked = replace(asked, weights=weights)
-    source: dict[str, Any] = {
-        "cache": cache,
-        "seed": trained.seed,
-        "offline": offline,
-        "progress": progress,
-    }
+    source = places | {"seed": trained.seed}
     card = load_card(asked, **source)
     if card.weights_digest != config["weights_digest"]:
         raise BackboneError(
@@ -407,7 +474,14 @@ def _head_model(
     layers = card.resolve(trained.layers)
     digest = trained.calibration
     key = codes_key(
-        run.data, card, layers, preprocessing, views, asked, cache=cache, calibration=digest
+        run.data,
+        card,
+        layers,
+        preprocessing,
+        views,
+        asked,
+        cache=source["cache"],
+        calibration=digest,
     )
     if key.fingerprint != meta["codes_fingerprint"]:
         other = [name for name in ("backbone", "preprocessing", "views", "layers", "pool")
@@ -486,8 +560,4 @@ def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
     except (
         KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError, SettingsError,
     ) as error:  # fmt: skip
-        raise HeadError(
-            f"{run.file('.model.json')} does not say what its codes are ({error}).",
-            expected="a head that make svm, softmax or heads wrote",
-            todo="train the head again",
-        ) from error
+        raise unreadable(run.file(".model.json"), error) from error

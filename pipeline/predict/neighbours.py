@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..codes.reader import Codes, open_codes
+from ..codes.reader import Codes
 from ..errors import CacheError, ResultError
 from ..files import sha256_file
 from ..finetune.training_codes import load_training_codes, training_codes_path
@@ -165,16 +165,13 @@ def _beside_network(run: Run, model: NetworkModel, share: float) -> Neighbours:
 
 def _in_cache(run: Run, model: HeadModel, share: float) -> Neighbours:
     """Take the codes that a head was trained on."""
-    path = model.key.path
-    codes = open_codes(path)
-    if codes.fingerprint != model.key.fingerprint:
-        raise CacheError(f"{path} holds codes of other settings.", todo="make features")
+    codes = model.cached()
     rows = _training_rows(run, codes)
     if not len(rows):
-        raise CacheError(f"{path} has no training images of {run.name}.")
+        raise CacheError(f"{codes.path} has no training images of {run.name}.")
     damaged = np.intersect1d(rows, codes.damaged_rows())
     if len(damaged):
-        raise CacheError(f"{path}: codes of {len(damaged)} training images are damaged.")
+        raise CacheError(f"{codes.path}: codes of {len(damaged)} training images are damaged.")
     n_views = int(codes.config["n_views"])
     parts = []
     for start in range(0, len(rows), 4096):  # the file may be larger than memory

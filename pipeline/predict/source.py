@@ -115,6 +115,7 @@ class Source:
         seed: int,
         offline: bool,
     ) -> None:
+        codes.need_one("an estimator", "a FeatureUnion of one CodesTransformer per network")
         self._codes = codes
         self._machine = machine
         self._from: dict[str, Any] = {"cache": cache, "seed": seed, "offline": offline}

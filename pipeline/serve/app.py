@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
+from ..errors import BackboneError
 from ..predict import Outcome
 from ..predict.output import Table
 from .batching import Admission
@@ -130,13 +131,16 @@ class Hall:
         Raises
         ------
         Refused
-            The image, or the class, is none.
+            The image, or the class, is none; or the run uses several networks.
         """
         if target and target not in served.classifier.classes:
             raise Refused(404, f"There is no class {target[:80]!r}.")
         pixels = await self.decoder.pixels(upload.data, _EXPLAINED_PX)
         async with self.explaining:
-            return await asyncio.to_thread(served.explained, pixels, target)
+            try:
+                return await asyncio.to_thread(served.explained, pixels, target)
+            except BackboneError as error:  # of a run on several networks
+                raise Refused(404, error.found, expected=error.expected) from error
 
     async def picture(self, served: Served, path: str) -> bytes:
         """Give a small WebP picture of a training image.

@@ -117,7 +117,7 @@ class Decoder:
     async def views(
         self, data: bytes, preprocessing: Preprocessing, views: Views
     ) -> NDArray[np.uint8]:
-        """Decode an image file to the views (V, size, size, 3), uint8, that a network takes.
+        """Decode an image file to the views (V, ...), uint8, that a run's networks take.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class Decoder:
             "views": (views.kind, views.count, views.seed),
         }
         answer, body = await self._ask(head, data)
-        shape = (views.count, preprocessing.size, preprocessing.size, 3)
+        shape = (views.count, *preprocessing.shape)
         if tuple(answer.get("shape", ())) != shape or len(body) != int(np.prod(shape)):
             raise Refused(422, "damaged: its decoder gave no pixels")
         return np.frombuffer(body, np.uint8).reshape(shape)

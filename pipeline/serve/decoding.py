@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..backbones.preprocess import Views, preprocessing_from, read_views
 from ..datasets.images import decode, probe
 from ..errors import ImageError
 from ..notation import megapixels
@@ -51,7 +51,7 @@ def answer(head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes | m
             small = _small(decode(data, min_side=head["side"]), head["side"]).convert("RGB")
             pixels = np.ascontiguousarray(np.asarray(small))
             return {"shape": pixels.shape}, pixels.data.cast("B")
-        preprocessing = Preprocessing.from_dict(head["preprocessing"])
+        preprocessing = preprocessing_from(head["preprocessing"])
         views = Views(*head["views"])
         digest = hashlib.sha256(data).hexdigest() if views.kind == "random" else ""
         pixels = np.ascontiguousarray(read_views(data, preprocessing, views, digest))

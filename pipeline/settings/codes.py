@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..errors import SettingsError
+from ..errors import BackboneError, SettingsError
 from .fields import LARGEST, Settings, setting
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
 ]
 
 VIEWS = "center|flip|dihedral|random:([1-9]|[1-5][0-9]|6[0-4])"
+_OF_ALL = ("final", "all")  # layers that every network has
 NUMBER = r"\s*-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*"
 
 
@@ -88,14 +89,20 @@ class DataSettings(Settings):
 class CodesSettings(Settings):
     """Which codes are extracted."""
 
-    model: str = setting("efficientnet_lite0", "a torchvision or timm network, by its own name")
+    model: str = setting(
+        "efficientnet_lite0",
+        "a torchvision or timm network, by its own name; several, joined by '+', give their codes "
+        "side by side",
+    )
     weights: str = setting(
         "default",
         "'default' (the published ones), 'none' (random initialisation), the name of published "
         "weights, or a file",
     )
     layers: tuple[str, ...] = setting(
-        ("final",), "'final', 'all', or layers as the network names them, with commas"
+        ("final",),
+        "'final', 'all', or layers as the network names them, with commas; of several networks "
+        "NETWORK/LAYER",
     )
     pool: str = setting(
         "default",
@@ -137,8 +144,9 @@ class CodesSettings(Settings):
     )
 
     def __post_init__(self) -> None:
-        """Refuse bands that are neither grey nor colours, and ranges from high to low."""
+        """Refuse bands that are neither grey nor colours, ranges from high to low, odd models."""
         super().__post_init__()
+        self._check_models()
         if len(self.bands) not in (0, 1, 3):
             raise SettingsError(
                 f"BANDS={','.join(self.bands)} is not allowed.",
@@ -149,6 +157,83 @@ class CodesSettings(Settings):
             raise SettingsError(
                 f"RANGE={self.range} is not allowed.", expected="LOW below HIGH, MIN below MAX"
             )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the networks: one, or several with ``MODEL=a+b``."""
+        return tuple(self.model.split("+"))
+
+    def of_each(self) -> tuple[CodesSettings, ...]:
+        """Give the settings of each network alone: its name, and the layers asked of it."""
+        if len(self.models) == 1:
+            return (self,)
+        return tuple(
+            replace(self, model=model, layers=self._layers_of(model)) for model in self.models
+        )
+
+    def _layers_of(self, model: str) -> tuple[str, ...]:
+        """Give the layers that are asked of one of several networks, by its own names."""
+        return tuple(
+            layer.removeprefix(f"{model}/")
+            for layer in self.layers
+            if layer in _OF_ALL or layer.startswith(f"{model}/")
+        )
+
+    def need_one(self, what: str, todo: str) -> None:
+        """Refuse several networks where only one will do.
+
+        Parameters
+        ----------
+        what : str
+            What needs one, as the subject of a sentence.
+        todo : str
+            A command to run instead.
+
+        Raises
+        ------
+        BackboneError
+            MODEL names several.
+        """
+        if len(self.models) > 1:
+            raise BackboneError(
+                f"MODEL={self.model} names {len(self.models)} networks; {what} takes one.",
+                expected=f"one of {', '.join(self.models)}",
+                todo=todo,
+            )
+
+    def _check_models(self) -> None:
+        models = self.models
+        if len(models) == 1:
+            return
+        twice = [model for model in dict.fromkeys(models) if models.count(model) > 1]
+        if twice or not all(models):
+            raise SettingsError(
+                f"MODEL={self.model}: "
+                + (f"{twice[0]} is there twice." if all(models) else "a name is empty."),
+                expected="different networks, joined by '+'",
+                todo=f"MODEL={'+'.join(filter(None, dict.fromkeys(models))) or type(self).model}",
+            )
+        if self.weights not in ("default", "none"):
+            raise SettingsError(
+                f"WEIGHTS={self.weights} are of one network; MODEL={self.model} names "
+                f"{len(models)}.",
+                expected="WEIGHTS=default or none with several networks",
+                todo="leave WEIGHTS out, or name one network",
+            )
+        for layer in self.layers:
+            if layer not in _OF_ALL and not any(layer.startswith(f"{one}/") for one in models):
+                raise SettingsError(
+                    f"LAYERS={layer} does not say of which network.",
+                    expected="final, all, or NETWORK/LAYER with several networks",
+                    todo=f"LAYERS={','.join(f'{model}/{layer}' for model in models)}",
+                )
+        for model in models:
+            if not self._layers_of(model):
+                raise SettingsError(
+                    f"LAYERS={','.join(self.layers)} names no layer of {model}.",
+                    expected=f"a layer of each network of MODEL={self.model}",
+                    todo=f"LAYERS={','.join(self.layers)},{model}/final",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
