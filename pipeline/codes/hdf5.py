@@ -88,6 +88,11 @@ class Contents:
         flat: NDArray[Any] = np.frombuffer(self.mapping, field.dtype, count, field.offset)
         return flat.reshape(field.shape)
 
+    def release(self) -> None:
+        """Let the system drop the pages that were read, so that memory stays flat."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
+
 
 def pack(arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> bytes:
     """Make a whole HDF5 file in memory.

@@ -154,6 +154,14 @@ class JoinedCodes(Codes):
         """Images without codes of one network at least: SHA-256 to the reason."""
         return _rejects(self.parts)
 
+    def blocks(self) -> list[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:
+        """Map each layer's codes, with the rows of them that count; None: all, in order."""
+        return [
+            (part[layer], rows)
+            for part, rows in zip(self.parts, self.rows, strict=True)
+            for layer in part.layers
+        ]
+
     def check(self) -> None:
         """Refuse codes that are damaged; errors as :meth:`Codes.check`."""
         for part in self.parts:

@@ -237,6 +237,16 @@ class Codes:
             blocks.append(np.asarray(block, np.float32).reshape(shape))  # (N, V, D_layer)
         return np.concatenate(blocks, axis=2)
 
+    @property
+    def matrix_bytes(self) -> int:
+        """Bytes that :meth:`matrix` takes, without reading any code."""
+        per_image = sum(int(np.prod(block.shape[1:])) for block, _ in self.blocks())
+        return 4 * len(self) * per_image
+
+    def blocks(self) -> list[tuple[NDArray[np.floating[Any]], NDArray[np.int64] | None]]:
+        """Map each layer's codes, with the rows of them that count; None: all, in order."""
+        return [(self[layer], None) for layer in self.layers]
+
     def check(self) -> None:
         """Refuse codes that are damaged.
 
@@ -272,6 +282,8 @@ class Codes:
         for start in range(0, len(self), 1024):
             block = [self[layer][start : start + 1024] for layer in self.layers]
             bad.append(np.flatnonzero(row_digests(block) != stored[start : start + 1024]) + start)
+            if start // 1024 % 32 == 31:
+                self.contents.release()
         return np.concatenate(bad) if bad else np.empty(0, np.int64)
 
 

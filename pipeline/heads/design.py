@@ -12,7 +12,6 @@ Its standardisation and basis may serve several folds at once (:mod:`cnn_codes.h
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .examples import Codes
+from .file_rows import FileRows, release
 
 __all__ = ["Basis", "Block", "Design", "Floats", "examples_of", "moments"]
 
@@ -37,6 +37,14 @@ PRIMAL_ROWS = 8192  # examples that these are computed from, evenly spaced
 DUAL_ROWS = 1024  # up to here the eigenvectors are had from the (N, N) matrix
 
 
+def _release(codes: Codes) -> None:
+    """Let the system drop the pages of a file that were read, so that memory stays flat."""
+    if isinstance(codes, FileRows):
+        codes.release()
+    elif isinstance(codes, np.memmap):
+        release(codes)
+
+
 def _block_rows(code_dim: int) -> int:
     return max(64, BLOCK_BYTES // (4 * code_dim))
 
@@ -47,20 +55,6 @@ def examples_of(block: NDArray[Any], way: str) -> NDArray[np.float32]:
         block = block.mean(axis=1, dtype=np.float64)
     rows: NDArray[np.float32] = block.reshape(-1, block.shape[-1]).astype(np.float32, copy=False)
     return rows
-
-
-def _release(codes: Codes) -> None:
-    """Let the system drop the pages of a file that were read, so that memory stays flat.
-
-    Only of a read-only memory map, whose pages are on disk.
-    """
-    base: Any = codes
-    while base is not None and not isinstance(base, mmap.mmap):
-        if isinstance(base, np.memmap) and base.mode != "r":
-            return
-        base = getattr(base, "base", None)
-    if base is not None and isinstance(codes, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
 
 
 def moments(codes: Codes, way: str = "mean") -> tuple[NDArray[np.float64], NDArray[np.float64]]:

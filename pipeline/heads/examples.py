@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeadError
+from .file_rows import FileRows
 
-__all__ = ["LEAST_VAL", "Codes", "Examples", "check_examples", "mean_view", "row_blocks"]
+__all__ = ["LEAST_VAL", "Codes", "Examples", "check_examples", "mean_view", "row_blocks", "take"]
 
-Codes = NDArray[np.float32] | NDArray[np.float16]
+Codes: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | FileRows
 LEAST_VAL = 20  # different images that val needs, to choose anything on it
 BLOCK_BYTES = 32 * 2**20
 
@@ -24,8 +26,9 @@ class Examples:
     Attributes
     ----------
     codes : float32 or float16 (N, V, D)
-        V views of each image (1: no augmentation); may be a memory map. Codes of several layers
-        stand side by side along D.
+        V views of each image (1: no augmentation); may be a memory map or rows of several
+        (:class:`FileRows`), which are read in blocks. Codes of several layers stand side by side
+        along D.
     labels : int32 (N,)
         Classes, 0 to K - 1.
     groups : int64 (N,)
@@ -80,7 +83,16 @@ def row_blocks(codes: Codes) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def mean_view(codes: Codes) -> NDArray[np.float32]:
+def take(codes: Codes, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Codes:
+    """Take some rows, numbered or by a mask: a copy; of codes on disk, a view without reading."""
+    if rows.dtype == np.bool_:
+        rows = np.flatnonzero(rows)
+    if isinstance(codes, np.memmap) and not codes.flags.writeable:
+        codes = FileRows([codes], codes.shape[1])
+    return codes.take(rows) if isinstance(codes, FileRows) else codes[rows]
+
+
+def mean_view(codes: NDArray[Any]) -> NDArray[np.float32]:
     """Average the views of each image: (N, V, D) to float32 (N, D).
 
     The one place where this is computed, so that training and prediction agree to the bit; the

@@ -89,7 +89,7 @@ def fit_final(
             "can reach."
         ]  # fmt: skip
         return Fitted({"weight": weight, "bias": bias}, {}, warnings)
-    z = (examples_of(codes, way) - mean) / scale  # (N, D) float64
+    z = (examples_of(codes[:], way) - mean) / scale  # (N, D) float64
     if method == "centroid":
         means, bias = centroid_affine(z, each)
         return Fitted({"weight": means, "bias": bias})

@@ -125,7 +125,7 @@ class Head:
             out[rows] = self._block_scores(codes[rows])
         return out
 
-    def _block_scores(self, codes: Codes) -> NDArray[np.float64]:
+    def _block_scores(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         n_images, n_views, _ = codes.shape
         if not np.isfinite(codes).all():
             raise HeadError("Some codes are not finite.", expected="finite numbers")

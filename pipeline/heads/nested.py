@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..progress import Progress, silent
 from ..settings import HeadSettings
-from .examples import Examples
+from .examples import Examples, take
 from .fit import fit_head
 from .folds import Fold, cut_folds
 
@@ -112,12 +112,13 @@ def nested(
             )
             warnings.update(dict.fromkeys(notes))
             for number, (rows, held) in enumerate(outer):
-                train = Examples(examples.codes[rows], examples.labels[rows], examples.groups[rows])
+                inside = take(examples.codes, rows)
+                train = Examples(inside, examples.labels[rows], examples.groups[rows])
                 head = fit_head(
                     method, train, None, settings, n_classes=n_classes, seed=seed + r,
                     class_names=names,
                 )  # fmt: skip
-                probabilities[r, held] = head.predict_proba(examples.codes[held])
+                probabilities[r, held] = head.predict_proba(take(examples.codes, held))
                 predicted[r, held] = head.decide(probabilities[r, held])
                 parts[r, held] = number
                 chosen.append({"repeat": r, "fold": number, **head.chosen})

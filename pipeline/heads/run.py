@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from ..context import Context
 from ..datasets import SPLITS, Manifest, resplit
-from ..errors import DataError
+from ..errors import DataError, HeadError
 from ..files import digest_of
+from ..notation import share, size
 from ..progress import Messages
 from ..results.frame import without_leaks, write_framed
 from ..results.metrics import measure
@@ -35,6 +36,10 @@ from ..results.runs import (
 )
 from ..settings import HeadSettings, as_dict
 from .costs import read_costs
+from .examples import Codes as Array
+from .examples import take
+from .file_rows import FileRows
+from .room import available_bytes
 
 if TYPE_CHECKING:
     from ..codes.reader import Codes
@@ -42,6 +47,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "fit_heads", "redrawn", "rows_of"]
 
+MOST_MEMORY = 0.4  # of the free memory that codes may take: they are there twice while heads fit
+ON_DISK = ("svm", "softmax", "ridge")  # methods that read codes in blocks
 VERSION = 6  # of what stage two makes of codes; part of every run's fingerprint
 TRAIN, VAL, TEST = range(len(SPLITS))
 
@@ -321,7 +328,8 @@ def _run(
 
     began = time.perf_counter()
     if measured is None:
-        measured = _measured(context, codes.matrix(), settings, task)  # (N, V, D)
+        matrix = _matrix(context, codes, task.method)  # (N, V, D)
+        measured = _measured(context, matrix, settings, task)
     head, rows, manifest = measured.head, task.rows, context.manifest
     config = codes.config
     record = build_record(
@@ -410,16 +418,42 @@ class _Measured:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def _measured(
-    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
-) -> _Measured:
+def _matrix(context: Context, codes: Codes, method: str) -> Array:
+    """Read the codes (N, V, D) into memory; where they take too much of it, leave them on disk.
+
+    Raises
+    ------
+    HeadError
+        They do not fit into memory, and the method needs them there.
+    """
+    n_bytes, there = codes.matrix_bytes, available_bytes()
+    if n_bytes <= MOST_MEMORY * there:
+        return codes.matrix()
+    much = (
+        f"The codes take {size(n_bytes)} as float32, more than {share(MOST_MEMORY, 0)} of the "
+        f"{size(there)} of memory that are free"
+    )
+    if method not in ON_DISK:
+        raise HeadError(
+            f"{much}; {method} needs them in memory.",
+            expected=f"{', '.join(ON_DISK)}, which read them from disk in blocks",
+            todo=context.command_for("heads", {"methods": ON_DISK}),
+        )
+    context.say(f"{much}: they are read from disk in blocks.")
+    codes.check()
+    n_views = int(codes.config["n_views"])
+    parts = [
+        block if at is None else FileRows([block], n_views, at) for block, at in codes.blocks()
+    ]
+    return FileRows(parts, n_views)
+
+
+def _measured(context: Context, matrix: Array, settings: HeadSettings, task: _Task) -> _Measured:
     """Fit a head, and measure it as TEST says."""
     return (_by_folds if settings.outer[0] else _on_split)(context, matrix, settings, task)
 
 
-def _on_split(
-    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
-) -> _Measured:
+def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: _Task) -> _Measured:
     """Fit a head on train, and measure it on the other images."""
     from . import Examples, fit_head  # and with it scikit-learn
 
@@ -443,7 +477,7 @@ def _on_split(
         )
 
     def examples(mask: NDArray[np.bool_]) -> Examples:
-        return Examples(matrix[mask], rows.labels[mask], rows.groups[mask])
+        return Examples(take(matrix, mask), rows.labels[mask], rows.groups[mask])
 
     head = fit_head(
         task.method,
@@ -464,7 +498,7 @@ def _on_split(
         if not mask.any():
             continue
         start = time.perf_counter()
-        probabilities = head.predict_proba(matrix[mask])  # (n, K)
+        probabilities = head.predict_proba(take(matrix, mask))  # (n, K)
         predict_s = time.perf_counter() - start
         decided = head.decide(probabilities)
         metrics[split] = _figures(costs, rows, mask, probabilities, decided)
@@ -479,9 +513,7 @@ def _on_split(
     return _Measured(head, used, metrics, predictions, fit_s, predict_s, tuple(warnings))
 
 
-def _by_folds(
-    context: Context, matrix: NDArray[np.float32], settings: HeadSettings, task: _Task
-) -> _Measured:
+def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: _Task) -> _Measured:
     """Fit a head on all images; measure heads that were fitted without the fold of each image."""
     from . import Examples, fit_head
     from .nested import nested
