@@ -322,7 +322,6 @@ def test_areas_of_many_classes_are_those_of_each_class_by_itself(n, k, monkeypat
         np.testing.assert_allclose(blocks[key], each[key], rtol=1e-12)
 
 
-
 def test_bootstrap_interval_of_accuracy_is_about_wilsons():
     found = predictions(3, n=600)
     low, high = interval(resampled(found.labels, found.probabilities, resamples(600))["accuracy"])

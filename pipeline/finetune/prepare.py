@@ -30,6 +30,7 @@ from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
 from .batches import Images, Source, Trunk
 from .feasible import check_batches, check_size
+from .footprint import check_room
 from .freeze import Plan, plan_of
 from .late import Late, Whole, cut
 from .rows import Rows
@@ -181,6 +182,7 @@ def prepare(
     source, augmented = _images(setup, settings)
     _to_device(network, setup.device)
     task = Task(model=Whole(network), source=source, **common)
+    check_room(task, side, setup.context.say)
     return Prepared(task, "loop", why, trunk_views=augmented)
 
 
