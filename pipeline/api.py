@@ -522,7 +522,7 @@ def report(chosen: Chosen) -> Written:
     known = {}
     asked = chosen[ReportSettings].evidence
     left = _left_out(context, networks[0], asked)
-    for kind, make in _makers(chosen, context, networks[0]).items():
+    for kind, make in _makers(chosen, context, networks[0], name).items():
         if kind in asked and kind not in left:
             try:
                 record = make()
@@ -580,7 +580,7 @@ def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Net
 
 
 def _makers(
-    chosen: Chosen, context: Context, network: Network
+    chosen: Chosen, context: Context, network: Network, comparison: str
 ) -> dict[str, Callable[[], dict[str, Any] | None]]:
     """Give, for each kind of evidence, what makes its record or takes the one that is there."""
     every = replace(context.codes, layers=("all",))
@@ -620,9 +620,16 @@ def _makers(
         found: dict[str, Any] = call.record
         return found
 
+    def explained() -> dict[str, Any]:
+        from .explain.mistakes import explain_mistakes
+        from .report.gather import best_run
+
+        best, most = best_run(context, comparison), chosen[ReportSettings].gallery
+        return explain_mistakes(context, best.path, best.record, best.predictions, most)
+
     return {
         "audit": look, "labels": doubtful, "layers": probed, "map": placed, "curve": grown,
-        "advise": advised,
+        "advise": advised, "explain": explained,
     }  # fmt: skip
 
 

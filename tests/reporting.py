@@ -21,6 +21,7 @@ from cnn_codes.context import Context
 from cnn_codes.datasets import SPLITS, Manifest, load_manifest
 from cnn_codes.report import write_report
 from cnn_codes.results.metrics import measure
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.results.provenance import machine, versions
 from cnn_codes.results.records import plain
 from cnn_codes.results.runs import Predictions, build_record, write_run
@@ -211,6 +212,28 @@ def _compare(made: Made, runs: list[list[dict[str, Any]]], splits: int) -> None:
     record["sentences"] = sentences(record)
     made.comparison = plain(record)
     made.write(record)
+
+
+def write_maps(made: Made, *, of: str = "") -> list[str]:
+    """Write maps of the best run's mistakes, brightest at the upper right; give their paths."""
+    best = next(one for one in made.comparison["entries"] if one["best"])
+    found = read_predictions(made.folder / f"{best['run']}.predictions.csv")
+    wrong = found.most_confident_errors()
+    evidence = np.full((4, 4), -0.25)
+    evidence[0, 3] = 2.0
+    images = [
+        {"path": found.paths[row], "explained": found.class_names[found.predicted[row]],
+         "box": [0.25, 0.125, 0.5, 0.75], "evidence": evidence}
+        for row in wrong
+    ]  # fmt: skip
+    made.write({
+        "schema": 1, "data": made.manifest.name, "model": "net", "seed": 0, "kind": "explained",
+        "name": f"explained-{best['run']}", "fingerprint": "f" * 64, "versions": versions(),
+        "run": best["run"], "run_fingerprint": of or best["fingerprint"], "images": images,
+        "method": "class activation map", "exact": True, "warnings": [], "sentences": [],
+        "provenance": {"command": "make report", "date": "2026-01-02T03:04:05+00:00"},
+    })  # fmt: skip
+    return [found.paths[row] for row in wrong]
 
 
 def _write_evidence(made: Made) -> None:

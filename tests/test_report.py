@@ -4,6 +4,7 @@ import base64
 import csv
 import html
 import html.parser
+import io
 import itertools
 import json
 import math
@@ -20,7 +21,8 @@ import pytest
 import sklearn.metrics as sk
 from cnn_codes.errors import DataError, ResultError, command_line
 from cnn_codes.report.sections import title_of
-from reporting import HOSTILE, NAME, Made, make
+from PIL import Image
+from reporting import HOSTILE, NAME, Made, make, write_maps
 from scipy.stats import beta, binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -265,6 +267,28 @@ def test_mistakes_are_the_surest_wrong_ones(made, page, predicted):
     assert section.count("wrong by 4 of 4 methods") == sum(
         all(q.argmax(1)[i] != y[i] for _, q in predicted.values()) for i in wrong
     )
+
+
+def test_maps_of_the_mistakes_lie_on_their_pictures(tmp_path):
+    """Each map in its box, its bright region bright, and none of another run's."""
+    made = make(tmp_path, train=6, test=12, evidence=False, methods=("centroid", "svm"))
+    assert "make report" in (none := made.report()).partition('id="mistakes"')[2]
+    assert "EVIDENCE=explain" in html.unescape(none)
+    paths = write_maps(made)
+    page = Page(made.report())
+    drawn = [one for tag, one in page.elements if tag == "image" and "png" in one["href"]]
+    assert len(drawn) == len(paths) > 0
+    assert "regions speak for the predicted class" in " ".join(page.text)
+    sides = next(one["viewbox"] for tag, one in page.elements if one.get("class") == "heat")
+    _, _, width, height = map(float, sides.split())
+    box = [float(drawn[0][side]) for side in ("x", "y", "width", "height")]
+    assert box == pytest.approx([width / 4, height / 8, width / 2, 3 * height / 4], abs=0.01)
+    data = base64.b64decode(drawn[0]["href"].partition(",")[2])
+    alpha = np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))[..., 3]
+    assert alpha[:4, -4:].min() > 150
+    assert alpha[16:, :16].max() == 0
+    write_maps(made, of="another run")
+    assert "data:image/png" not in made.report()
 
 
 def test_the_gap_to_scratch_follows_from_the_predictions(page, predicted):

@@ -1,6 +1,7 @@
 """The parts of a report: curves, small pictures, drawings rewritten for a page, escaping."""
 
 import io
+import json
 import re
 import xml.etree.ElementTree as ET
 
@@ -18,7 +19,6 @@ from cnn_codes.report.markdown import as_markdown
 from cnn_codes.report.markup import Html, data_block, joined, tag
 from cnn_codes.report.numbers import (
     average_precision,
-    mistakes,
     precision_recall,
     roc,
 )
@@ -61,7 +61,7 @@ def test_mistakes_come_surest_first_and_ties_by_path():
     found = Predictions(
         ("e", "d", "c", "b", "a"), np.array([1, 1, 1, 0, 0], np.int32), p, ("x", "y")
     )
-    assert mistakes(found).tolist() == [0, 4, 3, 2]
+    assert found.most_confident_errors() == [0, 4, 3, 2]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def small_run(tmp_path, cache):
 
 
 def test_the_command_makes_what_is_missing_and_then_reads_it(small_run, tmp_path, capsys):
-    evidence = "EVIDENCE=audit,labels,map"
+    evidence = "EVIDENCE=audit,labels,map,explain"
     assert main(["report", *small_run, evidence]) == 0
     html, markdown = (line.partition(" (")[0] for line in capsys.readouterr().out.splitlines())
     text = (tmp_path / html).read_text()
@@ -248,6 +248,13 @@ def test_the_command_makes_what_is_missing_and_then_reads_it(small_run, tmp_path
         assert f"make {key} DATA=" in text
     for key in ("map", "labels", "audit"):
         assert f"make {key} DATA=" not in text
+    (maps,) = (tmp_path / "results").rglob("explained-*.json")
+    found = json.loads(maps.read_text())
+    assert text.count("data:image/png") == len(found["images"]) > 0
+    for one in found["images"]:  # the whole image is seen, but for what the crop leaves out
+        left, top, width, height = one["box"]
+        assert (2 * left + width, 2 * top + height) == pytest.approx((1, 1))
+        assert max(map(max, one["evidence"])) > 0
     records = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     # Without METHODS the comparison keeps the methods it has, and nothing is run again.
     assert main(["report", *small_run[:-1], evidence]) == 0

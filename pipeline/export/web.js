@@ -225,6 +225,10 @@
     return result;
   }
 
+  // The colours of make explain: matplotlib's inferno at 0, .2, .4, .6, .8 and 1.
+  const inferno = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10],
+    [252, 255, 164]];
+
   function heatCanvas(heat) {
     const canvas = document.createElement("canvas");
     canvas.width = heat.columns;
@@ -234,7 +238,9 @@
     const highest = Math.max(...heat.map, 1e-12);
     heat.map.forEach((value, i) => {
       const share = Math.max(0, value / highest);
-      image.data.set([255, Math.round(60 + 180 * share), 40, Math.round(190 * share ** 0.8)], i * 4);
+      const at = Math.min(4, Math.floor(share * 5)), rest = share * 5 - at;
+      const colour = inferno[at].map((one, c) => Math.round(one + rest * (inferno[at + 1][c] - one)));
+      image.data.set([...colour, Math.round(191 * share ** 0.7)], i * 4);
     });
     context.putImageData(image, 0, 0);
     return canvas;
@@ -247,6 +253,10 @@
     context.drawImage(canvas, 0, 0, target.width, target.height);
     if (!withHeat || !heat) return;
     context.save();
+    context.globalCompositeOperation = "saturation"; // grey, so that the colours are the map's
+    context.fillStyle = "#808080";
+    context.fillRect(0, 0, target.width, target.height);
+    context.globalCompositeOperation = "source-over";
     context.beginPath();
     context.rect(0, 0, target.width, target.height);
     context.clip();

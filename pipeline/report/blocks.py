@@ -21,6 +21,7 @@ __all__ = [
     "Facts",
     "Folded",
     "Gallery",
+    "Heat",
     "Missing",
     "Picture",
     "Projection",
@@ -137,6 +138,22 @@ class Folded:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """Where in an image a class is seen.
+
+    Attributes
+    ----------
+    evidence : sequence of sequence of float
+        A row of numbers for each row of regions; what is positive speaks for the class.
+    box : sequence of float
+        Left, top, width and height of the regions together, as shares of the image's sides.
+    """
+
+    evidence: Sequence[Sequence[float]]
+    box: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Picture:
     """One or two images with what is said of them.
 
@@ -148,11 +165,14 @@ class Picture:
         The main thing, a few words.
     lines : sequence of str
         More of it.
+    heat : Heat, optional
+        Drawn over a second copy of the first image.
     """
 
     paths: Sequence[str]
     title: str
     lines: Sequence[str] = ()
+    heat: Heat | None = None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ __all__ = [
     "KINDS",
     "Evidence",
     "Run",
+    "best_run",
     "comparison_command",
     "find_audit",
     "find_record",
@@ -31,8 +32,9 @@ __all__ = [
     "read_comparison",
 ]
 
-KINDS = ("layers", "map", "mislabelled", "curve", "advise")  # of records other than the comparison
-_STAGES = {"mislabelled": "labels"}  # that write a kind of another name
+# Of records other than the comparison.
+KINDS = ("layers", "map", "mislabelled", "curve", "advise", "explained")
+_STAGES = {"mislabelled": "labels", "explained": "report"}  # that write a kind of another name
 _NEEDED = {
     "compare": ("entries", "pairs", "sentences", "class_names", "n_test", "n_splits", "models"),
     "curve": ("methods", "crossings"),
@@ -40,6 +42,7 @@ _NEEDED = {
     "map": ("projections", "images", "class_names"),
     "mislabelled": ("images", "n_listed"),
     "advise": ("sentences",),
+    "explained": ("images", "method", "run_fingerprint"),
 }
 
 
@@ -55,11 +58,14 @@ class Run:
         Of the run; of the first split's where there are several.
     predictions : Predictions
         What that run said of its test images.
+    path : Path
+        The record's file.
     """
 
     entry: Mapping[str, Any]
     record: Mapping[str, Any]
     predictions: Predictions
+    path: Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +131,14 @@ def gather(
         for kind in KINDS
     }
     return Evidence(comparison, runs, found, find_audit(folder), context)
+
+
+def best_run(context: Context, name: str) -> Run:
+    """Read the most accurate run of the comparison called `name`; errors as :func:`gather`."""
+    again = context.command_for("compare")
+    comparison = read_comparison(context.folder / f"{name}.json", again)
+    entry = next(one for one in comparison["entries"] if one["best"])
+    return _run(context.folder, entry, comparison_command(context, comparison))
 
 
 def comparison_command(
@@ -225,7 +239,7 @@ def _run(folder: Path, entry: Mapping[str, Any], again: str) -> Run:
             expected="the predictions that the comparison rests on",
             todo=again,
         )
-    return Run(entry, record, read_predictions(table))
+    return Run(entry, record, read_predictions(table), path)
 
 
 def _read(path: Path) -> dict[str, Any] | None:

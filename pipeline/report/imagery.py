@@ -15,6 +15,7 @@ from .blocks import (
     Chart,
     Folded,
     Gallery,
+    Heat,
     Missing,
     Picture,
     Projection,
@@ -23,7 +24,6 @@ from .blocks import (
 )
 from .gather import Evidence
 from .maps import projection
-from .numbers import mistakes
 
 __all__ = ["copies", "doubtful_labels", "embedding", "worst_mistakes"]
 
@@ -81,14 +81,18 @@ def worst_mistakes(evidence: Evidence, *, shown: int) -> Section:
     """Show the wrong predictions of the best method, highest confidence first."""
     best = evidence.best
     found, name = best.predictions, label(best.entry, evidence.comparison)
-    wrong = mistakes(found)
+    wrong = found.most_confident_errors()
     title = "Most confident errors"
-    if not len(wrong):
+    if not wrong:
         text = f"{name} predicts all {count(len(found.labels))} test images correctly."
         return Section("mistakes", title, [Text(text)])
     others = [_called_right(run.predictions.paths, run.predictions) for run in evidence.runs]
+    explained = evidence.found["explained"]
+    if explained is not None and explained["run_fingerprint"] != best.record["fingerprint"]:
+        explained = None  # of another run
+    maps = {one["path"]: one for one in (explained or {}).get("images", ())}
     pictures = []
-    for row in wrong[:shown].tolist():
+    for row in wrong[:shown]:
         path = found.paths[row]
         n_wrong = sum(not right.get(path, True) for right in others)
         lines = [f"label: {found.class_names[found.labels[row]]}"]
@@ -96,15 +100,32 @@ def worst_mistakes(evidence: Evidence, *, shown: int) -> Section:
             lines.append(f"wrong by {n_wrong} of {len(others)} methods")
         called = found.class_names[found.predicted[row]]
         title_ = f"{called} {share(float(found.probabilities[row].max()))}"
-        pictures.append(Picture([path], title_, [*lines, path]))
+        one = maps.get(path)
+        heat = Heat(one["evidence"], one["box"]) if one and one["explained"] == called else None
+        pictures.append(Picture([path], title_, [*lines, path], heat))
     n = len(wrong)
     text = (
         f"{name} is wrong on {count(n)} of {count(len(found.labels))} test images. "
-        f"{f'The {shown} with' if n > shown else 'With'} the highest confidence first. Each "
-        "picture: the predicted class and its probability, the label, and how many methods are "
-        "wrong. Where all methods are wrong, check the label first."
+        f"{f'The {shown} of highest confidence are shown' if n > shown else 'They are shown'}, "
+        "the most confident first. Each picture: the predicted class and its probability, the "
+        "label, and how many methods are wrong. Where all methods are wrong, check the label first."
     )
-    return Section("mistakes", title, [Text(text), Gallery(pictures)])
+    blocks: list[Block] = [Text(text)]
+    if any(one.heat for one in pictures) and explained is not None:
+        sums = "less the mean logit of all classes"
+        blocks.append(
+            Text(
+                "The second copy of each picture shows which regions speak for the predicted "
+                f"class, the brightest the most ({explained['method']})."
+                f"{f' Each map sums to the logit, {sums}.' if explained['exact'] else ''}"
+            )
+        )
+    blocks.append(Gallery(pictures))
+    if explained is None and not best.record.get("cv"):
+        command = evidence.context.command_for("report", {"evidence": ("explain",)})
+        lacking = "Not computed: which regions speak for the predicted class."
+        blocks.append(Missing(lacking, command))
+    return Section("mistakes", title, blocks)
 
 
 def _called_right(paths: tuple[str, ...], found: Any) -> dict[str, bool]:

@@ -9,7 +9,6 @@ from ..results.predictions import Predictions
 
 __all__ = [
     "average_precision",
-    "mistakes",
     "precision_recall",
     "roc",
     "top_confusions",
@@ -70,15 +69,6 @@ def _counts(
     last = np.flatnonzero(np.append(np.diff(score) != 0, True))  # of runs of equal scores
     hits = np.cumsum(positive)[last].astype(np.float64)
     return hits, (last + 1) - hits, score[last]
-
-
-def mistakes(found: Predictions) -> NDArray[np.intp]:
-    """Rows of wrongly predicted images, the most confident first, of equals by path."""
-    confidence = found.probabilities.max(axis=1)
-    wrong = np.flatnonzero(found.predicted != found.labels)
-    paths = np.array(found.paths)[wrong]
-    order: NDArray[np.intp] = wrong[np.lexsort((paths, -confidence[wrong]))]
-    return order
 
 
 def top_confusions(found: Predictions, most: int) -> list[tuple[int, int, int]]:

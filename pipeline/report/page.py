@@ -24,6 +24,7 @@ from .blocks import (
     Facts,
     Folded,
     Gallery,
+    Heat,
     Missing,
     Picture,
     Projection,
@@ -33,7 +34,7 @@ from .blocks import (
 )
 from .maps import legend_mark
 from .markup import Html, data_block, joined, tag
-from .pictures import Thumbnail
+from .pictures import Thumbnail, heat_png
 
 __all__ = ["as_html"]
 
@@ -185,6 +186,8 @@ class _Writer:
 
     def _item(self, picture: Picture) -> Html:
         images = [self._image(path, picture.title) for path in picture.paths]
+        if picture.heat is not None and picture.paths[0] in self._pictures:
+            images.append(self._image(picture.paths[0], picture.title, picture.heat))
         lines = [tag("span", line, class_="line") for line in picture.lines]
         return tag(
             "li",
@@ -195,16 +198,18 @@ class _Writer:
             ),
         )
 
-    def _image(self, path: str, title: str) -> Html:
+    def _image(self, path: str, title: str, heat: Heat | None = None) -> Html:
         one = self._pictures.get(path)
         if one is None:
             return tag("span", "no picture", class_="absent")
         return tag(
             "svg",
             tag("use", href=f"#{one.key}"),
+            heat and _heat(heat, one.width, one.height),
             viewBox=f"0 0 {one.width} {one.height}",
             role="img",
-            aria_label=f"{path}: {title}",
+            aria_label=f"{path}: {title}{', regions that speak for it' if heat else ''}",
+            class_="heat" if heat else None,
         )
 
     def _projection(self, block: Projection) -> Html:
@@ -240,6 +245,20 @@ class _Writer:
             tag("div", charts, class_="panels maps"),
             data_block(data, name="map-data"),
         )
+
+
+def _heat(heat: Heat, width: int, height: int) -> Html:
+    """Colour the regions that speak for a class, in a picture of these sides."""
+    left, top, across, down = heat.box
+    return tag(
+        "image",
+        href=f"data:image/png;base64,{base64.b64encode(heat_png(heat.evidence)).decode()}",
+        x=round(left * width, 2),
+        y=round(top * height, 2),
+        width=round(across * width, 2),
+        height=round(down * height, 2),
+        preserveAspectRatio="none",
+    )
 
 
 def _spoken(text: str) -> Html:

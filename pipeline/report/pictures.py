@@ -20,7 +20,7 @@ from ..errors import ImageError
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 
-__all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "make_thumbnails"]
+__all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "heat_png", "make_thumbnails"]
 
 LARGE_PX = 176  # the longer side of a picture that is looked at
 _SMALL_PX = (112, 96, 80, 64, 56, 48)  # of one that comes up under the pointer, by preference
@@ -28,6 +28,7 @@ BUDGET_BYTES = 7_500_000  # all small ones together; base64 adds a third
 _QUALITIES = (60, 45, 30)
 _LEAST_BYTES = 600  # below this a picture shows nothing
 _CHUNK = 32
+_REGION_PX = 8
 _KIND = "small pictures 2"
 _KEY = np.dtype([("sha256", "S64"), ("side", "<i4"), ("most", "<i4")])
 _ROW = np.dtype([("key", _KEY), ("width", "<i2"), ("height", "<i2"), ("start", "<i8"),
@@ -128,6 +129,29 @@ def make_thumbnails(
         if one is not None:
             out[path] = one
     return out
+
+
+def heat_png(evidence: Sequence[Sequence[float]]) -> bytes:
+    """Draw evidence of (h, w) regions as a PNG, 8 pixels a region; what is not positive is clear.
+
+    Colours and opacity are those of ``make explain``.
+    """
+    import matplotlib
+
+    field = np.clip(np.array(evidence, np.float32), 0, None)
+    highest = float(field.max(initial=0))
+    rows, columns = field.shape
+    large = Image.fromarray(field / highest if highest > 0 else field).resize(
+        (columns * _REGION_PX, rows * _REGION_PX), Image.Resampling.BICUBIC
+    )
+    heat = np.clip(np.asarray(large), 0, 1)
+    colours = matplotlib.colormaps["inferno"](heat)
+    colours[..., 3] = 0.75 * heat**0.7
+    stream = io.BytesIO()
+    Image.fromarray((255 * colours).round().astype(np.uint8)).quantize(
+        64, method=Image.Quantize.FASTOCTREE
+    ).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
 
 
 def _small_side(most_bytes: int) -> int:

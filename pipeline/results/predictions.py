@@ -66,6 +66,14 @@ class Predictions:
         best: NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return best
 
+    def most_confident_errors(self) -> list[int]:
+        """Rows of wrongly predicted images, the most confident first, of equals by path."""
+        confidence = self.probabilities.max(axis=1)
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        paths = np.array(self.paths)[wrong]
+        order: list[int] = wrong[np.lexsort((paths, -confidence[wrong]))].tolist()
+        return order
+
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write ``path,label,predicted,<one probability column per class>`` as CSV (RFC 4180, UTF-8).

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 
-EVIDENCE = ("audit", "labels", "layers", "map", "curve", "advise")
+EVIDENCE = ("audit", "labels", "layers", "map", "curve", "advise", "explain")
 
 
 @dataclass(frozen=True, kw_only=True)
