@@ -3,6 +3,7 @@
     python docs/tutorials/sets.py photographs photos
     python docs/tutorials/sets.py patients scans
     python docs/tutorials/sets.py odd odd
+    python docs/tutorials/sets.py mislabelled garden
 
 The pieces are cut from the two photographs of scikit-learn and the portrait of matplotlib.
 """
@@ -89,6 +90,20 @@ def odd(root: Path) -> None:
     )  # fmt: skip
 
 
+def mislabelled(root: Path) -> None:
+    """Write root/{train,test}/{flower,temple}/<truth>-<number>.jpg; 6 of 120 in the wrong folder.
+
+    The name says what is shown, so that a reader can check; the label is the folder.
+    """
+    random = np.random.default_rng(3)
+    for split, count, wrong in (("train", 60, 3), ("test", 30, 0)):
+        for kind, other in (("flower", "temple"), ("temple", "flower")):
+            image = photograph(KINDS[kind])
+            for i in range(count):
+                folder = other if i >= count - wrong else kind
+                save(piece(image, random), root / split / folder / f"{kind}-{i:02}.jpg")
+
+
 def write(path: Path, first: str, rows) -> None:
     """Write a table or list."""
     path.write_text("\n".join([first, *rows]) + "\n", encoding="utf-8")
@@ -102,9 +117,10 @@ def save(image: Image.Image, path: Path, kind: str = "JPEG") -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("photographs", "patients", "odd"))
+    parser.add_argument("kind", choices=("photographs", "patients", "odd", "mislabelled"))
     parser.add_argument("folder", type=Path)
     asked = parser.parse_args()
     if asked.folder.exists():
         sys.exit(f"{asked.folder} exists already. Next: name another folder")
-    {"photographs": photographs, "patients": patients, "odd": odd}[asked.kind](asked.folder)
+    makers = (photographs, patients, odd, mislabelled)
+    {one.__name__: one for one in makers}[asked.kind](asked.folder)
