@@ -46,7 +46,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check torture bench clean clean-cache
-.PHONY: docs test-fast test-long clean-results
+.PHONY: docs test-fast test-long clean-results bench-peers
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -168,6 +168,17 @@ torture: $(READY) ## kill, fill disks, damage files: nothing may be lost or wron
 
 bench: $(READY) ## measure speed and accuracy; writes results/bench.json
 	$(PY) -m benchmarks $(given)
+
+# The peers' packages lie in an environment of their own, which also sees those of $(VENV).
+$(VENV)-peers/.ready: $(READY)
+	$(PYTHON) -m venv $(VENV)-peers
+	$(PY) -c "import site; print('import site; site.addsitedir(%r)' % site.getsitepackages()[0])" \
+		> "$$($(VENV)-peers/bin/python -c 'import site; print(site.getsitepackages()[0])')/ours.pth"
+	$(VENV)-peers/bin/python -m pip install --quiet --disable-pip-version-check embetter fastai
+	@touch $@
+
+bench-peers: $(VENV)-peers/.ready ## measure what others use, on the same images; writes results/peers.json
+	$(VENV)-peers/bin/python -m benchmarks.peers $(given)
 
 clean: ## remove what tools left behind; never results or the cache
 	rm -rf build dist docs/_build docs/reference/generated *.egg-info

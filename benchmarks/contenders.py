@@ -43,7 +43,7 @@ def _searched(estimator: Any, grid: dict[str, Any], train: Any, test: Any) -> fl
 
 
 def tutorial(task: dict[str, Any], said: dict[str, float]) -> float:
-    """torchvision's transforms in a DataLoader, eager PyTorch, GridSearchCV over LinearSVC."""
+    """PIL transforms of torchvision in a DataLoader, eager PyTorch, GridSearchCV over LinearSVC."""
     import torch
     from PIL import Image
     from sklearn.svm import LinearSVC
@@ -80,7 +80,7 @@ def tutorial(task: dict[str, Any], said: dict[str, float]) -> float:
 
 
 def timm_loader(task: dict[str, Any], said: dict[str, float]) -> float:
-    """timm's create_loader, as its inference.py has it, then LogisticRegressionCV."""
+    """Load as timm's inference.py does (create_loader), then LogisticRegressionCV."""
     import torch
     from sklearn.linear_model import LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
@@ -96,7 +96,7 @@ def timm_loader(task: dict[str, Any], said: dict[str, float]) -> float:
             self.paths = paths
 
         def __getitem__(self, at: int) -> Any:
-            return open(self.paths[at], "rb"), 0
+            return Path(self.paths[at]).open("rb"), 0
 
         def __len__(self) -> int:
             return len(self.paths)
@@ -142,10 +142,17 @@ def embetter(task: dict[str, Any], said: dict[str, float]) -> float:
 
 
 def fastai(task: dict[str, Any], said: dict[str, float]) -> float:
-    """``vision_learner(...).fine_tune(1)`` of fastai's first lesson: one frozen epoch, one whole."""
+    """Fine-tune as fastai's first lesson: ``vision_learner(...).fine_tune(1)``."""
     from fastai.vision.all import (
-        CategoryBlock, DataBlock, ImageBlock, Normalize, RandomSplitter, Resize, accuracy,
-        aug_transforms, vision_learner,
+        CategoryBlock,
+        DataBlock,
+        ImageBlock,
+        Normalize,
+        RandomSplitter,
+        Resize,
+        accuracy,
+        aug_transforms,
+        vision_learner,
     )  # fmt: skip
 
     labels = dict(zip(task["train"]["paths"], task["train"]["labels"], strict=True))

@@ -3,10 +3,10 @@
     python -m benchmarks.peers DATA_ROOT=../shared/data [ONLY=ours,tutorial] [LIMIT=900]
 
 Hypothesis: from the same images, with the same weights, on the same cores and in one run, this
-project is the fastest to a tested linear classifier, and none is more accurate. The peers are those of
-``benchmarks/contenders.py``, at the versions that are installed (they are printed). Every one is a
-process of its own; its seconds begin with the process and end with the test accuracy, importing and
-opening the network included. One that is not done after LIMIT seconds is ended, and counted so. The
+project is the fastest to a tested linear classifier, and none is more accurate. The peers are those
+of ``benchmarks/contenders.py``, at the versions that are installed (they are printed). Every one is
+a process of its own; its seconds begin with the process and end with the test accuracy, imports
+and opening the network included. One that is not done after LIMIT seconds is ended, and counted so. The
 figures, the losses too, go to ``<RESULTS>/peers.json``.
 """
 
@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from cnn_codes.backbones.card import load_network
 from cnn_codes.cli.options import assigned
-from cnn_codes.datasets.leaks import leaked_rows
 from cnn_codes.files import write_json
+from cnn_codes.heads.run import TEST, TRAIN, rows_of
 from cnn_codes.results.runs import machine, versions
 from cnn_codes.settings import CodesSettings, PlaceSettings
 
@@ -43,17 +43,17 @@ def task_of(folder: Path, places: PlaceSettings) -> Path:
 
     context = opened("hotdog", places)
     codes = codes_of(context)
-    matrix, used = codes.matrix(), ~leaked_rows(codes)
+    matrix, rows = codes.matrix(), rows_of(context.manifest, codes)
     task: dict[str, Any] = {"weights": str(folder / "weights.pth"), "codes": str(folder / "c.npz")}
     held: dict[str, Any] = {}
-    for split in ("train", "test"):
-        rows = np.flatnonzero((codes.split == split) & used)
+    for name, split in (("train", TRAIN), ("test", TEST)):
+        mine = np.flatnonzero(rows.split == split)
         root = context.manifest.root.resolve()
-        task[split] = {
-            "paths": [str(root / codes.paths[row]) for row in rows],
-            "labels": codes.labels[rows].tolist(),
+        task[name] = {
+            "paths": [str(root / rows.paths[row]) for row in mine],
+            "labels": rows.labels[mine].tolist(),
         }
-        held |= {f"{split}_codes": matrix[rows], f"{split}_labels": codes.labels[rows]}
+        held |= {f"{name}_codes": matrix[mine, 0], f"{name}_labels": rows.labels[mine]}
     np.savez(folder / "c.npz", **held)
     _, network = load_network(CodesSettings(), cache=Path(places.cache), seed=0, offline=True)
     torch.save(network.state_dict(), folder / "weights.pth")
@@ -82,9 +82,7 @@ def _run(line: list[str], limit: float) -> dict[str, Any]:
     began = time.perf_counter()
     measured = ["/usr/bin/env", "time", "-f", "%M", *line]
     try:
-        done = subprocess.run(
-            measured, capture_output=True, text=True, timeout=limit, check=False
-        )
+        done = subprocess.run(measured, capture_output=True, text=True, timeout=limit, check=False)
     except subprocess.TimeoutExpired:
         return {"not_done_after_s": limit}
     seconds = time.perf_counter() - began
@@ -99,7 +97,9 @@ def _run(line: list[str], limit: float) -> dict[str, Any]:
 def main() -> None:
     """Print a row per contender, and write the figures."""
     names = ("data_root", "cache", "results", "only", "limit")
-    given = dict(one.removeprefix("--").split("=", 1) for one in assigned(sys.argv[1:], names, names))
+    given = dict(
+        one.removeprefix("--").split("=", 1) for one in assigned(sys.argv[1:], names, names)
+    )
     limit, only = float(given.pop("limit", 900)), given.pop("only", "")
     places = PlaceSettings(**{name.replace("-", "_"): value for name, value in given.items()})
     wanted = only.split(",") if only else ["ours", *CONTENDERS]
