@@ -6,8 +6,8 @@ Hypothesis: from the same images, with the same weights, on the same cores and i
 project is the fastest to a tested linear classifier, and none is more accurate. The peers are those
 of ``benchmarks/contenders.py``, at the versions that are installed (they are printed). Every one is
 a process of its own; its seconds begin with the process and end with the test accuracy, imports
-and opening the network included. One that is not done after LIMIT seconds is ended, and counted so. The
-figures, the losses too, go to ``<RESULTS>/peers.json``.
+and opening the network included. One that is not done after LIMIT seconds is ended, and counted so.
+The figures, the losses too, go to ``<RESULTS>/peers.json``.
 """
 
 from __future__ import annotations
