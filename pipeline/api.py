@@ -208,9 +208,12 @@ def _need_one(chosen: Chosen, stage: str, what: str) -> None:
     BackboneError
         MODEL names several.
     """
-    codes = chosen[CodesSettings]
-    data = chosen[DataSettings].data
-    codes.need_one(what, command_line(stage, {"DATA": data, "MODEL": codes.models[0]}))
+    codes, typed = chosen[CodesSettings], chosen.command
+    first, named = codes.models[0], f" MODEL={codes.model}"
+    todo = command_line(stage, {"DATA": chosen[DataSettings].data, "MODEL": first})
+    if named in typed and not any("/" in layer for layer in codes.layers):
+        todo = typed.replace(named, f" MODEL={first}")
+    codes.need_one(what, todo)
 
 
 def _reused(record: dict[str, Any]) -> str:

@@ -85,11 +85,10 @@ def row_blocks(codes: Codes) -> Iterator[slice]:
 
 def take(codes: Codes, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Codes:
     """Take some rows, numbered or by a mask: a copy; of codes on disk, a view without reading."""
-    if rows.dtype == np.bool_:
-        rows = np.flatnonzero(rows)
+    at: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
     if isinstance(codes, np.memmap) and not codes.flags.writeable:
         codes = FileRows([codes], codes.shape[1])
-    return codes.take(rows) if isinstance(codes, FileRows) else codes[rows]
+    return codes.take(at) if isinstance(codes, FileRows) else codes[at]
 
 
 def mean_view(codes: NDArray[Any]) -> NDArray[np.float32]:

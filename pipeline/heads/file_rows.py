@@ -73,9 +73,9 @@ class FileRows:
         )
         self._n_views, self._rows = n_views, rows
         half = all(part.dtype == np.float16 for part in parts)
-        self.dtype = np.dtype(np.float16 if half else np.float32)
+        self.dtype: np.dtype[Any] = np.dtype(np.float16 if half else np.float32)
         n = len(self._parts[0]) if rows is None else len(rows)
-        self.shape = (n, n_views, sum(part.shape[2] for part in self._parts))
+        self.shape: tuple[int, int, int] = (n, n_views, sum(part.shape[2] for part in self._parts))
         self._read_bytes = 0
 
     def __len__(self) -> int:
