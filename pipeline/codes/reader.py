@@ -282,7 +282,7 @@ class Codes:
         for start in range(0, len(self), 1024):
             block = [self[layer][start : start + 1024] for layer in self.layers]
             bad.append(np.flatnonzero(row_digests(block) != stored[start : start + 1024]) + start)
-            if start // 1024 % 32 == 31:
+            if start // 1024 % 8 == 7:
                 self.contents.release()
         return np.concatenate(bad) if bad else np.empty(0, np.int64)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = ["FileRows", "release"]
 
-_RELEASE_BYTES = 128 * 2**20  # read between two releases
+_RELEASE_BYTES = 32 * 2**20  # read between two releases
 
 
 def release(array: Any) -> None:
