@@ -85,7 +85,8 @@ def row_blocks(codes: Codes) -> Iterator[slice]:
 
 def take(codes: Codes, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Codes:
     """Take some rows, numbered or by a mask: a copy; of codes on disk, a view without reading."""
-    at: NDArray[np.int64] = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+    mask = rows.dtype == np.bool_
+    at = np.flatnonzero(rows) if mask else rows.astype(np.int64, copy=False)
     if isinstance(codes, np.memmap) and not codes.flags.writeable:
         codes = FileRows([codes], codes.shape[1])
     return codes.take(at) if isinstance(codes, FileRows) else codes[at]
