@@ -46,7 +46,7 @@ endef
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo data audit features svm softmax heads finetune compare curve advise labels layers map report runs predict explain export serve label next verify test check torture bench clean clean-cache
-.PHONY: docs test-fast test-long clean-results bench-peers
+.PHONY: docs test-fast test-long clean-results bench-peers bench-gpu
 
 help: ## show this
 	@echo "make <target> [NAME=value ...]"
@@ -179,6 +179,9 @@ $(VENV)-peers/.ready: $(READY)
 
 bench-peers: $(VENV)-peers/.ready ## measure what others use, on the same images; writes results/peers.json
 	$(VENV)-peers/bin/python -m benchmarks.peers $(given)
+
+bench-gpu: $(READY) ## measure stage one on a GPU and run the gpu tests; writes results/gpu.json
+	$(PY) -m benchmarks.gpu $(given)
 
 clean: ## remove what tools left behind; never results or the cache
 	rm -rf build dist docs/_build docs/reference/generated *.egg-info

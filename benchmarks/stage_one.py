@@ -60,14 +60,14 @@ def bench_stage_one(data_root: Path, model: str, weights: str) -> dict[str, Any]
             return done.n_new / done.run_s
 
         def decode() -> float:
-            return _all_cores(
+            return all_cores(
                 lambda blob: read_views(blob, card.preprocessing, Views("center", 1), ""), blobs
             )
 
         def network() -> float:
             step = engine.batch
             batches = [noise[i : i + step] for i in range(0, 64, step)] * 6
-            return step * _all_cores(engine.run, batches)
+            return step * all_cores(engine.run, batches)
 
         measured: dict[str, list[float]] = {}
         for _ in range(ROUNDS):  # in turn, so that all see the same machine
@@ -107,7 +107,7 @@ def some_of(manifest: Manifest, n: int) -> Manifest:
 
 
 def tutorial_loop(
-    manifest: Manifest, codes: CodesSettings, cache: Path, preprocessing: Any
+    manifest: Manifest, codes: CodesSettings, cache: Path, preprocessing: Any, device: str = "cpu"
 ) -> Callable[[], float]:
     """Build what tutorials show: PIL transforms, a DataLoader with two workers, eager PyTorch."""
     import torch
@@ -117,6 +117,7 @@ def tutorial_loop(
     from torchvision import transforms
 
     _, network = load_network(codes, cache=cache, seed=0, offline=True)
+    network.to(device)
     mode = getattr(transforms.InterpolationMode, preprocessing.interpolation.upper())
     transform = transforms.Compose(
         [
@@ -139,16 +140,17 @@ def tutorial_loop(
         loader = DataLoader(Images(), batch_size=32, num_workers=2)
         batches = iter(loader)
         with torch.no_grad():
-            network(next(batches))  # the workers' start does not count
+            network(next(batches).to(device)).cpu()  # the workers' start does not count
             began = time.perf_counter()
             for batch in batches:
-                network(batch)
+                network(batch.to(device)).cpu()
         return (N_TUTORIAL - 32) / (time.perf_counter() - began)
 
     return run
 
 
-def _all_cores(run: Callable[[Any], Any], items: list[Any]) -> float:
+def all_cores(run: Callable[[Any], Any], items: list[Any]) -> float:
+    """Run over all items, a thread a core: items a second."""
     with ThreadPoolExecutor(n_cores()) as pool:
         began = time.perf_counter()
         for _ in pool.map(run, items):
