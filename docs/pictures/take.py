@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,8 @@ from selenium.webdriver.chrome.service import Service
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 150_000
+SEEN = """[...document.images].every((one) => one.complete ||
+  (one.loading === "lazy" && one.getBoundingClientRect().top > innerHeight))"""
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
     "--disable-background-networking", "--no-first-run",
@@ -48,7 +52,13 @@ def served(line: list[str]) -> Iterator[str]:
     try:
         assert one.stderr
         said = next(text for text in one.stderr if "http://127.0.0.1:" in text)
-        yield said.split()[0]
+        address = said.split()[0]
+        while "serve" in line:  # until the model is loaded the page asks again and again
+            with contextlib.suppress(urllib.error.HTTPError):
+                urllib.request.urlopen(f"{address}readyz").close()
+                break
+            time.sleep(0.1)
+        yield address
     finally:
         one.send_signal(signal.SIGINT)
         one.communicate(timeout=60)
@@ -92,7 +102,7 @@ def label_page(browser: Any, address: str) -> None:
     until(browser, "document.querySelectorAll('.cell img').length > 5")
     until(browser, "/fitted/.test(document.getElementById('facts').textContent)")
     until(browser, "document.getElementById('legend').children.length > 1")
-    until(browser, "[...document.images].every((one) => one.complete)")
+    until(browser, SEEN)
 
 
 def serve_page(browser: Any, address: str, images: list[Path]) -> None:
@@ -103,7 +113,7 @@ def serve_page(browser: Any, address: str, images: list[Path]) -> None:
     until(browser, f"document.querySelectorAll('.result .bars').length === {len(images)}")
     browser.execute_script("document.querySelector('.result button').click()")
     until(browser, "document.querySelector('.heat')")
-    until(browser, "[...document.images].every((one) => one.complete || one.loading === 'lazy')")
+    until(browser, SEEN)
     time.sleep(0.3)
 
 

@@ -151,7 +151,7 @@
 
   async function decoded(source) {
     const bitmap = await createImageBitmap(source, {
-      colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image",
+      colorSpaceConversion: "default", premultiplyAlpha: "none", imageOrientation: "from-image",
     });
     const canvas = document.createElement("canvas");
     canvas.width = bitmap.width;
