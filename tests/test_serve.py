@@ -21,6 +21,7 @@ pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
 from cnn_codes.errors import SettingsError
 from cnn_codes.predict import Classifier
+from cnn_codes.serve.models import named_runs
 from cnn_codes.serve.running import check_access
 from serving import BOUNDARY, Client, Trained, form, serving
 
@@ -399,6 +400,17 @@ def test_several_runs_by_name(trained):
         assert default == first
         assert second["run"] == "b"
         assert second["predictions"] != first["predictions"]
+
+
+def test_a_run_of_several_layers_is_served_under_a_name_that_an_address_holds(tmp_path):
+    several, joined = tmp_path / "svm-blocks.1+final-center", tmp_path / "svm-a+b-final"
+    for stem in (several, joined):
+        for suffix in (".model.json", ".safetensors"):
+            (tmp_path / f"{stem.name}{suffix}").write_text("{}")
+    found = named_runs([f"{several}.json", f"b={joined}.json"], tmp_path)
+    assert list(found) == ["svm-blocks.1-final-center", "b"]
+    with pytest.raises(SettingsError, match=r"the name a\+b is not allowed"):
+        named_runs([f"a+b={joined}.json"], tmp_path)
 
 
 def test_what_was_accepted_is_answered_before_the_end(trained, tmp_path):

@@ -110,6 +110,8 @@ class _Loaded:
 def named_runs(runs: Sequence[str], results: Path) -> dict[str, str]:
     """Give each run a name: ``lunch=results/...json`` names one, else it is called as its file is.
 
+    What an address cannot hold as it is becomes "-" in the file's name.
+
     Raises
     ------
     SettingsError
@@ -123,7 +125,7 @@ def named_runs(runs: Sequence[str], results: Path) -> dict[str, str]:
         if not equals:
             name, run = "", one
         found_run = find_run(run, results)
-        name = name or found_run.name
+        name = name or safe_name(found_run.name)  # of several layers or networks it has a "+"
         if name in found or safe_name(name) != name:
             raise SettingsError(
                 f"RUN={','.join(runs)}: the name {name} "
