@@ -194,9 +194,10 @@ class Classifier:
 
         Parameters
         ----------
-        pixels : uint8 (n, *views_shape)
-            Views, as ``read_views(bytes, classifier.preprocessing, classifier.views, sha256)``
-            of :mod:`cnn_codes.backbones.preprocess` gives them for one image.
+        pixels : uint8 (n, ...)
+            Of shape :attr:`views_shape` each: the views of an image, as ``read_views(bytes,
+            classifier.preprocessing, classifier.views, sha256)`` of
+            :mod:`cnn_codes.backbones.preprocess` gives them for one image.
         neighbours, n_nearest
             As :meth:`classify`.
 
