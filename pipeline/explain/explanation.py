@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..backbones.preprocess import Preprocessing
 
-__all__ = ["Explanation", "source_box"]
+__all__ = ["Explanation", "heat_colours", "region_heat", "source_box"]
 
 _FINE = 8  # points a cell of the map, along each side, among which the peak is sought
 _SIGMA_CELLS = 1.25
@@ -135,12 +135,9 @@ class Explanation:
             )
         )
         inner = (max(1, round(box_width)), max(1, round(box_height)))
-        positive = np.clip(self.evidence, 0, None).astype(np.float32)
-        highest = float(positive.max())
-        field = Image.fromarray(positive / highest if highest > 0 else positive)
         heat = Image.new("F", (width, height), 0.0)
-        heat.paste(field.resize(inner, Image.Resampling.BICUBIC), (round(left), round(top)))
-        return np.clip(np.asarray(heat, np.float32), 0, 1)
+        heat.paste(Image.fromarray(region_heat(self.evidence, *inner)), (round(left), round(top)))
+        return np.asarray(heat, np.float32)
 
     def overlay(self, max_side: int = 640) -> Image.Image:
         """Draw the image with the regions that speak for the class in colour.
@@ -150,15 +147,12 @@ class Explanation:
         max_side : int
             Longest side of the picture, in pixels; smaller images keep their size.
         """
-        import matplotlib
-
         image = Image.fromarray(self.pixels)
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-        heat = self.heat(*image.size)  # (H, W)
-        colours = matplotlib.colormaps["inferno"](heat)[..., :3] * 255
+        colours = heat_colours(self.heat(*image.size))  # (H, W, 4)
         grey = np.asarray(image.convert("L"), np.float32)[..., None]
-        strength = (0.75 * heat**0.7)[..., None]
-        mixed = grey * (1 - strength) + colours * strength
+        strength = colours[..., 3:]
+        mixed = grey * (1 - strength) + 255 * colours[..., :3] * strength
         return Image.fromarray(mixed.round().astype(np.uint8))
 
     def png(self, max_side: int = 640) -> bytes:
@@ -166,3 +160,21 @@ class Explanation:
         stream = io.BytesIO()
         self.overlay(max_side).save(stream, "PNG")
         return stream.getvalue()
+
+
+def region_heat(evidence: NDArray[Any], width: int, height: int) -> NDArray[np.float32]:
+    """Spread the positive evidence of regions (h, w) over `width` x `height` px: 0 to 1, (H, W)."""
+    positive = np.clip(evidence, 0, None).astype(np.float32)
+    highest = float(positive.max(initial=0))
+    field = Image.fromarray(positive / highest if highest > 0 else positive)
+    spread = np.asarray(field.resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    return np.clip(spread, 0, 1)
+
+
+def heat_colours(heat: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Colours and opacity of heat (H, W) of 0 to 1, RGBA from 0 to 1: (H, W, 4)."""
+    import matplotlib
+
+    colours: NDArray[np.float64] = matplotlib.colormaps["inferno"](heat)
+    colours[..., 3] = 0.75 * heat**0.7
+    return colours

@@ -17,6 +17,7 @@ from PIL import Image
 from ..datasets import Manifest
 from ..datasets.images import checked, preview, read_file
 from ..errors import ImageError
+from ..explain.explanation import heat_colours, region_heat
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 
@@ -132,21 +133,10 @@ def make_thumbnails(
 
 
 def heat_png(evidence: Sequence[Sequence[float]]) -> bytes:
-    """Draw evidence of (h, w) regions as a PNG, 8 pixels a region; what is not positive is clear.
-
-    Colours and opacity are those of ``make explain``.
-    """
-    import matplotlib
-
-    field = np.clip(np.array(evidence, np.float32), 0, None)
-    highest = float(field.max(initial=0))
+    """Draw the positive evidence of (h, w) regions as a PNG, clear elsewhere, 8 pixels a region."""
+    field = np.array(evidence, np.float32)
     rows, columns = field.shape
-    large = Image.fromarray(field / highest if highest > 0 else field).resize(
-        (columns * _REGION_PX, rows * _REGION_PX), Image.Resampling.BICUBIC
-    )
-    heat = np.clip(np.asarray(large), 0, 1)
-    colours = matplotlib.colormaps["inferno"](heat)
-    colours[..., 3] = 0.75 * heat**0.7
+    colours = heat_colours(region_heat(field, columns * _REGION_PX, rows * _REGION_PX))
     stream = io.BytesIO()
     Image.fromarray((255 * colours).round().astype(np.uint8)).quantize(
         64, method=Image.Quantize.FASTOCTREE
