@@ -541,8 +541,9 @@ def _left_out(context: Context, network: Network, asked: Sequence[str]) -> list[
     """Name the evidence that would take many minutes, of which there is none yet; it is said."""
     from .heads.linear import is_large
 
-    code_dim = network.codes.matrix().shape[2]
-    if not is_large(len(network.codes), code_dim, context.manifest.n_classes):
+    codes, n_classes = network.codes, context.manifest.n_classes
+    per_image = codes.matrix_bytes // (4 * max(1, len(codes)) * int(codes.config["n_views"]))
+    if not is_large(len(codes), per_image, n_classes):
         return []
     kinds = {"labels": "mislabelled", "layers": "layers", "curve": "curve", "advise": "advise"}
     left = [
@@ -552,8 +553,8 @@ def _left_out(context: Context, network: Network, asked: Sequence[str]) -> list[
     ]
     if left:
         context.say(
-            f"left out: {', '.join(left)}. With {len(network.codes):,} images of "
-            f"{context.manifest.n_classes:,} classes each takes many minutes of fitting. "
+            f"left out: {', '.join(left)}. On {len(codes):,} images of {n_classes:,} classes each "
+            "of them takes minutes of fitting. "
             f"{context.command_for(left[0])} measures the first; the next report takes it in."
         )
     return left

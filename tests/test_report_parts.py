@@ -269,7 +269,7 @@ def test_what_takes_minutes_of_fitting_is_left_out_and_said(small_run, capsys, m
     evidence = "EVIDENCE=labels,layers,map"
     assert main(["report", *small_run, evidence]) == 0
     told = capsys.readouterr().err
-    assert "left out: labels, layers. With 90 images of 2 classes" in told
+    assert "left out: labels, layers. On 90 images of 2 classes each" in told
     command = next(line for line in told.splitlines() if "left out" in line)
     assert f"make labels {small_run[0]}" in command
     assert main(["labels", *small_run[:-1]]) == 0
