@@ -136,7 +136,7 @@ def resampled(
         out["cost"] = (counts @ costs[y, decided]) / counts.sum(axis=1)
     columns = (1,) if k == 2 else tuple(range(k))
     few = k > 2 and n_images <= FEW_PER_CLASS * k
-    orders = [] if few else [np.argsort(p[:, c], kind="stable") for c in columns]
+    orders = {} if few else {c: np.argsort(p[:, c], kind="stable") for c in columns}
     step = max(1, BLOCK_CELLS // n_images)
     for start in range(0, n_samples, step):
         rows = slice(start, start + step)
@@ -152,9 +152,11 @@ def resampled(
         f1 = np.divide(2 * hits, size, out=np.zeros_like(hits), where=size > 0)
         out["macro_f1"][rows] = f1.sum(axis=1) / (size > 0).sum(axis=1)
         out["log_loss"][rows], out["brier"][rows] = (w @ losses).T / total
-        areas, precisions = _areas_of_few(w, y, p) if few else np.empty((2, len(columns), len(w)))
-        for at, (c, order) in enumerate(zip(columns, orders, strict=not few)):  # (J, b)
-            areas[at], precisions[at] = _areas(w[:, order], true_of[order, c], p[order, c])
+        if few:
+            areas, precisions = _areas_of_few(w, y, p)  # (J, b)
+        else:
+            each = [_areas(w[:, at], true_of[at, c], p[at, c]) for c, at in orders.items()]
+            areas, precisions = np.array(each).swapaxes(0, 1)
         out["auroc"][rows] = _known_mean(areas)
         out["average_precision"][rows] = _known_mean(precisions)
     return out
