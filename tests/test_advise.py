@@ -78,7 +78,6 @@ def test_the_budget_is_read_in_seconds_minutes_and_hours() -> None:
         AdviseSettings(budget="soon")
 
 
-@pytest.mark.slow
 def test_training_is_tried_on_a_part_of_train_and_leaves_nothing_behind(
     stage_one: StageOne, some: Path
 ) -> None:

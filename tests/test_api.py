@@ -104,7 +104,6 @@ def _digest(cache: Path, name: str) -> dict[str, str]:
 LATER: list[str | float] = [2.0, 4.0, 8.0, "epoch 1"]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["curve", "compare"])
 @pytest.mark.parametrize(
     "moments", [["epoch 0"], pytest.param(LATER, marks=pytest.mark.slow)], ids=["once", "often"]

@@ -33,7 +33,6 @@ def tuning(tmp_path_factory: pytest.TempPathFactory) -> Tuning:
     return Tuning(folder / "digits", places)
 
 
-@pytest.mark.slow
 def test_deeper_layers_are_kept_where_val_is_better(tuning):
     record = tuning(**WAY, epochs=10, refit=True)
     deeper = record["chosen"]["deeper"]

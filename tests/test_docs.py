@@ -105,11 +105,7 @@ def corrected(words: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.long
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(
-    "page",
-    ["photographs", "whole-way", "groups", "different",
-     pytest.param("solar-cells", marks=pytest.mark.slow)],
-)  # fmt: skip
+@pytest.mark.parametrize("page", ["photographs", "whole-way", "groups", "different", "solar-cells"])
 def test_a_tutorial_runs_as_it_stands(page, tmp_path, backbones):
     if page == "solar-cells":
         pytest.importorskip("elpv_dataset")

@@ -516,7 +516,6 @@ def test_a_report_of_the_same_records_is_the_same_file(made):
     assert made.report() == made.report()
 
 
-@pytest.mark.slow
 def test_five_thousand_pictures_stay_under_15_mb(tmp_path):
     # Noise is the worst there is: no picture is larger as a file.
     made = make(tmp_path, train=50, test=2450, methods=("centroid", "svm"), noise=True)
