@@ -403,12 +403,16 @@ def test_several_runs_by_name(trained):
 
 
 def test_a_run_of_several_layers_is_served_under_a_name_that_an_address_holds(tmp_path):
+    (tmp_path / "x=y").mkdir()
     several, joined = tmp_path / "svm-blocks.1+final-center", tmp_path / "svm-a+b-final"
-    for stem in (several, joined):
+    equal, spaced = tmp_path / "x=y" / "knn", tmp_path / "my run (1)=c"
+    for stem in (several, joined, equal, spaced):
         for suffix in (".model.json", ".safetensors"):
-            (tmp_path / f"{stem.name}{suffix}").write_text("{}")
+            stem.with_name(f"{stem.name}{suffix}").write_text("{}")
     found = named_runs([f"{several}.json", f"b={joined}.json"], tmp_path)
     assert list(found) == ["svm-blocks.1-final-center", "b"]
+    found = named_runs([f"{equal}.json", f"c={equal}.json", str(spaced), "d=x=y/knn"], tmp_path)
+    assert list(found) == ["knn", "c", "my-run-1-c", "d"]
     with pytest.raises(SettingsError, match=r"the name a\+b is not allowed"):
         named_runs([f"a+b={joined}.json"], tmp_path)
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from ..datasets import locate
 from ..datasets.layout import read_layout
 from ..datasets.listing import few
 from ..datasets.names import safe_name
-from ..errors import CacheError, PipelineError, SettingsError
+from ..errors import CacheError, PipelineError, ResultError, SettingsError
 from ..predict import Classifier, Neighbours, Outcome
-from ..predict.runs import find_run
+from ..predict.runs import Run, find_run
 from ..settings import MachineSettings
 from .batching import Batcher
 from .metrics import Metrics
@@ -121,10 +121,7 @@ def named_runs(runs: Sequence[str], results: Path) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for one in runs or ("",):
-        name, equals, run = one.partition("=")
-        if not equals:
-            name, run = "", one
-        found_run = find_run(run, results)
+        name, found_run = _named(one, results)
         name = name or safe_name(found_run.name)  # of several layers or networks it has a "+"
         if name in found or safe_name(name) != name:
             raise SettingsError(
@@ -136,6 +133,16 @@ def named_runs(runs: Sequence[str], results: Path) -> dict[str, str]:
             )  # fmt: skip
         found[name] = str(found_run.file(".model.json"))
     return found
+
+
+def _named(one: str, results: Path) -> tuple[str, Run]:
+    """Split NAME=RUN; a path or a run's name may itself hold a "="."""
+    name, equals, run = one.partition("=")
+    if not equals:
+        return "", find_run(one, results)
+    with suppress(ResultError):
+        return "", find_run(one, results)
+    return name, find_run(run, results)
 
 
 class Shelf:
