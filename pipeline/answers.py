@@ -236,7 +236,9 @@ class Fitted(Answer):
     def lines(self) -> list[str]:
         """Give the table, the numbers of images, the files, and what training added."""
         counts = {split: sum(of.values()) for split, of in self.records[0]["splits"].items()}
-        shown = ", ".join(f"{n} {use}" for split, use in _USES if (n := counts.get(split)))
+        groups = self.records[0]["metrics"].get("test", {}).get("n_groups")
+        uses = dict(_USES) | ({"test": f"of {groups} groups to test"} if groups else {})
+        shown = ", ".join(f"{n} {use}" for split, use in uses.items() if (n := counts.get(split)))
         lines = [
             self.table(),
             "",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from cnn_codes.codes.extract import extract
 from cnn_codes.codes.reader import open_codes
-from cnn_codes.compare.bootstrap import resamples
 from cnn_codes.compare.runs import Network
 from cnn_codes.context import Context
 from cnn_codes.curve.crossing import (
@@ -27,6 +26,7 @@ from cnn_codes.curve.power_law import extrapolated
 from cnn_codes.curve.words import curve_table, sentences
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import DataError, ResultError, SettingsError
+from cnn_codes.results.bootstrap import resamples
 from cnn_codes.settings import (
     CodesSettings,
     CurveSettings,

@@ -3,20 +3,25 @@
 import csv
 import hashlib
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cnn_codes.cli import main
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.groups import joined
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
+from cnn_codes.results.bootstrap import accuracy_interval
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import DataSettings, PlaceSettings
 from conftest import needs_elpv
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from pictures import jpeg
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
@@ -308,3 +313,49 @@ def test_blood_cells_and_chest_xray_are_grouped(places):
     pattern = r"person\d+_(bacteria|virus)|(NORMAL2-)?IM-\d+"
     chest = load(SHARED / "chest-xray", places, group=pattern)
     assert not [one for one in chest.warnings if "have no group" in one]
+
+
+@pytest.mark.parametrize("stage", ["svm", "finetune", "compare"])
+def test_the_interval_of_every_stage_counts_groups(stage, tmp_path, cache):
+    root = tmp_path / "mine"
+    for i in range(60):  # ten patients to train on and five to test on, four images each
+        split, patient = ("train", i // 4) if i < 40 else ("test", i // 4)
+        path = root / split / ("cat", "dog")[patient % 2] / f"p{patient}_{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(jpeg(i, (64, 48)))
+    line = [stage, f"DATA={root}", r"GROUP=p\d+", f"CACHE={cache}", "OFFLINE=1",
+            f"RESULTS={tmp_path / 'results'}", "MODEL=test_efficientnet", "WEIGHTS=none",
+            "SIZE=32"]  # fmt: skip
+    line += {"svm": [], "finetune": ["EPOCHS=1"], "compare": ["METHODS=svm,centroid"]}[stage]
+    assert main(line) == 0
+    manifest = load_manifest(
+        DataSettings(data=str(root), group=r"p\d+"), PlaceSettings(cache=str(cache))
+    )
+    group = dict(zip(manifest.paths, manifest.groups.tolist(), strict=True))
+    (file,) = (tmp_path / "results").rglob(f"{'svm' if stage == 'compare' else stage}-*.pre*.csv")
+    found = read_predictions(file)
+    hits = found.predicted == found.labels
+    of = np.array([group[path] for path in found.paths])
+    assert len(set(of.tolist())) == 5
+    expected = accuracy_interval(hits, groups=of)
+    record = json.loads(file.with_name(file.name.replace(".predictions.csv", ".json")).read_text())
+    tested = record["metrics"]["test"]
+    assert tested["accuracy_ci95"] == pytest.approx(expected)
+    assert tested["n_groups"] == 5
+    if stage == "compare":
+        (compared,) = (tmp_path / "results").rglob("compare-*.json")
+        entries = json.loads(compared.read_text())["entries"]
+        (svm,) = (one for one in entries if one["method"] == "svm")
+        assert svm["accuracy_ci95"] == pytest.approx(expected)
+
+
+def test_an_interval_over_groups_is_no_shorter_than_over_images():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        groups = rng.integers(0, rng.integers(2, 12), 40)
+        hits = rng.random(40) < rng.random()
+        (low, high), (inner_low, inner_high) = (
+            accuracy_interval(hits, groups=groups), accuracy_interval(hits)
+        )  # fmt: skip
+        assert 0 <= low <= inner_low <= inner_high <= high <= 1
+    assert accuracy_interval(hits, groups=np.zeros(40, int)) == (0.0, 1.0)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from cnn_codes.compare import bootstrap
 from cnn_codes.compare.judge import aligned_predictions, judge_pairs, method_intervals
 from cnn_codes.compare.marks import best_of
 from cnn_codes.compare.splits import judge_splits, least_variances
@@ -18,6 +17,7 @@ from cnn_codes.curve.pieces import Pieces
 from cnn_codes.errors import HeadError
 from cnn_codes.predict import Classifier
 from cnn_codes.predict.output import Table
+from cnn_codes.results import bootstrap
 from cnn_codes.results.measures import MEASURES
 from cnn_codes.results.predictions import Predictions, read_predictions
 from cnn_codes.settings import METRICS, PlaceSettings

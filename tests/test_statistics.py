@@ -7,15 +7,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import scipy.stats as stats
-from cnn_codes.compare import bootstrap
-from cnn_codes.compare.bootstrap import (
-    FIGURES,
-    figure_intervals,
-    interval,
-    resampled,
-    resamples,
-    simultaneous,
-)
 from cnn_codes.compare.flips import flip_interval, group_sums, sign_flip
 from cnn_codes.compare.judge import judge_pairs
 from cnn_codes.compare.marks import mark
@@ -36,6 +27,15 @@ from cnn_codes.compare.repeated import corrected_t, correlated_posterior, signed
 from cnn_codes.compare.seeds import rescaled_seeds, seeded_difference
 from cnn_codes.compare.splits import judge_splits, least_variances
 from cnn_codes.errors import ResultError
+from cnn_codes.results import bootstrap
+from cnn_codes.results.bootstrap import (
+    FIGURES,
+    figure_intervals,
+    interval,
+    resampled,
+    resamples,
+    simultaneous,
+)
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.predictions import Predictions
 from hypothesis import given, settings

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..context import Context
-from ..datasets import SPLITS, Manifest
+from ..datasets import SPLITS
 from ..errors import (
     BackboneError,
     HeadError,
@@ -34,7 +34,7 @@ from ..settings import CompareSettings, as_dict
 from .entries import entry_of
 from .judge import aligned_predictions, judge_pairs, method_intervals
 from .marks import mark
-from .runs import Network, is_head, run_method, training_of
+from .runs import Network, groups_of, is_head, run_method, training_of
 from .splits import judge_folds, judge_splits, least_variances
 from .words import sentences
 
@@ -108,7 +108,7 @@ def compare(
             for one in entries
         ]
         shared = _aligned(found)
-        groups = _groups_of(context.manifest, shared[0][0].paths)
+        groups = groups_of(context.manifest, shared[0][0].paths)
         of: dict[str, Any] = {"costs": costs, "groups": groups, "seed": context.seed}
         if settings.outer[0]:
             pairs = judge_folds(
@@ -190,14 +190,6 @@ def _aligned(found: Sequence[Sequence[Predictions]]) -> list[list[Predictions]]:
     """Reduce the predictions of methods (outer) and seeds (inner) to the images that all have."""
     flat = iter(aligned_predictions([one for seeds in found for one in seeds]))
     return [[next(flat) for _ in seeds] for seeds in found]
-
-
-def _groups_of(manifest: Manifest, paths: Sequence[str]) -> NDArray[np.int64] | None:
-    """Give the group of each test image, or None where the data set has no groups."""
-    if not manifest.grouping:
-        return None
-    group = dict(zip(manifest.paths, manifest.groups.tolist(), strict=True))
-    return np.array([group[path] for path in paths], np.int64)
 
 
 def _least(

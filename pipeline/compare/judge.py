@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
+from ..results.bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
 from ..results.measures import Measure, other_measures
 from ..results.metrics import CLIP
 from ..results.predictions import Predictions
-from .bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
 from .flips import flip_interval, group_sums, sign_flip
 from .marks import ACCURACY, adjust
 from .paired import (

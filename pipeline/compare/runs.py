@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..codes.reader import Codes
 from ..context import Context
-from ..datasets import SPLITS
+from ..datasets import SPLITS, Manifest
 from ..errors import SettingsError
 from ..files import digest_of
 from ..heads.costs import read_costs
 from ..heads.run import fit_heads, redrawn, rows_of
+from ..results.figures import figures_of
 from ..results.frame import write_framed
-from ..results.metrics import measure
 from ..results.predictions import Predictions, read_predictions
 from ..results.runs import (
     build_record,
@@ -45,7 +45,16 @@ from ..settings import (
     from_mapping,
 )
 
-__all__ = ["Done", "Network", "head_settings", "is_head", "run_method", "train", "training_of"]
+__all__ = [
+    "Done",
+    "Network",
+    "groups_of",
+    "head_settings",
+    "is_head",
+    "run_method",
+    "train",
+    "training_of",
+]
 
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 SCRATCH = "hotdog-scratch"  # the recipe behind the method 'scratch'
@@ -279,7 +288,10 @@ def _by_folds(
         else None,
     )
     costs = read_costs(Path(training.cost), manifest.class_names) if training.cost else None
-    tested = measure(found.labels, found.probabilities, predicted=found.predicted, costs=costs)
+    tested = figures_of(
+        found.labels, found.probabilities, predicted=found.predicted, costs=costs,
+        groups=groups_of(manifest, found.paths), seed=context.seed,
+    )  # fmt: skip
     counts = {name: int(np.sum(found.labels == k)) for k, name in enumerate(manifest.class_names)}
     first, summary = runs[0], summarise(runs, run=runs[0]["run"])
     keys = [key for key, value in tested.items() if isinstance(value, float)]
@@ -367,3 +379,11 @@ def _drawn(context: Context, network: Network, splits: int) -> Iterator[NDArray[
         split = np.full(context.manifest.n_images, -1, np.int8)
         split[rows.at] = redrawn(rows, context.manifest, context.seed + r).split
         yield split
+
+
+def groups_of(manifest: Manifest, paths: Sequence[str]) -> NDArray[np.int64] | None:
+    """Give the group of each test image, or None where the data set has no groups."""
+    if not manifest.grouping:
+        return None
+    group = dict(zip(manifest.paths, manifest.groups.tolist(), strict=True))
+    return np.array([group[path] for path in paths], np.int64)

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare.bootstrap import resampled, resamples
 from ..compare.compare import comparison_name
 from ..compare.runs import Network, head_settings, is_head, train, training_of
 from ..context import Context
@@ -32,6 +31,7 @@ from ..errors import DataError, SettingsError
 from ..files import digest_of, sha256_file
 from ..heads.costs import read_costs
 from ..heads.run import Rows, rows_of
+from ..results.bootstrap import resampled, resamples
 from ..results.frame import framed, known, write_framed
 from ..results.measures import Measure, measure_named
 from ..results.records import plain

@@ -20,9 +20,9 @@ from ..heads.examples import LEAST_VAL
 from ..heads.rules import Ruled
 from ..notation import share
 from ..results.drawing import drawing, write_svg
+from ..results.figures import figures_of
 from ..results.frame import without_leaks
 from ..results.measures import measure_named
-from ..results.metrics import measure
 from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
 from ..settings import FinetuneSettings, as_dict
 from .checkpoint import save_checkpoint
@@ -252,15 +252,16 @@ def _measured(
     output = outcome.ruled.output
     probabilities = output.probabilities(scores)
     decided = output.decide(probabilities)
-    labels = manifest.labels[used]
-    found = measure(labels, probabilities, predicted=decided, costs=outcome.costs)
-    if "weight" in manifest.extra:
-        weight = np.asarray(manifest.extra["weight"][used], np.float64)
-        weighted = measure(
-            manifest.labels[used], probabilities, sample_weight=weight, predicted=decided
-        )
-        found["weighted_accuracy"] = weighted["accuracy"]
-    return found
+    weight = manifest.extra.get("weight")
+    return figures_of(
+        manifest.labels[used],
+        probabilities,
+        predicted=decided,
+        costs=outcome.costs,
+        weight=None if weight is None else np.asarray(weight[used], np.float64),
+        groups=manifest.groups[used] if manifest.grouping else None,
+        seed=outcome.setup.context.seed,
+    )
 
 
 def _chosen(outcome: Outcome) -> dict[str, Any]:

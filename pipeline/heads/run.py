@@ -22,8 +22,8 @@ from ..errors import DataError, HeadError
 from ..files import digest_of
 from ..notation import share, size
 from ..progress import Messages
+from ..results.figures import figures_of
 from ..results.frame import without_leaks, write_framed
-from ..results.metrics import measure
 from ..results.runs import (
     Predictions,
     build_record,
@@ -244,7 +244,11 @@ def _fingerprint(context: Context, codes: Codes, settings: HeadSettings, task: _
             "leaks": context.data.leaks,
             "seed": task.seed,
         }
-        | ({"groups": context.manifest.groups_digest} if context.manifest.grouping else {})
+        | (
+            {"groups": context.manifest.groups_digest, "intervals": "over groups"}
+            if context.manifest.grouping
+            else {}
+        )
     )
 
 
@@ -501,7 +505,7 @@ def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
         probabilities = head.predict_proba(take(matrix, mask))  # (n, K)
         predict_s = time.perf_counter() - start
         decided = head.decide(probabilities)
-        metrics[split] = _figures(costs, rows, mask, probabilities, decided)
+        metrics[split] = _figures(context, costs, rows, mask, probabilities, decided)
     test = np.flatnonzero(used["test"])  # probabilities are those of the last split, test
     predictions = Predictions(
         tuple(rows.paths[i] for i in test.tolist()),
@@ -532,7 +536,7 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
     found = nested(task.method, every, settings, folds=folds, repeats=repeats, **shared)
     each = [
         [
-            _figures(costs, rows, part == fold, p[part == fold], called[part == fold])
+            _figures(context, costs, rows, part == fold, p[part == fold], called[part == fold])
             for fold in np.unique(part).tolist()
         ]
         for p, called, part in zip(found.probabilities, found.predicted, found.parts, strict=True)
@@ -551,7 +555,7 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
     return _Measured(
         head,
         {"train": whole, "test": whole},
-        {"test": _figures(costs, rows, whole, found.probabilities[0], found.predicted[0])},
+        {"test": _figures(context, costs, rows, whole, found.probabilities[0], found.predicted[0])},
         predictions,
         fit_s,
         time.perf_counter() - start,
@@ -574,6 +578,7 @@ def _costs(context: Context, settings: HeadSettings) -> NDArray[np.float64] | No
 
 
 def _figures(
+    context: Context,
     costs: NDArray[np.float64] | None,
     rows: Rows,
     mask: NDArray[np.bool_],
@@ -581,11 +586,12 @@ def _figures(
     decided: NDArray[np.int64],
 ) -> dict[str, Any]:
     """Measure predictions of the rows in a mask (N,)."""
-    labels = rows.labels[mask]
-    found = measure(labels, probabilities, predicted=decided, costs=costs)
-    if rows.weight is not None:
-        weighted = measure(
-            labels, probabilities, sample_weight=rows.weight[mask], predicted=decided
-        )
-        found["weighted_accuracy"] = weighted["accuracy"]
-    return found
+    return figures_of(
+        rows.labels[mask],
+        probabilities,
+        predicted=decided,
+        costs=costs,
+        weight=None if rows.weight is None else rows.weight[mask],
+        groups=rows.groups[mask] if context.manifest.grouping else None,
+        seed=context.seed,
+    )

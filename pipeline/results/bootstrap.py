@@ -8,17 +8,18 @@ image is hard for all of them and cancels in the differences. Where images belon
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
 from ..errors import ResultError
-from ..results.metrics import wilson_interval
+from .metrics import wilson_interval
 
 __all__ = [
     "FIGURES",
+    "accuracy_interval",
     "figure_intervals",
     "interval",
     "resampled",
@@ -75,8 +76,6 @@ def resamples(
     ----------
     Efron 1979; Davison and Hinkley 1997, section 3.8, for groups.
     """
-    n_samples = min(SAMPLES, max(LEAST_SAMPLES, MOST_CELLS // (n_images * n_classes)))
-    random = np.random.default_rng(seed)
     index = np.arange(n_images)
     if groups is not None:
         if groups.shape != (n_images,):
@@ -85,11 +84,23 @@ def resamples(
                 expected="one group per image",
             )
         index = np.unique(groups, return_inverse=True)[1].reshape(-1)
-    n_units = int(index.max()) + 1
+    n_samples = _n_samples(n_images, n_classes)
     counts = np.empty((n_samples, n_images), np.int32)
-    for row in counts:
-        row[:] = np.bincount(random.integers(0, n_units, n_units), minlength=n_units)[index]
+    for row, drawn in zip(counts, _draws(int(index.max()) + 1, n_samples, seed), strict=True):
+        row[:] = drawn[index]
     return counts
+
+
+def _n_samples(n_images: int, n_classes: int) -> int:
+    """Give the number of resamples: fewer where images and classes are many."""
+    return min(SAMPLES, max(LEAST_SAMPLES, MOST_CELLS // (n_images * n_classes)))
+
+
+def _draws(n_units: int, n_samples: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Draw `n_units` of so many with replacement: how often each was drawn, (n_units,)."""
+    random = np.random.default_rng(seed)
+    for _ in range(n_samples):
+        yield np.bincount(random.integers(0, n_units, n_units), minlength=n_units)
 
 
 def resampled(
@@ -299,13 +310,48 @@ def figure_intervals(
     for name, values in resampled(y, p, counts, predicted=decided, costs=costs).items():
         ends = interval(values, level=level, n_units=n_units)
         out[name] = ends if ends and ends[0] < ends[1] else None
-    hits = int((decided == y).sum())
-    low, high = wilson_interval(hits, len(y), z=-float(ndtri((1 - level) / 2)))
-    ends = out["accuracy"] if groups is not None else None
-    if groups is not None and n_units == 1:
-        low, high = 0.0, 1.0  # one group says nothing of others
-    out["accuracy"] = (min(low, ends[0]), max(high, ends[1])) if ends else (low, high)
+    out["accuracy"] = accuracy_interval(
+        decided == y, groups=groups, n_classes=p.shape[1], level=level, seed=seed
+    )
     return out
+
+
+def accuracy_interval(
+    hits: NDArray[np.bool_],
+    *,
+    groups: NDArray[np.generic] | None = None,
+    n_classes: int = 2,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Confidence interval of an accuracy: Wilson's, and with groups none shorter than theirs.
+
+    Parameters
+    ----------
+    hits : bool (N,)
+        Which images were classified correctly.
+    groups, n_classes, seed
+        As :func:`resamples`. Without groups, images are independent.
+    level : float
+        Coverage, in (0, 1).
+
+    Returns
+    -------
+    tuple of float
+        Limits in [0, 1]; 0 and 1 of one group, which says nothing of others.
+    """
+    n = len(hits)
+    low, high = wilson_interval(int(hits.sum()), n, z=-float(ndtri((1 - level) / 2)))
+    if groups is None:
+        return low, high
+    index = np.unique(groups, return_inverse=True)[1].reshape(-1)
+    sizes, right = np.bincount(index), np.bincount(index, weights=hits)
+    if len(sizes) == 1:
+        return 0.0, 1.0
+    draws = _draws(len(sizes), _n_samples(n, n_classes), seed)
+    values = np.array([(drawn @ right) / (drawn @ sizes) for drawn in draws])
+    ends = interval(values, level=level, n_units=len(sizes))
+    return (min(low, ends[0]), max(high, ends[1])) if ends and ends[0] < ends[1] else (low, high)
 
 
 def simultaneous(
