@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cnn_codes.cli import main
+from cnn_codes.compare.flips import accuracy_difference, flip_interval, group_sums, sign_flip
+from cnn_codes.compare.side_by_side import side_by_side
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.groups import joined
 from cnn_codes.datasets.listing import TEST, TRAIN, VAL
@@ -16,7 +18,9 @@ from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.results.bootstrap import accuracy_interval
+from cnn_codes.results.metrics import wilson_interval
 from cnn_codes.results.predictions import read_predictions
+from cnn_codes.runs import list_runs
 from cnn_codes.settings import DataSettings, PlaceSettings
 from conftest import needs_elpv
 from hypothesis import assume, given, settings
@@ -315,14 +319,19 @@ def test_blood_cells_and_chest_xray_are_grouped(places):
     assert not [one for one in chest.warnings if "have no group" in one]
 
 
-@pytest.mark.parametrize("stage", ["svm", "finetune", "compare"])
-def test_the_interval_of_every_stage_counts_groups(stage, tmp_path, cache):
-    root = tmp_path / "mine"
-    for i in range(60):  # ten patients to train on and five to test on, four images each
+def patients(root, n_test):
+    """Write four images each of ten patients to train on and `n_test` to test on."""
+    for i in range(40 + 4 * n_test):
         split, patient = ("train", i // 4) if i < 40 else ("test", i // 4)
         path = root / split / ("cat", "dog")[patient % 2] / f"p{patient}_{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(jpeg(i, (64, 48)))
+    return root
+
+
+@pytest.mark.parametrize("stage", ["svm", "finetune", "compare"])
+def test_the_interval_of_every_stage_counts_groups(stage, tmp_path, cache):
+    root = patients(tmp_path / "mine", 5)
     line = [stage, f"DATA={root}", r"GROUP=p\d+", f"CACHE={cache}", "OFFLINE=1",
             f"RESULTS={tmp_path / 'results'}", "MODEL=test_efficientnet", "WEIGHTS=none",
             "SIZE=32"]  # fmt: skip
@@ -359,3 +368,44 @@ def test_an_interval_over_groups_is_no_shorter_than_over_images():
         )  # fmt: skip
         assert 0 <= low <= inner_low <= inner_high <= high <= 1
     assert accuracy_interval(hits, groups=np.zeros(40, int)) == (0.0, 1.0)
+
+
+def test_two_runs_side_by_side_are_tested_over_groups(tmp_path, cache):
+    root = patients(tmp_path / "mine", 8)
+    line = [f"DATA={root}", r"GROUP=p\d+", f"CACHE={cache}", "OFFLINE=1",
+            f"RESULTS={tmp_path / 'results'}", "MODEL=test_efficientnet", "WEIGHTS=none",
+            "SIZE=32"]  # fmt: skip
+    assert main(["heads", *line, "METHODS=svm,centroid"]) == 0
+    a, b = sorted(list_runs(tmp_path / "results").runs, key=lambda run: run.columns["method"])
+    found = side_by_side(a, b)
+    one, other = (run.predictions() for run in (a, b))
+    groups = np.array([path.split("/")[-1].split("_")[0] for path in one.paths])
+    hits = [p.predicted == p.labels for p in (one, other)]
+    p, ends = accuracy_difference(hits[0], hits[1], groups)
+    sums, sizes = group_sums(hits[0].astype(np.int64) - hits[1], groups)
+    assert p == sign_flip(sums)
+    assert ends[0] <= flip_interval(sums, sizes)[0] <= flip_interval(sums, sizes)[1] <= ends[1]
+    assert found["paired"]["p"] == p
+    assert found["paired"]["difference_ci95"] == ends
+    assert found["paired"]["n_groups"] == 8
+    assert "sign-flip test over 8 groups" in found["sentences"][0]
+
+
+def test_where_all_images_are_right_a_group_counts_as_one():
+    groups = np.repeat(np.arange(5), 100)
+    every, none = (accuracy_interval(np.full(500, hit), groups=groups) for hit in (True, False))
+    assert every == pytest.approx(wilson_interval(5, 5))
+    assert none == pytest.approx(wilson_interval(0, 5))
+
+
+def test_an_interval_over_few_groups_covers_the_accuracy():
+    rng, covered = np.random.default_rng(0), []
+    for _ in range(120):
+        n_groups = rng.integers(2, 5)
+        sizes, rates = rng.integers(5, 60, n_groups), rng.beta(17, 3, n_groups)
+        hits = np.concatenate(
+            [rng.random(size) < rate for size, rate in zip(sizes, rates, strict=True)]
+        )
+        low, high = accuracy_interval(hits, groups=np.repeat(np.arange(n_groups), sizes))
+        covered.append(low <= 0.85 <= high)
+    assert np.mean(covered) > 0.9  # .95 of 120 has a standard error of .02; resamples alone: .87

@@ -210,6 +210,20 @@ def test_a_test_label_changed_at_the_models_word_does_not_praise_the_model(flipp
         session.close()
 
 
+def test_the_interval_of_the_estimate_counts_the_groups_of_the_page(flipped):
+    session = opened(flipped)
+    try:
+        before = settled(session)["estimate"]
+        tested = [row for row in range(session.n_images) if session.image(row).split == 2]
+        session.act(tested, "group", value="p1", source="all", who="x")
+        after = settled(session)["estimate"]
+        assert (before["n_groups"], after["n_groups"]) == (None, 1)
+        assert after["accuracy"] == before["accuracy"]
+        assert (after["low"], after["high"]) == (0.0, 1.0)  # one patient says nothing of others
+    finally:
+        session.close()
+
+
 @pytest.mark.parametrize("value", ["", " ", "x" * 300, ".hidden", "a\0b"])
 def test_what_is_no_class_is_refused(flipped, value):
     session = opened(flipped)

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare.flips import flip_interval, group_sums, sign_flip
-from ..compare.paired import difference_interval, discordance, holm, mcnemar
+from ..compare.flips import accuracy_difference
+from ..compare.paired import holm
 from ..compare.runs import Network, train, training_of
 from ..context import Context
 from ..datasets import SPLITS, resplit
@@ -171,7 +170,7 @@ def _tried(
     if not any(place.parent.iterdir()):
         place.parent.rmdir()
     baseline, groups = test
-    p, (low, high) = _test(right, baseline, groups, context.seed)
+    p, (low, high) = accuracy_difference(right, baseline, groups, seed=context.seed)
     gain = 100 * float(right.mean() - baseline.mean())
     return replace(
         blank,
@@ -183,18 +182,3 @@ def _tried(
         cost_s=max(blank.cost_s, time.monotonic() - began),
         p=p,
     )
-
-
-def _test(
-    right: NDArray[np.bool_],
-    baseline: NDArray[np.bool_],
-    groups: NDArray[np.int64] | None,
-    seed: int,
-) -> tuple[float, Sequence[float]]:
-    """Test the difference of two methods on the same images: p and the 95 % interval."""
-    split = discordance(right, baseline)
-    if groups is None:
-        return mcnemar(split.only_a, split.only_b), difference_interval(split)
-    differences = right.astype(np.int64) - baseline.astype(np.int64)
-    sums, sizes = group_sums(differences, groups)
-    return sign_flip(sums, seed=seed), flip_interval(sums, sizes, seed=seed)

@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from scipy.special import bdtr
 
 from ..errors import ResultError
+from .paired import Discordance, difference_interval, discordance, mcnemar
 
-__all__ = ["FEWEST_GROUPS", "flip_interval", "group_sums", "sign_flip"]
+__all__ = [
+    "FEWEST_GROUPS",
+    "accuracy_difference",
+    "flip_interval",
+    "group_sums",
+    "grouped_interval",
+    "sign_flip",
+]
 
 FLIPS = 19_999
 FEWEST_GROUPS = 6  # with fewer, no outcome has a two-sided p of 5 % or less
@@ -166,3 +174,61 @@ def flip_interval(
     means = np.sort(np.concatenate(found))
     k = max(0, int(share * (len(means) + 1)) - 1)
     return float(means[k]), float(means[len(means) - 1 - k])
+
+
+def grouped_interval(
+    found: Discordance,
+    sums: NDArray[np.generic],
+    sizes: NDArray[np.int64],
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Interval of a difference of accuracies over groups; never shorter than over images.
+
+    Parameters
+    ----------
+    found : Discordance
+        Of the images.
+    sums, sizes, level, seed
+        As :func:`flip_interval`.
+    """
+    low, high = flip_interval(sums, sizes, level=level, seed=seed)
+    plain = difference_interval(found, level=level)
+    return min(low, plain[0]), max(high, plain[1])
+
+
+def accuracy_difference(
+    a: NDArray[np.bool_],
+    b: NDArray[np.bool_],
+    groups: NDArray[np.generic] | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float]]:
+    """Test the difference of two accuracies on the same images, and give its interval.
+
+    Parameters
+    ----------
+    a, b : bool (N,)
+        Which images each classified correctly.
+    groups : (N,), optional
+        Equal for images that are not independent. None: the exact McNemar test and the interval of
+        Bonett and Price; else the sign-flip test over groups and :func:`grouped_interval`.
+    level : float
+        Coverage of the interval, in (0, 1).
+    seed : int
+        Of the random subsets of groups.
+
+    Returns
+    -------
+    p : float
+        Two-sided.
+    interval : tuple of float
+        Limits of accuracy(a) - accuracy(b), in [-1, 1].
+    """
+    found = discordance(a, b)
+    if groups is None:
+        return mcnemar(found.only_a, found.only_b), difference_interval(found, level=level)
+    sums, sizes = group_sums(a.astype(np.int64) - b, groups)
+    return sign_flip(sums, seed=seed), grouped_interval(found, sums, sizes, level=level, seed=seed)

@@ -15,7 +15,7 @@ from ..results.bootstrap import figure_intervals, interval, resampled, resamples
 from ..results.measures import Measure, other_measures
 from ..results.metrics import CLIP
 from ..results.predictions import Predictions
-from .flips import flip_interval, group_sums, sign_flip
+from .flips import group_sums, grouped_interval, sign_flip
 from .marks import ACCURACY, adjust
 from .paired import (
     ALPHA,
@@ -76,6 +76,25 @@ def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
                 todo="give the same command again: it repeats the runs that are out of date",
             )
     return out
+
+
+def test_groups(
+    records: Sequence[Mapping[str, Any]], paths: Sequence[str], found: Sequence[Predictions]
+) -> NDArray[np.int64] | None:
+    """Give the groups of test images, as the first of these runs that has groups recorded them.
+
+    Parameters
+    ----------
+    records, found
+        Records of runs, and the predictions of each.
+    paths
+        The images asked for, which each run has.
+    """
+    for record, predictions in zip(records, found, strict=True):
+        if "test_groups" in record:
+            group = dict(zip(predictions.paths, record["test_groups"], strict=True))
+            return np.array([group[path] for path in paths], np.int64)
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -337,25 +356,14 @@ def _tested(
     else:
         sums, sizes = group_sums(a[0].astype(np.int64) - b[0], groups)
         out |= {"test": "sign_flip", "difference": mean.difference, "p": sign_flip(sums)}
-        ends, wide = (_grouped(mean, sums, sizes, one, seed) for one in (0.95, level))
+        ends, wide = (
+            grouped_interval(mean, sums, sizes, level=one, seed=seed) for one in (0.95, level)
+        )
         independent = difference_interval(mean)
         out["design"] = max(1.0, ((ends[1] - ends[0]) / (independent[1] - independent[0])) ** 2)
     out["ci95"] = list(ends)
     out["at_most"] = {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])}
     return out
-
-
-def _grouped(
-    found: Discordance,
-    sums: NDArray[np.generic],
-    sizes: NDArray[np.int64],
-    level: float,
-    seed: int,
-) -> tuple[float, float]:
-    """Interval over groups; never shorter than that for independent images."""
-    low, high = flip_interval(sums, sizes, level=level, seed=seed)
-    plain = difference_interval(found, level=level)
-    return min(low, plain[0]), max(high, plain[1])
 
 
 def _design(found: Seeded, mean: Discordance) -> float:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ResultError
 from ..notation import number
 from ..results.runs import list_records, read_predictions
-from .judge import aligned_predictions
-from .paired import difference_interval, discordance
+from .flips import accuracy_difference
+from .judge import aligned_predictions, test_groups
 
-__all__ = ["float_twin", "precision_effect"]
+__all__ = ["effect_words", "float_twin", "precision_effect"]
 
 _FREE = ("precision", "methods", "jobs")
 
@@ -56,8 +57,8 @@ def precision_effect(folder: Path, record: Mapping[str, Any], command: str) -> s
     Returns
     -------
     str
-        The two accuracies and the paired difference with its 95 % confidence interval (Bonett and
-        Price 2012), in percentage points; or, where there is no such run, the command.
+        The two accuracies and the paired difference with its 95 % confidence interval, in
+        percentage points; or, where there is no such run, the command.
     """
     run = str(record["run"])
     twin = float_twin(folder, record)
@@ -75,10 +76,28 @@ def precision_effect(folder: Path, record: Mapping[str, Any], command: str) -> s
         )
     small, full = aligned_predictions(found)
     hits = [one.predicted == one.labels for one in (small, full)]
-    split = discordance(*hits)
-    low, high = (number(100 * end, 2) for end in difference_interval(split))
+    groups = test_groups([record], small.paths, found[:1])
+    return f"{run}: {effect_words(hits[0], hits[1], groups)}"
+
+
+def effect_words(
+    small: NDArray[np.bool_], full: NDArray[np.bool_], groups: NDArray[np.int64] | None
+) -> str:
+    """Give both accuracies and their paired difference, from what each classified correctly (N,).
+
+    Parameters
+    ----------
+    small, full
+        In int8 and in float32, on the same images.
+    groups
+        As :func:`~cnn_codes.compare.flips.accuracy_difference`.
+    """
+    _, ends = accuracy_difference(small, full, groups)
+    low, high = (number(100 * end, 2) for end in ends)
+    points = 100 * (float(small.mean()) - float(full.mean()))
+    over = "" if groups is None else f" of {len(np.unique(groups))} groups"
     return (
-        f"{run}: accuracy {number(float(np.mean(hits[0])), 4)} in int8, "
-        f"{number(float(np.mean(hits[1])), 4)} in float32 on the same {split.n} test images; "
-        f"difference {number(100 * split.difference, 2)} points (95 % CI {low} to {high})."
+        f"accuracy {number(float(small.mean()), 4)} in int8, {number(float(full.mean()), 4)} in "
+        f"float32 on the same {len(small)} test images{over}; difference {number(points, 2)} "
+        f"points (95 % CI {low} to {high})."
     )

@@ -278,19 +278,21 @@ def _by_folds(
         runs.append(record)
         place = context.folder / below / manifest.name
         tables.append(read_predictions(place / f"{record['run']}.predictions.csv"))
+    paths = tuple(path for one in tables for path in one.paths)
     found = Predictions(
-        tuple(path for one in tables for path in one.paths),
+        paths,
         np.concatenate([one.labels for one in tables]),
         np.concatenate([one.probabilities for one in tables]),
         manifest.class_names,
         np.concatenate([one.predicted for one in tables])
         if any(one.decided is not None for one in tables)
         else None,
+        groups_of(manifest, paths),
     )
     costs = read_costs(Path(training.cost), manifest.class_names) if training.cost else None
     tested = figures_of(
         found.labels, found.probabilities, predicted=found.predicted, costs=costs,
-        groups=groups_of(manifest, found.paths), seed=context.seed,
+        groups=found.groups, seed=context.seed,
     )  # fmt: skip
     counts = {name: int(np.sum(found.labels == k)) for k, name in enumerate(manifest.class_names)}
     first, summary = runs[0], summarise(runs, run=runs[0]["run"])

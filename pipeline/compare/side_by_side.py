@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from ..results.tables import Table, aligned
 from ..runs.columns import flattened
 from ..runs.listing import Run
 from ..runs.words import cell
-
-if TYPE_CHECKING:
-    from .paired import Discordance
 
 __all__ = ["side_by_side", "side_by_side_parts"]
 
@@ -36,8 +33,8 @@ def side_by_side(a: Run, b: Run) -> dict[str, Any]:
         interrupted training); ``differences``: title to list of (name, a's, b's) of what is not
         equal, for ``settings``, ``splits``, ``chosen``, ``times_s``, ``versions`` and
         ``machine``; ``equal``: title to the number of names on which both agree; ``warnings``:
-        those of a alone and of b alone; ``paired``: McNemar's test on the shared test
-        images, or None; ``sentences``.
+        those of a alone and of b alone; ``paired``: the paired test on the shared test
+        images (over groups where a run has groups), or None; ``sentences``.
     """
     figures = [(name, a.columns[name], b.columns[name]) for name in ("on", "n_images", *FIGURES)]
     differences: dict[str, list[tuple[str, Any, Any]]] = {}
@@ -93,8 +90,9 @@ def _chosen(run: Run) -> dict[str, Any]:
 
 def _paired(a: Run, b: Run) -> dict[str, Any]:
     """Test the two on the test images that both have."""
-    from .judge import aligned_predictions
-    from .paired import difference_interval, discordance, mcnemar, rate_limit, required_images
+    from .flips import accuracy_difference
+    from .judge import aligned_predictions, test_groups
+    from .paired import discordance, rate_limit, required_images
 
     if a.record["data"] != b.record["data"]:
         raise ResultError(f"{a.record['data']} and {b.record['data']} are different data sets.")
@@ -106,6 +104,9 @@ def _paired(a: Run, b: Run) -> dict[str, Any]:
     left, right = aligned_predictions(found)
     hits = [one.predicted == one.labels for one in (left, right)]
     split = discordance(*hits)
+    groups = test_groups([a.record, b.record], left.paths, found)
+    p, ends = accuracy_difference(hits[0], hits[1], groups)
+    _, wide = accuracy_difference(hits[0], hits[1], groups, level=1 - 2 * _LEVEL)
     return {
         "n_shared": split.n,
         "n_a": counts[0],
@@ -115,31 +116,26 @@ def _paired(a: Run, b: Run) -> dict[str, Any]:
         "only_a": split.only_a,
         "only_b": split.only_b,
         "difference": split.difference,
-        "difference_ci95": difference_interval(split),
-        "p": mcnemar(split.only_a, split.only_b),
-        "images_for_one_point": required_images(rate_limit(split)),
-        "at_most": _at_most(split),
+        "difference_ci95": ends,
+        "p": p,
+        "n_groups": None if groups is None else len(np.unique(groups)),
+        "images_for_one_point": None if groups is not None else required_images(rate_limit(split)),
+        # one-sided 95 % limit of how much worse the less accurate run may be
+        "at_most": max(0.0, wide[1] if split.difference >= 0 else -wide[0]),
     }
 
 
-def _at_most(split: Discordance) -> float:
-    """One-sided 95 % limit of how much worse the less accurate run may be."""
-    from .paired import difference_interval
-
-    low, high = difference_interval(split, level=1 - 2 * _LEVEL)
-    return max(0.0, high if split.difference >= 0 else -low)
-
-
 def _sentences(found: Mapping[str, Any]) -> list[str]:
-    n = found["n_shared"]
+    n, n_groups = found["n_shared"], found["n_groups"]
     low, high = found["difference_ci95"]
     same = found["n_a"] == found["n_b"] == n
     of = "" if same else f" that both have ({found['n_a']:,} and {found['n_b']:,} in total)"
     points = 100 * found["difference"]
+    tested = f"sign-flip test over {n_groups} groups" if n_groups else "exact McNemar"
     said = [
         f"On the {n:,} test images{of}, only A is correct on {found['only_a']:,} and only B on "
         f"{found['only_b']:,}: a difference of {signed(points, 2)} points (A minus B; 95 % "
-        f"confidence interval {signed_interval(low, high, 2)}), exact McNemar "
+        f"confidence interval {signed_interval(low, high, 2)}), {tested} "
         f"{p_equals(found['p'])}."
     ]
     better, other = ("A", "B") if points >= 0 else ("B", "A")
@@ -150,6 +146,8 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
         f"The difference is not significant (\u03b1 = {_LEVEL:g}): {other} is at most "
         f"{percent(found['at_most'])} points worse than {better} (95 % confidence)."
     )
+    if n_groups:
+        return said
     said.append(
         f"To detect a difference of one point (power 80 %, upper 95 % limit of the rate of "
         f"disagreement), about {found['images_for_one_point']:,} test images are needed."

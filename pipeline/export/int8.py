@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,10 @@ import onnx
 from ..backbones.preprocess import Views, read_views
 from ..backbones.quantise import quantise
 from ..codes.calibration import calibration_of
-from ..compare.paired import Discordance, difference_interval, discordance
+from ..compare.precision import effect_words
 from ..datasets import SPLITS, Manifest, load_manifest
 from ..datasets.images import read_as
 from ..errors import DataError, PipelineError, first_line
-from ..notation import number
 from ..predict.models import Model
 from ..predict.runs import Run
 from ..progress import Progress, silent
@@ -24,37 +23,9 @@ from ..results.runs import read_predictions
 from ..settings import DataSettings, PlaceSettings, from_mapping
 from .assemble import Parts
 
-__all__ = ["Effect", "effect_of", "images_of", "quantised"]
+__all__ = ["effect_of", "images_of", "quantised"]
 
 LOSS_SAID = 0.5  # points of accuracy, above which the loss is a warning
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What eight bits changed on the run's test images.
-
-    Attributes
-    ----------
-    int8, float32 : float
-        Accuracies, 0 to 1, on the same images.
-    split : Discordance
-        Images that only int8 (a) and only float32 (b) classified correctly.
-    """
-
-    int8: float
-    float32: float
-    split: Discordance
-
-    def words(self) -> str:
-        """Say it in a sentence; it begins with "warning: " where more than half a point is lost."""
-        low, high = (number(100 * end, 2) for end in difference_interval(self.split))
-        points = 100 * self.split.difference
-        return (
-            ("warning: " if points < -LOSS_SAID else "")
-            + f"accuracy {number(self.int8, 4)} in int8, {number(self.float32, 4)} in float32 on "
-            f"the same {self.split.n} test images; difference {number(points, 2)} points "
-            f"(95 % CI {low} to {high})."
-        )
 
 
 def images_of(run: Run, places: PlaceSettings, *, progress: Progress = silent) -> Manifest:
@@ -96,7 +67,7 @@ def quantised(parts: Parts, model: Model, manifest: Manifest) -> Parts:
 
 def effect_of(
     run: Run, model: Model, session: Any, manifest: Manifest, *, progress: Progress = silent
-) -> Effect | None:
+) -> str | None:
     """Compare an exported model in int8 with the run's own test predictions, image by image.
 
     Parameters
@@ -112,8 +83,10 @@ def effect_of(
 
     Returns
     -------
-    Effect or None
-        None where the run was tested on images that it trained on in other folds (TEST=cv:5).
+    str or None
+        What eight bits changed, in a sentence; it begins with "warning: " where more than half a
+        point is lost. None where the run was tested on images that it trained on in other folds
+        (TEST=cv:5).
 
     Raises
     ------
@@ -142,5 +115,7 @@ def effect_of(
             inputs = {"image": square, "prepared": np.array(True)}
             found.append(int(session.run(["class_index"], inputs)[0]))
             meter.advance()
-    hits = np.array(found) == own.labels, own.predicted == own.labels
-    return Effect(float(hits[0].mean()), float(hits[1].mean()), discordance(*hits))
+    small, full = np.array(found) == own.labels, own.predicted == own.labels
+    lost_points = 100 * float(full.mean() - small.mean())
+    groups = manifest.groups[at] if manifest.grouping else None
+    return ("warning: " if lost_points > LOSS_SAID else "") + effect_words(small, full, groups)

@@ -141,7 +141,7 @@ def export_run(
     difference = _difference(classifier, data, refuse=not shrink)
     if shrink:
         effect = effect_of(found, model, session_of(data), manifest, progress=progress)
-        notes = (*notes, effect.words() if effect else _NO_EFFECT)
+        notes = (*notes, effect or _NO_EFFECT)
     if format == "web":
         bare = assemble(model, parts, about, geometry=False).SerializeToString(deterministic=True)
         files, lacks = write_web(

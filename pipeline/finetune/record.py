@@ -150,6 +150,7 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
         probabilities,
         setup.context.manifest.class_names,
         None if output.offsets is None else output.decide(probabilities),
+        setup.context.manifest.groups[used] if setup.context.manifest.grouping else None,
     )
     record = _record(outcome)
 

@@ -513,6 +513,7 @@ def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
         probabilities,
         manifest.class_names,
         decided if head.output.offsets is not None else None,
+        rows.groups[test] if manifest.grouping else None,
     )
     return _Measured(head, used, metrics, predictions, fit_s, predict_s, tuple(warnings))
 
@@ -549,6 +550,7 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
         found.probabilities[0],
         manifest.class_names,
         found.predicted[0] if head.output.offsets is not None else None,
+        rows.groups if manifest.grouping else None,
     )
     start = time.perf_counter()
     head.predict_proba(matrix)

@@ -55,7 +55,7 @@
       ["Excluded", count(info.n_excluded)],
       ["Without a label", count(info.n_unlabelled)],
       ["Accuracy on test", estimate === null ? "…"
-        : `${percent(estimate.accuracy)} (${percent(estimate.low)} to ${percent(estimate.high)}, n = ${count(estimate.n)})`],
+        : `${percent(estimate.accuracy)} (${percent(estimate.low)} to ${percent(estimate.high)}, n = ${count(estimate.n)}${estimate.n_groups ? ` of ${count(estimate.n_groups)} groups` : ""})`],
       ["Head", info.judged === info.version ? `current; fitted in ${info.seconds ?? 0} s` : "being fitted …"],
     ];
     $("facts").replaceChildren(...list.map(([name, value]) => tag("div", {},

@@ -22,7 +22,7 @@ from ..datasets import SPLITS, Manifest
 from ..datasets.corrections import Correction, CorrectionLog, State
 from ..errors import DataError
 from ..files import write_atomic
-from ..results.metrics import wilson_interval
+from ..results.bootstrap import accuracy_interval
 from . import queues
 from .learner import FOLDS, Known, Learner, Opinion, assign_folds
 from .queues import Board
@@ -109,6 +109,7 @@ class Session:
         self._boards: dict[tuple[Any, ...], Board | None] = {}
         self._skipped: set[int] = set()
         self._copies = np.empty(0, np.int64)
+        self._groups = manifest.groups if manifest.grouping else None
         self._xy = np.asarray(xy, np.float32)
         self._pairs = list(pairs)
         for row, name in enumerate(manifest.paths):
@@ -542,12 +543,15 @@ class Session:
         """Accuracy on test images, of which no model has had a say.
 
         A test image whose label was changed because a model doubted it counts with the label that
-        it had before: else the head would be praised for what it asked for.
+        it had before: else the head would be praised for what it asked for. Images have the groups
+        of GROUP= and of the page; the interval is then over groups.
         """
         if self._opinion is None:
             return None
         called = self._opinion.probabilities.argmax(axis=1)
-        hits, n, n_old = 0, 0, 0
+        hits: list[bool] = []
+        groups: list[str] = []
+        n_old = 0
         for row, one in enumerate(self._images[: len(called)]):
             if one.split != TEST or one.state.excluded or one.state.label is None:
                 continue
@@ -555,12 +559,26 @@ class Session:
             if one.source in _CHOSEN and one.given.label is not None:
                 label = self._class(one.given.label)
                 n_old += 1
-            n += 1
-            hits += int(called[row]) == label
-        if not n:
+            hits.append(int(called[row]) == label)
+            groups.append(self._group(row))
+        if not hits:
             return None
-        low, high = wilson_interval(hits / n * n, n)
-        return {"accuracy": hits / n, "low": low, "high": high, "n": n, "n_as_given": n_old}
+        grouped = self._groups is not None or any(one.state.group for one in self._images)
+        of = np.array(groups) if grouped else None
+        low, high = accuracy_interval(np.array(hits), groups=of, n_classes=len(self.classes))
+        return {
+            "accuracy": float(np.mean(hits)), "low": low, "high": high, "n": len(hits),
+            "n_groups": len(set(groups)) if grouped else None, "n_as_given": n_old,
+        }  # fmt: skip
+
+    def _group(self, row: int) -> str:
+        """Name the group of an image: that of the page, of GROUP=, or its own."""
+        name = self._images[row].state.group
+        if name:
+            return f"page {name}"
+        if self._groups is not None and row < len(self._groups):
+            return f"data {self._groups[row]}"
+        return f"row {row}"
 
     def _follow(self) -> None:
         """Fit the heads after each change, for ever."""

@@ -324,7 +324,11 @@ def accuracy_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of an accuracy: Wilson's, and with groups none shorter than theirs.
+    """Confidence interval of an accuracy: Wilson's; with groups, the widest of three.
+
+    Those are Wilson's, the bootstrap's over groups, and that of the ratio estimator with its
+    linearised standard error over groups and Student's t of G - 1 degrees of freedom: with two to
+    six groups the resamples alone differ too little.
 
     Parameters
     ----------
@@ -338,20 +342,34 @@ def accuracy_interval(
     Returns
     -------
     tuple of float
-        Limits in [0, 1]; 0 and 1 of one group, which says nothing of others.
+        Limits in [0, 1]; 0 and 1 of one group, which says nothing of others. Where all images or
+        none were classified correctly, groups do not differ: each then counts as one image.
+
+    References
+    ----------
+    Wilson 1927; Efron 1979; Cochran 1977, *Sampling Techniques*, section 6.4 (ratio estimator).
     """
-    n = len(hits)
-    low, high = wilson_interval(int(hits.sum()), n, z=-float(ndtri((1 - level) / 2)))
+    n, z = len(hits), -float(ndtri((1 - level) / 2))
+    ends = wilson_interval(int(hits.sum()), n, z=z)
     if groups is None:
-        return low, high
+        return ends
     index = np.unique(groups, return_inverse=True)[1].reshape(-1)
     sizes, right = np.bincount(index), np.bincount(index, weights=hits)
-    if len(sizes) == 1:
+    n_groups = len(sizes)
+    if n_groups == 1:
         return 0.0, 1.0
-    draws = _draws(len(sizes), _n_samples(n, n_classes), seed)
+    accuracy = float(right.sum() / n)
+    if accuracy in (0.0, 1.0):
+        return wilson_interval(accuracy * n_groups, n_groups, z=z)
+    draws = _draws(n_groups, _n_samples(n, n_classes), seed)
     values = np.array([(drawn @ right) / (drawn @ sizes) for drawn in draws])
-    ends = interval(values, level=level, n_units=len(sizes))
-    return (min(low, ends[0]), max(high, ends[1])) if ends and ends[0] < ends[1] else (low, high)
+    resampled_ends = interval(values, level=level, n_units=n_groups)
+    off = right - accuracy * sizes
+    error = math.sqrt(n_groups / (n_groups - 1) * float(off @ off)) / n
+    half = float(stdtrit(n_groups - 1, (1 + level) / 2)) * error
+    found = [ends, (max(0.0, accuracy - half), min(1.0, accuracy + half))]
+    found += [resampled_ends] if resampled_ends else []
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def simultaneous(

@@ -38,6 +38,9 @@ class Predictions:
     decided : integer (N,), optional
         Predicted classes, where a threshold made them; by default the most probable ones, the
         first of equals.
+    groups : integer (N,), optional
+        Equal for images that are not independent, where the data set has groups. Not in the
+        table: the record has them, as ``test_groups``.
     """
 
     paths: tuple[str, ...]
@@ -45,6 +48,7 @@ class Predictions:
     probabilities: NDArray[np.float64]
     class_names: tuple[str, ...]
     decided: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays that do not belong together."""

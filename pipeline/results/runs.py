@@ -265,7 +265,8 @@ def write_run(
     folder : Path
         ``$(RESULTS)/<data>``; made where missing.
     record : mapping
-        From :func:`build_record`; its ``run`` names the files, its ``files`` are filled in here.
+        From :func:`build_record`; its ``run`` names the files. Filled in here: ``files``, and
+        where there are groups ``test_groups``, the group of each row of the predictions.
     predictions : Predictions
         Of the test split.
     save_model : callable, optional
@@ -289,6 +290,8 @@ def write_run(
             write_predictions(table_path, predictions)
             files = {file.name: sha256_file(file) for file in [*model_files, table_path]}
             whole = {**record, "files": files}
+            if predictions.groups is not None:
+                whole["test_groups"] = predictions.groups.tolist()
             check_record(whole, name=str(path))
             write_framed(staged / path.name, whole)
         except BaseException:
