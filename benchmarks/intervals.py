@@ -3,7 +3,7 @@
     python -m benchmarks.intervals
 
 Groups of 5 to 59 images, each with an accuracy from a beta distribution of mean .85. A row for each
-number of groups and spread: how often the 95 % interval covers .85 in 250 draws, and its mean width;
+number of groups and spread: how often the 95 % interval covers .85 in 250 draws, and its width;
 of :func:`cnn_codes.results.bootstrap.accuracy_interval` with the groups, and without them.
 """
 

@@ -107,9 +107,17 @@ def some_of(manifest: Manifest, n: int) -> Manifest:
 
 
 def tutorial_loop(
-    manifest: Manifest, codes: CodesSettings, cache: Path, preprocessing: Any, device: str = "cpu"
+    manifest: Manifest,
+    codes: CodesSettings,
+    cache: Path,
+    preprocessing: Any,
+    device: str = "cpu",
+    *,
+    workers: int = 2,
+    batch: int = 32,
+    n_images: int = N_TUTORIAL,
 ) -> Callable[[], float]:
-    """Build what tutorials show: PIL transforms, a DataLoader with two workers, eager PyTorch."""
+    """Build what tutorials show: PIL transforms, a DataLoader with workers, eager PyTorch."""
     import torch
     from cnn_codes.backbones.card import load_network
     from PIL import Image
@@ -130,21 +138,23 @@ def tutorial_loop(
 
     class Images(Dataset):  # type: ignore[type-arg]
         def __len__(self) -> int:
-            return N_TUTORIAL
+            return n_images
 
         def __getitem__(self, i: int) -> Any:
-            path = manifest.root / manifest.paths[i * manifest.n_images // N_TUTORIAL]
+            path = manifest.root / manifest.paths[i * manifest.n_images // n_images]
             return transform(Image.open(path).convert("RGB"))
 
     def run() -> float:
-        loader = DataLoader(Images(), batch_size=32, num_workers=2)
+        loader = DataLoader(
+            Images(), batch_size=batch, num_workers=workers, pin_memory=device != "cpu"
+        )
         batches = iter(loader)
         with torch.no_grad():
             network(next(batches).to(device)).cpu()  # the workers' start does not count
             began = time.perf_counter()
-            for batch in batches:
-                network(batch.to(device)).cpu()
-        return (N_TUTORIAL - 32) / (time.perf_counter() - began)
+            for images in batches:
+                network(images.to(device, non_blocking=True)).cpu()
+        return (n_images - batch) / (time.perf_counter() - began)
 
     return run
 
