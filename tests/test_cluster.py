@@ -150,23 +150,27 @@ def test_arrays_are_those_of_one_process_and_a_bad_image_is_a_row(tmp_path, stag
 @pytest.mark.timeout(600)
 def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
     alone = stage_one(hotdog, layers=("all",))
-    run = Run(hotdog, tmp_path / "other", layers="all")
     choice = random.Random(0)
-    killed = n_parts = 0
-    while killed < 10 and run.process.poll() is None:
-        if len(parts(tmp_path / "other")) > n_parts or not killed:  # some work was done since
-            time.sleep(choice.uniform(0, 0.6))
-            n_parts = len(parts(tmp_path / "other"))
-            if workers := run.workers():
-                os.kill(choice.choice(workers).pid, signal.SIGKILL)
-                killed += 1
-        time.sleep(0.02)
-    out = run.end()
-    assert killed == 10, f"the run ended after {killed}"
-    assert "ended before their work was done" in out
-    (path,) = published(tmp_path / "other")
-    assert arrays(open_codes(path)) == arrays(alone.codes)
-    assert not parts(tmp_path / "other")
+    killed = n_runs = 0
+    while killed < 10:  # a fast machine is through before ten kills
+        cache = tmp_path / f"other{n_runs}"
+        run = Run(hotdog, cache, layers="all")
+        n_parts, before = 0, killed
+        while killed < 10 and run.process.poll() is None:
+            if len(parts(cache)) > n_parts or killed == before:  # some work was done since
+                time.sleep(choice.uniform(0, 0.6))
+                n_parts = len(parts(cache))
+                if workers := run.workers():
+                    os.kill(choice.choice(workers).pid, signal.SIGKILL)
+                    killed += 1
+            time.sleep(0.02)
+        out = run.end()
+        assert killed > before, "the run ended before a kill"
+        assert "ended before their work was done" in out
+        (path,) = published(cache)
+        assert arrays(open_codes(path)) == arrays(alone.codes)
+        assert not parts(cache)
+        n_runs += 1
 
 
 @needs_ray
@@ -197,6 +201,14 @@ def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
     assert arrays(open_codes(path)) == arrays(alone.codes)
 
 
+def without_times(value: Any) -> Any:
+    """Leave out what is measured in seconds."""
+    if isinstance(value, dict):
+        kept = {k: v for k, v in value.items() if "time" not in k and not k.endswith("_s")}
+        return {k: without_times(v) for k, v in kept.items()}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
 def _rows(part: Path) -> Any:
     from cnn_codes.codes.parts import read_part
 
@@ -219,7 +231,9 @@ def test_heads_curves_and_predictions_are_those_of_one_process(tmp_path, cache, 
         assert done.returncode == 0, done.stderr
         done = command("curve", methods="ridge", sizes="8,16", draws=2, **small, **shared)
         assert done.returncode == 0, done.stderr
-        run = sorted((results / "set").glob("svm*split1of2.json"))[0]
+        done = command("compare", methods="svm,ridge", **small, **shared)
+        assert done.returncode == 0, done.stderr
+        (run,) = (results / "set").glob("svm*split1of2_????????.json")
         done = command(
             "predict",
             images=tmp_path / "new",
@@ -236,8 +250,8 @@ def test_heads_curves_and_predictions_are_those_of_one_process(tmp_path, cache, 
         assert (alone / name).read_bytes() == (spread / name).read_bytes(), name
     for path in sorted((alone / "set").glob("*.json")):
         one, other = (json.loads((at / "set" / path.name).read_text()) for at in (alone, spread))
-        assert one.get("metrics") == other.get("metrics")
-        assert one.get("chosen") == other.get("chosen")
+        for key in ("metrics", "chosen", "pairs", "methods", "crossings"):
+            assert without_times(one.get(key)) == without_times(other.get(key)), (path.name, key)
 
 
 @needs_ray
