@@ -111,7 +111,9 @@ def _accuracy(record: Mapping[str, Any]) -> list[str]:
     ):
         if isinstance(test.get(key), float):
             rows.append([label, number(test[key], 4), ""])
-    images = f" of {n} images" if n else ""
+    n_groups = test.get("n_groups")
+    groups = f" in {n_groups} groups, which the interval counts" if n_groups else ""
+    images = f" of {n} images{groups}" if n else ""
     found = [
         f"On the test split{images}, which chose nothing:",
         _table(["metric", "value", "95 % interval"], rows),
