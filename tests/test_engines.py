@@ -1,6 +1,7 @@
 """The engines against each other and against plain PyTorch; what is not there is an error."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.engine import n_cores, open_engine, pick_device
 from cnn_codes.backbones.graph import graph_path, is_sound
 from cnn_codes.backbones.network import Tapped
-from cnn_codes.errors import CacheError, DeviceError, SettingsError
+from cnn_codes.codes.stream import Stream
+from cnn_codes.errors import CacheError, DeviceError, ImageError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL
 from torch import nn
@@ -325,3 +327,28 @@ def test_a_batch_that_the_gpu_has_no_memory_for_is_answered(opened):
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.empty_cache()
+
+
+@pytest.mark.parametrize(("n_images", "batch"), [(70, 64), (3, 128), (40, 4), (65, 16)])
+def test_all_threads_read_for_an_engine_that_takes_one_batch_at_a_time(opened, n_images, batch):
+    engine, _, _ = opened(engine="torch", device="cpu", extract_batch=batch)
+    images, n_workers = noise(n_images), 3
+    together, of_thread = threading.Barrier(n_workers, timeout=20), threading.local()
+
+    def read(row: int) -> np.ndarray:
+        if not hasattr(of_thread, "reads"):
+            of_thread.reads = together.wait()  # breaks where one thread reads a whole batch
+        if row % 10 == 9:
+            raise ImageError(f"{row} is bad")
+        return images[row][None]
+
+    stream = Stream(engine, read, n_views=1, workers=n_workers)
+    batches = list(stream.batches(range(n_images)))
+    assert [len(one.items) + len(one.rejects) for one in batches][:-1] == [batch] * (
+        len(batches) - 1
+    )
+    rows = [row for one in batches for row in one.items]
+    assert rows == [row for row in range(n_images) if row % 10 != 9]
+    found = np.concatenate([one.blocks[0][:, 0] for one in batches])
+    whole = [engine.run(images[rows[i : i + batch]])[0] for i in range(0, len(rows), batch)]
+    np.testing.assert_allclose(found, np.concatenate(whole), rtol=1e-5, atol=1e-6)

@@ -1,13 +1,14 @@
 """Images through a network, in order: threads that read, and the engine on them or behind them.
 
 With an engine that is concurrent (ONNX Runtime on a CPU) each thread reads some images and runs
-them on its own core, so no core ever waits for another; else one thread feeds the engine while
-the others read ahead. A bounded number of images is on its way, so memory does not grow with
-their number. Stage one and prediction both stand on this.
+them on its own core, so no core ever waits for another; else one thread feeds the engine while all
+others read the next batches, each a part of one. A bounded number of images is on its way, so
+memory does not grow with their number. Stage one and prediction both stand on this.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -78,23 +79,28 @@ class Stream(Generic[T]):
         self._read = read
         self._workers = workers or n_cores()
         self._store = store
-        self._together = max(1, engine.batch // n_views)  # images per task: a batch of views
+        self._together = max(1, engine.batch // n_views)  # images in a batch of views
+        self._n_tasks = 1 if engine.concurrent else min(self._workers, self._together)
+        self._ahead = max(3, math.ceil((2 * self._workers + 2) / self._n_tasks))  # batches read
 
     def batches(self, items: Iterable[T]) -> Iterator[Batch[T]]:
         """Give finished batches, in the order of the items."""
-        waiting: deque[Future[Batch[T]]] = deque()
+        waiting: deque[list[Future[Batch[T]]]] = deque()
         left = iter(items)
         with ThreadPoolExecutor(self._workers, thread_name_prefix="images") as pool:
             try:
                 while some := list(islice(left, self._together)):
-                    waiting.append(pool.submit(self._start, some))
-                    if len(waiting) >= 2 * self._workers + 2:
+                    step = math.ceil(len(some) / self._n_tasks)
+                    tasks = [some[i : i + step] for i in range(0, len(some), step)]
+                    waiting.append([pool.submit(self._start, items) for items in tasks])
+                    if len(waiting) >= self._ahead:
                         yield self._finished(waiting.popleft())
                 while waiting:
                     yield self._finished(waiting.popleft())
             finally:
-                for future in waiting:
-                    future.cancel()
+                for futures in waiting:
+                    for future in futures:
+                        future.cancel()
 
     def _start(self, items: list[T]) -> Batch[T]:
         """Read some images; with a concurrent engine, run them too."""
@@ -119,8 +125,18 @@ class Stream(Generic[T]):
                 self._run(batch)
         return batch
 
-    def _finished(self, future: Future[Batch[T]]) -> Batch[T]:
-        batch = future.result()
+    def _finished(self, futures: list[Future[Batch[T]]]) -> Batch[T]:
+        """Join the parts of a batch; run it, unless that was done where it was read."""
+        parts = [future.result() for future in futures]
+        if len(parts) == 1:
+            batch = parts[0]
+        else:
+            read = [part.pixels for part in parts if part.pixels is not None]
+            batch = Batch(
+                [item for part in parts for item in part.items],
+                rejects=[one for part in parts for one in part.rejects],
+                pixels=np.concatenate(read) if read else None,
+            )
         if batch.pixels is not None:
             self._run(batch)
         return batch
