@@ -221,7 +221,8 @@
     if (!image) {
       large.removeAttribute("src");
       large.alt = "";
-      $("question").textContent = "Nothing is left in this list.";
+      $("question").textContent = state.info && state.info.judged === 0
+        ? "The head is being fitted; the list follows." : "Nothing is left in this list.";
       $("file").textContent = "";
     } else {
       large.src = thumb(image, "large");
