@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cnn_codes.cli import main
+from cnn_codes.compare import words
 from cnn_codes.compare.flips import accuracy_difference, flip_interval, group_sums, sign_flip
 from cnn_codes.compare.side_by_side import side_by_side
 from cnn_codes.datasets import Manifest, load_manifest
@@ -18,6 +19,7 @@ from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.results.bootstrap import accuracy_interval
+from cnn_codes.results.measures import measure_named
 from cnn_codes.results.metrics import wilson_interval
 from cnn_codes.results.predictions import read_predictions
 from cnn_codes.runs import list_runs
@@ -409,3 +411,27 @@ def test_an_interval_over_few_groups_covers_the_accuracy():
         low, high = accuracy_interval(hits, groups=np.repeat(np.arange(n_groups), sizes))
         covered.append(low <= 0.85 <= high)
     assert np.mean(covered) > 0.9  # .95 of 120 has a standard error of .02; resamples alone: .87
+
+
+def test_a_bootstrap_over_groups_is_called_so():
+    pairs = [{"test": "bootstrap", "n_groups": 6}, {"test": "seeds", "n_groups": 6}]
+    assert words.tests_made(pairs) == (
+        "bootstrap over groups and bootstrap over seeds and groups, 6 groups"
+    )
+    assert words.tests_made([{"test": "bootstrap"}]) == "bootstrap over images"
+
+
+@pytest.mark.parametrize(
+    ("mean", "says"),
+    [
+        (0.031, "is better by 3.1 points"),
+        (-0.031, "differs by \u22123.1 points on average over the"),
+    ],
+)
+def test_a_cheaper_method_that_is_better_over_the_folds_is_not_said_to_be_worse(mean, says):
+    entries = [{"times_s": {"codes": 1.0, "fit": fit}} for fit in (2.0, 0.1)]
+    pair = {"a": 0, "b": 1, "difference": mean, "ci95": [mean - 0.12, mean + 0.12]}
+    (text,) = words._cost(
+        entries, ["svm", "centroid"], 0, [1], {1: pair}, measure_named("accuracy")
+    )
+    assert says in text

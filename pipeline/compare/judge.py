@@ -40,6 +40,7 @@ __all__ = [
     "aligned_predictions",
     "judge_pairs",
     "method_intervals",
+    "recorded_groups",
 ]
 
 ONE_POINT = 0.01
@@ -78,7 +79,7 @@ def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
     return out
 
 
-def test_groups(
+def recorded_groups(
     records: Sequence[Mapping[str, Any]], paths: Sequence[str], found: Sequence[Predictions]
 ) -> NDArray[np.int64] | None:
     """Give the groups of test images, as the first of these runs that has groups recorded them.

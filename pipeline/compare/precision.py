@@ -17,7 +17,7 @@ from ..errors import ResultError
 from ..notation import number
 from ..results.runs import list_records, read_predictions
 from .flips import accuracy_difference
-from .judge import aligned_predictions, test_groups
+from .judge import aligned_predictions, recorded_groups
 
 __all__ = ["effect_words", "float_twin", "precision_effect"]
 
@@ -76,7 +76,7 @@ def precision_effect(folder: Path, record: Mapping[str, Any], command: str) -> s
         )
     small, full = aligned_predictions(found)
     hits = [one.predicted == one.labels for one in (small, full)]
-    groups = test_groups([record], small.paths, found[:1])
+    groups = recorded_groups([record], small.paths, found[:1])
     return f"{run}: {effect_words(hits[0], hits[1], groups)}"
 
 

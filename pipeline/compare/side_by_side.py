@@ -91,7 +91,7 @@ def _chosen(run: Run) -> dict[str, Any]:
 def _paired(a: Run, b: Run) -> dict[str, Any]:
     """Test the two on the test images that both have."""
     from .flips import accuracy_difference
-    from .judge import aligned_predictions, test_groups
+    from .judge import aligned_predictions, recorded_groups
     from .paired import discordance, rate_limit, required_images
 
     if a.record["data"] != b.record["data"]:
@@ -104,7 +104,7 @@ def _paired(a: Run, b: Run) -> dict[str, Any]:
     left, right = aligned_predictions(found)
     hits = [one.predicted == one.labels for one in (left, right)]
     split = discordance(*hits)
-    groups = test_groups([a.record, b.record], left.paths, found)
+    groups = recorded_groups([a.record, b.record], left.paths, found)
     p, ends = accuracy_difference(hits[0], hits[1], groups)
     _, wide = accuracy_difference(hits[0], hits[1], groups, level=1 - 2 * _LEVEL)
     return {

@@ -103,7 +103,9 @@ def tests_made(pairs: Sequence[Mapping[str, Any]]) -> str:
     folds = {pair.get("n_folds") for pair in pairs} - {None}
     if folds:
         text += f" over {count(folds.pop())} folds"
-    return f"{text}, {count(groups.pop())} groups" if groups else text
+    if not groups:
+        return text
+    return f"{text.replace('images', 'groups')}, {count(groups.pop())} groups"
 
 
 def _ends(pair: Mapping[str, Any]) -> tuple[int, int]:
@@ -311,10 +313,15 @@ def _cost(
     if cheapest == best:
         return [f"{names[best]} is also the cheapest of these: {duration(cost[best])} in total."]
     mean, low, high = _signed(of_best[cheapest], best)
+    # The best has the highest figure on all images; over the folds another's mean can be higher.
+    gap = f"is better by {measure.gap(mean)}"
+    if mean < 0:
+        gap = f"is, on average over the folds, worse by {measure.gap(-mean)}"
+        low, high = -high, -low
     return [
         f"The cheapest of these is {names[cheapest]}: {duration(cost[cheapest])} for codes and "
-        f"fit, against {duration(cost[best])} for {names[best]}, whose {measure.word} is better by "
-        f"{measure.gap(mean)} (95 % confidence interval {measure.interval(low, high)})."
+        f"fit, against {duration(cost[best])} for {names[best]}, whose {measure.word} {gap} "
+        f"(95 % confidence interval {measure.interval(low, high)})."
     ]
 
 
