@@ -424,8 +424,8 @@ def test_a_bootstrap_over_groups_is_called_so():
 @pytest.mark.parametrize(
     ("mean", "says"),
     [
-        (0.031, "is better by 3.1 points"),
-        (-0.031, "differs by \u22123.1 points on average over the"),
+        (0.031, "whose accuracy is better by 3.1 points"),
+        (-0.031, "whose accuracy is, on average over the folds, worse by 3.1 points"),
     ],
 )
 def test_a_cheaper_method_that_is_better_over_the_folds_is_not_said_to_be_worse(mean, says):
@@ -434,4 +434,4 @@ def test_a_cheaper_method_that_is_better_over_the_folds_is_not_said_to_be_worse(
     (text,) = words._cost(
         entries, ["svm", "centroid"], 0, [1], {1: pair}, measure_named("accuracy")
     )
-    assert says in text
+    assert f"{says} (95 % confidence interval \u22128.9 to 15.1)." in text
