@@ -11,6 +11,7 @@ import pytest
 from cnn_codes.cli import main
 from cnn_codes.compare import words
 from cnn_codes.compare.flips import accuracy_difference, flip_interval, group_sums, sign_flip
+from cnn_codes.compare.seeds import seeded_accuracy
 from cnn_codes.compare.side_by_side import side_by_side
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.groups import joined
@@ -18,7 +19,7 @@ from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
-from cnn_codes.results.bootstrap import accuracy_interval
+from cnn_codes.results.bootstrap import accuracy_interval, figure_intervals, resamples
 from cnn_codes.results.measures import measure_named
 from cnn_codes.results.metrics import wilson_interval
 from cnn_codes.results.predictions import read_predictions
@@ -400,17 +401,35 @@ def test_where_all_images_are_right_a_group_counts_as_one():
     assert none == pytest.approx(wilson_interval(0, 5))
 
 
-def test_an_interval_over_few_groups_covers_the_accuracy():
+def test_intervals_over_few_groups_cover():
     rng, covered = np.random.default_rng(0), []
     for _ in range(120):
         n_groups = rng.integers(2, 5)
         sizes, rates = rng.integers(5, 60, n_groups), rng.beta(17, 3, n_groups)
-        hits = np.concatenate(
-            [rng.random(size) < rate for size, rate in zip(sizes, rates, strict=True)]
-        )
-        low, high = accuracy_interval(hits, groups=np.repeat(np.arange(n_groups), sizes))
-        covered.append(low <= 0.85 <= high)
-    assert np.mean(covered) > 0.9  # .95 of 120 has a standard error of .02; resamples alone: .87
+        groups = np.repeat(np.arange(n_groups), sizes)
+        labels = np.arange(len(groups)) % 2
+        hits = rng.random(len(groups)) < rates[groups]
+        called = np.where(hits, labels, 1 - labels)
+        p = np.where(called[:, None] == np.arange(2), 0.8, 0.2)
+        seeds = rng.random((3, len(groups))) < rates[groups]
+        counts = resamples(len(groups), groups=groups)
+        every = figure_intervals(labels, p, groups=groups) | {
+            "seeds": seeded_accuracy(seeds, counts, groups=groups)
+        }
+        keys = ("accuracy", "balanced_accuracy", "auroc", "seeds")
+        covered.append([every[key][0] <= 0.85 <= every[key][1] for key in keys])
+    # .95 of 120 has a standard error of .02; resamples alone gave .87
+    assert (np.mean(covered, axis=0) > 0.9).all(), np.mean(covered, axis=0)
+
+
+def test_what_groups_cannot_say_is_not_said():
+    """With three seeds as with one: one group, and groups of which all images are right."""
+    one, five = np.zeros(100, int), np.repeat(np.arange(5), 20)
+    mixed, right = np.arange(300).reshape(3, 100) % 3 > 0, np.ones((3, 100), bool)
+    counts = resamples(100, groups=five)
+    assert seeded_accuracy(mixed, resamples(100, groups=one), groups=one) == (0.0, 1.0)
+    assert seeded_accuracy(right, counts, groups=five)[0] < 0.75
+    assert seeded_accuracy(right, resamples(100), groups=None)[0] > 0.9
 
 
 def test_a_bootstrap_over_groups_is_called_so():

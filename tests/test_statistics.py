@@ -324,12 +324,13 @@ def test_areas_of_many_classes_are_those_of_each_class_by_itself(n, k, monkeypat
 
 def test_bootstrap_interval_of_accuracy_is_about_wilsons():
     found = predictions(3, n=600)
-    low, high = interval(resampled(found.labels, found.probabilities, resamples(600))["accuracy"])
+    values = resampled(found.labels, found.probabilities, resamples(600))["accuracy"]
+    low, high = interval("accuracy", values, n_units=600)
     assert (low, high) == pytest.approx(
         measure(found.labels, found.probabilities)["accuracy_ci95"], abs=0.01
     )
-    assert interval(np.array([math.nan])) is None
-    assert interval(np.array([0.5, 0.6]), n_units=1) is None
+    assert interval("accuracy", np.array([math.nan]), n_units=600) is None
+    assert interval("accuracy", np.array([0.5, 0.6]), n_units=1) is None
 
 
 @given(st.integers(0, 60), st.integers(0, 60))
@@ -515,7 +516,8 @@ def test_simultaneous_intervals_hold_together():
             n_units=80,
         )
         together += all(low <= 0 <= high for low, high in found.values())
-        alone += all(low <= 0 <= high for low, high in (interval(drawn[:, k]) for k in range(12)))
+        low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+        alone += bool(np.all((low <= 0) & (high >= 0)))
     assert together / repeats >= 0.91
     assert alone / repeats < 0.75
     nothing = simultaneous({"a": math.nan}, {"a": np.array([math.nan, 1.0])}, n_units=9)

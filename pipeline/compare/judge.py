@@ -211,7 +211,7 @@ def method_intervals(
     Returns
     -------
     list of dict
-        One per method, by the names of :data:`~cnn_codes.compare.bootstrap.FIGURES`, and ``cost``
+        One per method, by the names of :data:`~cnn_codes.results.bootstrap.FIGURES`, and ``cost``
         with `costs`.
     """
     first = found[0][0]
@@ -230,7 +230,9 @@ def method_intervals(
             )  # fmt: skip
         else:
             method = _method(seeds, counts, costs, seed + at)
-            ends = {key: interval(method.samples(key), n_units=n_units) for key in method.figures}
+            ends = {
+                key: interval(key, method.samples(key), n_units=n_units) for key in method.figures
+            }
             ends["accuracy"] = seeded_accuracy(method.hits, counts, groups=groups)
         out.append({key: list(pair) if pair else None for key, pair in ends.items()})
     return out

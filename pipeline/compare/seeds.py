@@ -173,7 +173,7 @@ def seeded_difference(
         Which images each seed of each method classified correctly. A method whose fit is not
         random has one row.
     counts : int32 (B, N)
-        Resampled images or groups, from :func:`~cnn_codes.compare.bootstrap.resamples`.
+        Resampled images or groups, from :func:`~cnn_codes.results.bootstrap.resamples`.
     groups : (N,), optional
         The group of each image, as it was resampled.
     seed : int
@@ -236,16 +236,18 @@ def seeded_accuracy(
     -------
     tuple of float
         Limits in [0, 1]: Student's t with the variances of images and seeds, as in
-        :func:`seeded_difference`.
+        :func:`seeded_difference`; 0 and 1 of one image or group, which says nothing of others.
     """
     mean = float(hits.mean())
-    n = hits.shape[1]
+    n_units = hits.shape[1] if groups is None else len(np.unique(groups))
+    if n_units == 1:
+        return 0.0, 1.0
     sampled = (counts @ hits.mean(axis=0)) / counts.sum(axis=1)
+    n = hits.shape[1] if 0 < mean < 1 else n_units  # else groups do not differ: each counts as one
     rate = (mean * n + 2) / (n + 4)  # Agresti and Coull 1998: above 0 at an accuracy of 1
-    floor = rate * (1 - rate) / (n + 4) if groups is None else 1 / (n + 4) ** 2
-    images = max(float(sampled.var(ddof=1)), floor)
+    images = float(sampled.var(ddof=1)) * n_units / (n_units - 1)
+    images = max(images, rate * (1 - rate) / (n + 4))
     by_seed = float(hits.mean(axis=1).var(ddof=1)) / len(hits)
-    n_units = n if groups is None else len(np.unique(groups))
     variance = images + by_seed
     free = (max(n_units - 1, 1), len(hits) - 1)
     df = variance**2 / (images**2 / free[0] + by_seed**2 / free[1])

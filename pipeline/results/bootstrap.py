@@ -37,6 +37,8 @@ FIGURES = (
     "brier",
 )
 SAMPLES = 2000
+FEW_UNITS = 30  # below, resamples alone are not trusted (benchmarks/intervals.md)
+_UNBOUNDED = ("log_loss", "brier", "cost")  # every other figure is at most 1
 LEAST_SAMPLES = 400
 MOST_CELLS = 400_000_000  # samples x images x classes: a few seconds per method
 BLOCK_CELLS = 4_000_000
@@ -237,20 +239,25 @@ def _over(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def interval(
-    values: NDArray[np.float64], *, level: float = LEVEL, n_units: int | None = None
+    name: str, values: NDArray[np.float64], *, n_units: int, level: float = LEVEL
 ) -> tuple[float, float] | None:
-    """Percentile interval of the resampled values that are finite.
+    """Percentile interval of the resampled values of a figure that are finite.
+
+    With fewer than 30 units it is no shorter than Student's interval of the resamples' standard
+    deviation: of two to six groups resamples differ too little, and never leave their range.
 
     Parameters
     ----------
+    name : str
+        One of :data:`FIGURES`, or ``cost``.
     values : float64 (B,)
         From :func:`resampled`.
-    level : float
-        Coverage, in (0, 1).
-    n_units : int, optional
+    n_units : int
         How many images, or groups, were resampled: with few of them the plain percentile
         interval is too short, and its quantiles are moved outwards by the factor between the
         normal and Student's distribution, sqrt(n / (n - 1)) t / z (Hesterberg 2015).
+    level : float
+        Coverage, in (0, 1).
 
     Returns
     -------
@@ -260,12 +267,12 @@ def interval(
     known = values[np.isfinite(values)]
     if not len(known) or n_units == 1:
         return None
-    share = (1 - level) / 2
-    if n_units is not None:
-        wide = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, share))
-        share = float(ndtr(wide))
-    low, high = np.quantile(known, [share, 1 - share])
-    return float(low), float(high)
+    wide = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, (1 + level) / 2))
+    low, high = map(float, np.quantile(known, [ndtr(-wide), ndtr(wide)]))
+    if n_units < FEW_UNITS:
+        middle, half = float(known.mean()), wide * float(known.std())
+        low, high = min(low, max(0.0, middle - half)), max(high, middle + half)
+    return low, high if name in _UNBOUNDED else min(1.0, high)
 
 
 def figure_intervals(
@@ -308,7 +315,7 @@ def figure_intervals(
     out: dict[str, tuple[float, float] | None] = {}
     decided = p.argmax(axis=1) if predicted is None else predicted
     for name, values in resampled(y, p, counts, predicted=decided, costs=costs).items():
-        ends = interval(values, level=level, n_units=n_units)
+        ends = interval(name, values, level=level, n_units=n_units)
         out[name] = ends if ends and ends[0] < ends[1] else None
     out["accuracy"] = accuracy_interval(
         decided == y, groups=groups, n_classes=p.shape[1], level=level, seed=seed
@@ -324,11 +331,7 @@ def accuracy_interval(
     level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of an accuracy: Wilson's; with groups, the widest of three.
-
-    Those are Wilson's, the bootstrap's over groups, and that of the ratio estimator with its
-    linearised standard error over groups and Student's t of G - 1 degrees of freedom: with two to
-    six groups the resamples alone differ too little.
+    """Confidence interval of an accuracy: Wilson's; with groups, no shorter than that over them.
 
     Parameters
     ----------
@@ -347,7 +350,7 @@ def accuracy_interval(
 
     References
     ----------
-    Wilson 1927; Efron 1979; Cochran 1977, *Sampling Techniques*, section 6.4 (ratio estimator).
+    Wilson 1927; Efron 1979.
     """
     n, z = len(hits), -float(ndtri((1 - level) / 2))
     ends = wilson_interval(int(hits.sum()), n, z=z)
@@ -363,13 +366,8 @@ def accuracy_interval(
         return wilson_interval(accuracy * n_groups, n_groups, z=z)
     draws = _draws(n_groups, _n_samples(n, n_classes), seed)
     values = np.array([(drawn @ right) / (drawn @ sizes) for drawn in draws])
-    resampled_ends = interval(values, level=level, n_units=n_groups)
-    off = right - accuracy * sizes
-    error = math.sqrt(n_groups / (n_groups - 1) * float(off @ off)) / n
-    half = float(stdtrit(n_groups - 1, (1 + level) / 2)) * error
-    found = [ends, (max(0.0, accuracy - half), min(1.0, accuracy + half))]
-    found += [resampled_ends] if resampled_ends else []
-    return min(low for low, _ in found), max(high for _, high in found)
+    found = interval("accuracy", values, level=level, n_units=n_groups)
+    return (min(ends[0], found[0]), max(ends[1], found[1])) if found else ends
 
 
 def simultaneous(
