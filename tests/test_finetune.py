@@ -570,7 +570,7 @@ def test_unreadable_images_are_left_out_whatever_the_start(tuning: Tuning, tmp_p
 def test_an_image_that_changes_while_training_reads_it_is_named(
     tuning: Tuning, tmp_path: Path, harm: str, readers: int
 ) -> None:
-    tuning.data = Path(shutil.copytree(tuning.data, tmp_path / "few"))
+    tuning.data = Path(shutil.copytree(tuning.data, tmp_path / "harmed"))
     victim = sorted((tuning.data / "train").rglob("*.*"))[0]
     whole, other = victim.read_bytes(), sorted((tuning.data / "train").rglob("*.*"))[1]
 
