@@ -103,6 +103,23 @@ def test_rows_on_disk_are_indexed_as_an_array_is(tmp_path: Path) -> None:
     assert np.array_equal(rows[:], whole)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+def test_rows_far_apart_leave_no_pages_behind(tmp_path: Path) -> None:
+    """The system maps what lies around a row too: the basis of a set takes one row in hundreds."""
+    np.save(tmp_path / "codes.npy", np.zeros((100_000, 1280), np.float16))
+    rows = FileRows([np.load(tmp_path / "codes.npy", mmap_mode="r")], 1)
+
+    def mapped() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssFile")).split()[1]) / 1024
+
+    before, most = mapped(), 0.0
+    for block in np.array_split(np.linspace(0, len(rows) - 1, 4096).astype(int), 40):
+        rows[block]
+        most = max(most, mapped() - before)
+    assert most < 64  # MiB; 240 where only the bytes asked for are counted
+
+
 @pytest.mark.parametrize("test", ["split", "cv:3"])
 def test_heads_leave_codes_on_disk_that_are_too_large_for_memory(
     test: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 __all__ = ["FileRows", "release"]
 
-_RELEASE_BYTES = 32 * 2**20  # read between two releases
+_RELEASE_BYTES = 32 * 2**20  # mapped between two releases
+_FAULT_BYTES = 2 * 2**20  # that the system may map around one row
 
 
 def release(array: Any) -> None:
@@ -76,7 +77,7 @@ class FileRows:
         self.dtype: np.dtype[Any] = np.dtype(np.float16 if half else np.float32)
         n = len(self._parts[0]) if rows is None else len(rows)
         self.shape: tuple[int, int, int] = (n, n_views, sum(part.shape[2] for part in self._parts))
-        self._read_bytes = 0
+        self._mapped_bytes = 0
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -90,10 +91,18 @@ class FileRows:
             if len(blocks) == 1 and blocks[0].dtype == self.dtype
             else np.concatenate(blocks, axis=2, dtype=self.dtype)
         )
-        self._read_bytes += found.nbytes  # by several threads: it need not be exact
-        if self._read_bytes > _RELEASE_BYTES:
+        self._mapped_bytes += self._touched(at, found)  # by several threads: it need not be exact
+        if self._mapped_bytes > _RELEASE_BYTES:
             self.release()
         return found
+
+    @staticmethod
+    def _touched(at: slice | NDArray[np.int64], found: NDArray[Any]) -> int:
+        """Bytes that a read maps at most: rows far apart bring their neighbourhoods with them."""
+        if isinstance(at, slice) or not len(at):
+            return found.nbytes
+        span = (int(at.max()) - int(at.min()) + 1) * (found.nbytes // len(at))
+        return max(found.nbytes, min(span, len(at) * _FAULT_BYTES))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all rows."""
@@ -107,7 +116,7 @@ class FileRows:
 
     def release(self) -> None:
         """Let the system drop the pages that were read."""
-        self._read_bytes = 0
+        self._mapped_bytes = 0
         for part in self._parts:
             if isinstance(part, FileRows):
                 part.release()
