@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cnn_codes.datasets import load_manifest
+from cnn_codes.datasets.facts import read_facts
 from cnn_codes.datasets.images import decode, probe
 from cnn_codes.errors import ImageError
+from cnn_codes.settings import DataSettings, PlaceSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import claiming_png, damaged, encoded, jpeg, photo
+from pictures import claiming_png, damaged, encoded, jpeg, photo, write_set
 from PIL import Image, ImageOps
 
 
@@ -205,6 +208,52 @@ def test_every_damaged_file_is_refused_twice_in_the_same_words():
                 decode(data)
             reasons.add(caught.value.found)
         assert len(reasons) == 1, (name, reasons)  # no address in memory, no time
+
+
+def tiff_with(tag: int, values: bytes, compression: str | None = None) -> bytes:
+    """A TIFF of which one tag has another value, 4 bytes little-endian or a word in the entry."""
+    data = bytearray(encoded(photo(16, (90, 70)), "TIFF", compression=compression))
+    at = int.from_bytes(data[4:8], "little")
+    entries = [at + 2 + 12 * n for n in range(int.from_bytes(data[at : at + 2], "little"))]
+    entry = next(e for e in entries if int.from_bytes(data[e : e + 2], "little") == tag)
+    place = entry + 8
+    if tag == 258:  # three words elsewhere
+        place = int.from_bytes(data[entry + 8 : entry + 12], "little")
+    data[place : place + len(values)] = values
+    return bytes(data)
+
+
+HARMED = {
+    "height of a TIFF": tiff_with(257, b"\xff\xff\xff\x7f"),
+    "height of a TIFF beyond 31 bits": tiff_with(257, b"\x06\x00\x00\xff"),
+    "height of a TIFF without its strips": tiff_with(257, b"\x46\x01\x00\x00"),
+    "bits of a TIFF": tiff_with(258, b"\x72\xe2"),
+    "samples of a TIFF": tiff_with(277, b"\xff\x7f"),
+    "end of a PNG's header": encoded(photo(16, (90, 70)), "PNG")[:33] + b"\0\0 7IDAT",
+    "size of a JPEG": re.sub(
+        b"(\xff\xc0\x00\x11\x08).{4}", b"\\1\xff\xff\xff\xff", jpeg(16, (90, 70)), flags=re.DOTALL
+    ),
+    "size of a JPEG in print colours": re.sub(
+        b"(\xff\xc0\x00.\x08).{4}", b"\\1\xff\xff\xff\xff",
+        encoded(photo(16, (90, 70)).convert("CMYK"), "JPEG"), flags=re.DOTALL,
+    ),
+}  # fmt: skip
+
+
+def test_damage_to_images_is_a_reason_to_leave_them_out_and_never_ends_the_set(tmp_path):
+    folder = write_set(tmp_path / "set", 8)
+    for number, (what, data) in enumerate(HARMED.items()):
+        suffix = "tif" if "TIFF" in what else "png" if "PNG" in what else "jpg"
+        (folder / "cat" / f"x{number}.{suffix}").write_bytes(data)
+    places = PlaceSettings(cache=str(tmp_path / "cache"))
+    manifest = load_manifest(DataSettings(data=str(folder)), places)
+    facts = read_facts(manifest, tmp_path / "cache", full=True)
+    assert {manifest.paths[row][:5] for row in facts.faults} == {"cat/x"}
+    assert len(facts.faults) == len(HARMED)
+    for what, data in HARMED.items():
+        for way in ({}, {"min_side": 16}):
+            with pytest.raises(ImageError):
+                pytest.fail(f"{what}: {decode(data, **way).shape}")
 
 
 @given(st.data())

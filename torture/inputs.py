@@ -108,7 +108,7 @@ def damaged_input(world: World, number: int, *, targeted: bool) -> None:
         off = [k for k, row in one.items() if rows.get(stem, {}).get(k, row) != row]
         if off:
             world.note("wrong_numbers", f"{about}\n{stem}: {len(off)} rows", len(off))
-    free = {key for _, key in world.volatile} | {"/warnings", "/run", "/method"}
+    free = {key for _, key in world.volatile} | {"/warnings", "/run", "/meta/run", "/method"}
 
     def counts(leaves: dict[str, str]) -> dict[str, str]:
         skipped = ("/times_s", "/provenance")

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ __all__ = [
     "extra_for",
     "is_flat",
     "jpeg_scans",
+    "png_is_intact",
     "png_without_text",
     "pointer",
     "recognise",
@@ -278,6 +280,14 @@ def png_without_text(data: bytes) -> bytes:
     """Leave out text and colour profiles of a PNG, whose size may stop a decoder (not pixels)."""
     return data[:8] + b"".join(
         chunk for kind, chunk in _png_chunks(data) if kind not in _TEXT_CHUNKS
+    )
+
+
+def png_is_intact(data: bytes) -> bool:
+    """Whether every chunk of a PNG has the checksum that it names (PNG, section 5.4)."""
+    return all(
+        zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
+        for _, chunk in _png_chunks(data)
     )
 
 

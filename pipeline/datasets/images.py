@@ -16,6 +16,8 @@ says nothing about the image.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import importlib.util
 import io
@@ -37,7 +39,6 @@ from ..notation import megapixels
 from .colour import changes_colours, to_srgb
 from .formats import (
     HEAD_BYTES,
-    TiffHeader,
     describe,
     jpeg_scans,
     png_without_text,
@@ -54,6 +55,7 @@ from .samples import (
     png_samples,
     sample_type,
     tiff_bands,
+    tiff_picture,
     to_bytes,
 )
 
@@ -103,6 +105,16 @@ for _name in ("PIL", "tifffile", "pydicom"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
     logging.getLogger(_name).propagate = False
 
+
+def _silence_libtiff() -> None:
+    """Keep libtiff's own lines off the terminal: what it refuses is an exception as well."""
+    folder = Path(Image.__file__).parent
+    for library in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(str(library)).TIFFSetErrorHandler(None)
+
+
+_silence_libtiff()
 _limit = MAX_PIXELS
 
 
@@ -257,6 +269,8 @@ def _open(data: bytes) -> Image.Image:
     except Exception as error:  # PIL's plugins raise many kinds on damaged headers
         raise ImageError(f"unreadable header: {error}") from error
     _within_budget(image, data)
+    if image.format == "TIFF":
+        _has_all_strips(image)
     return image
 
 
@@ -275,6 +289,8 @@ def _opened(data: bytes) -> Image.Image:
 def _within_budget(image: Image.Image, data: bytes) -> None:
     """Refuse what would take too much memory or time, before either is spent."""
     n_pixels = image.width * image.height
+    if n_pixels <= 0:
+        raise ImageError(f"damaged: {image.width} x {image.height} px")
     is_jpeg = image.format in ("JPEG", "MPO")
     # A large JPEG may be decoded at an eighth of its sides; decode() checks what is left.
     most = max_pixels() * (64 if is_jpeg and not image.info.get("progressive") else 1)
@@ -292,6 +308,18 @@ def _within_budget(image: Image.Image, data: bytes) -> None:
             )
 
 
+def _has_all_strips(image: Image.Image) -> None:
+    """Refuse a TIFF whose strips end above its last row: Pillow would leave the rest black."""
+    tags: Any = getattr(image, "tag_v2", {})
+    offsets, n_rows = tags.get(273), tags.get(278, image.height)  # StripOffsets, RowsPerStrip
+    if not offsets or not isinstance(n_rows, int) or n_rows <= 0:
+        return
+    planes = len(image.getbands()) if tags.get(284) == 2 else 1
+    wanted = -(-image.height // n_rows) * planes
+    if len(offsets) < wanted:
+        raise ImageError(f"damaged: {len(offsets)} of its {wanted} strips are there")
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -307,11 +335,12 @@ def _transparent(image: Image.Image) -> bool:
 
 
 def _n_frames(image: Image.Image, data: bytes) -> int:
+    """Frames or pages that the file says it has, at most 10,000."""
     if image.format == "TIFF":
         return tiff_pages(data)
     if image.format == "GIF":  # PIL would walk through all of them
         return 2 if getattr(image, "is_animated", False) else 1
-    return getattr(image, "n_frames", 1) if image.format != "MPO" else 1
+    return min(getattr(image, "n_frames", 1), 10_000) if image.format != "MPO" else 1
 
 
 def probe(data: bytes) -> ImageFacts:
@@ -336,9 +365,9 @@ def probe(data: bytes) -> ImageFacts:
     try:
         image = _open(data)
     except ImageError:
-        seen = tiff_header(data) if other == "TIFF" else None
-        if seen is None or not _needs_tifffile(seen):
+        if other != "TIFF" or not _needs_tifffile(data):
             raise
+        seen = tiff_picture(data, max_pixels())
         mode = f"{seen.n_bands} bands" if seen.n_bands > 1 else "F"
         n_pages = tiff_pages(data)
         return ImageFacts("TIFF", seen.width, seen.height, mode, n_pages, 1, False, seen.kind)
@@ -394,8 +423,7 @@ def decode(
     try:
         image = _open(data)
     except ImageError:
-        seen = tiff_header(data) if kind == "TIFF" else None
-        if seen is not None and _needs_tifffile(seen):
+        if kind == "TIFF" and _needs_tifffile(data):
             return to_bytes(tiff_bands(data, reading, max_pixels()), reading)
         raise
     pixels = None
@@ -473,7 +501,7 @@ def from_pil(image: Image.Image) -> NDArray[np.uint8]:
 def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> NDArray[np.uint8] | None:
     """Decode with libjpeg-turbo; None where PIL has to judge (CMYK, or any warning at all)."""
     height = width = 0
-    scale = 1.0
+    scale, mode = 1.0, image.mode
     if min_side is not None:
         short = min(image.size)
         scale = next((s for s in _SCALES if short * s >= _REDUCE * min_side), 1.0)
@@ -485,14 +513,14 @@ def _decode_jpeg(data: bytes, image: Image.Image, min_side: int | None) -> NDArr
             f"absurdly large: {image.width} x {image.height} px, over {megapixels(max_pixels())} "
             "(MAX_PIXELS)"
         )
-    if image.mode not in ("RGB", "L"):
-        if scale < 1 and image.width * image.height > max_pixels():
-            image.draft(None, (max(1, width), max(1, height)))
+    if image.width * image.height > max_pixels():  # for PIL, where it comes to that
+        image.draft(None, (max(1, width), max(1, height)))
+    if mode not in ("RGB", "L"):
         return None
     try:
         pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
             data,
-            colorspace="RGB" if image.mode == "RGB" else "GRAY",
+            colorspace="RGB" if mode == "RGB" else "GRAY",
             fastdct=False,
             fastupsample=False,
             min_height=height,
@@ -529,7 +557,7 @@ def _decode_pil(image: Image.Image, data: bytes, reading: Reading) -> NDArray[np
             raise MemoryError(str(error)) from error
         _spare_memory(image)
         if image.format == "PNG" and len(stripped := png_without_text(data)) < len(data):
-            return _decode_pil(Image.open(io.BytesIO(stripped), formats=FORMATS), stripped, reading)
+            return _decode_pil(_open(stripped), stripped, reading)
         raise ImageError(f"damaged or truncated: {error}") from error
 
 
@@ -558,9 +586,11 @@ def _deep(image: Image.Image, data: bytes, kind: str, reading: Reading) -> NDArr
     return to_bytes(found, reading)
 
 
-def _needs_tifffile(header: TiffHeader) -> bool:
+def _needs_tifffile(data: bytes) -> bool:
     """Whether a TIFF that PIL does not open may be one of several bands or unusual samples."""
-    return header.n_bands > 1 or header.kind in ("float16", "float64", "int8", "uint32", "int32")
+    header = tiff_header(data)
+    kinds = ("float16", "float64", "int8", "uint32", "int32")
+    return header is not None and (header.n_bands > 1 or header.kind in kinds)
 
 
 def _with_eight(reading: Reading) -> Reading:

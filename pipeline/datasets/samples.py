@@ -17,7 +17,7 @@ from PIL import Image
 
 from .. import notation
 from ..errors import ImageError
-from .formats import tiff_header
+from .formats import TiffHeader, png_is_intact, tiff_header
 
 __all__ = [
     "PLAIN",
@@ -29,6 +29,7 @@ __all__ = [
     "png_samples",
     "sample_type",
     "tiff_bands",
+    "tiff_picture",
     "to_bytes",
 ]
 
@@ -101,7 +102,10 @@ def sample_type(image: Image.Image, data: bytes) -> str:
             form = int(max(tags.get(339, (1,))))
         except (TypeError, ValueError):
             return _EIGHT
-        return _EIGHT if bits <= 8 else f"{_KINDS.get(form, 'uint')}{bits}"
+        if 8 < bits <= 64:  # more is damage, which PIL may read past
+            return f"{_KINDS.get(form, 'uint')}{bits}"
+        if bits <= 8 or image.mode[:1] not in "IF":
+            return _EIGHT
     if image.mode == "F":
         return "float32"
     return "uint16" if image.mode.startswith("I") else _EIGHT
@@ -166,6 +170,24 @@ def pil_samples(image: Image.Image, kind: str) -> Samples:
     return Samples(values[:, :, None], kind, inverted)
 
 
+def tiff_picture(data: bytes, max_pixels: int) -> TiffHeader:
+    """Read the header of a TIFF that Pillow does not open.
+
+    Raises
+    ------
+    ImageError
+        It is damaged or absurdly large, or has samples that nothing here reads.
+    """
+    header = tiff_header(data)
+    if header is None or not 0 < header.width * header.height or header.kind not in _READ:
+        raise ImageError("a TIFF that cannot be read: damaged, or of unusual samples")
+    if header.width * header.height * header.n_bands > 4 * max_pixels:
+        raise ImageError(
+            f"absurdly large: {header.width} x {header.height} px of {header.n_bands} bands"
+        )
+    return header
+
+
 def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
     """Read the first page of a TIFF that Pillow cannot, by tifffile: many bands, 16-bit colours.
 
@@ -175,13 +197,7 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
         tifffile is missing, the file is damaged or absurdly large, or it has bands of which
         nobody said which to take.
     """
-    header = tiff_header(data)
-    if header is None or not 0 < header.width * header.height or header.kind not in _READ:
-        raise ImageError("a TIFF that cannot be read: damaged, or of unusual samples")
-    if header.width * header.height * header.n_bands > 4 * max_pixels:
-        raise ImageError(
-            f"absurdly large: {header.width} x {header.height} px of {header.n_bands} bands"
-        )
+    header = tiff_picture(data, max_pixels)
     kind = header.kind
     _choose(header.n_bands, kind, reading)
     try:
@@ -247,6 +263,8 @@ def png_samples(data: bytes) -> Samples | None:
         import imagecodecs
     except ModuleNotFoundError:
         return None
+    if not png_is_intact(data):  # libpng would print that, and may go on
+        raise ImageError("damaged: a checksum in it is wrong")
     try:
         values = np.asarray(imagecodecs.png_decode(data))
     except MemoryError:
