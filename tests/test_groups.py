@@ -182,7 +182,7 @@ def test_a_column_is_a_group_in_any_case_and_its_need_is_offered(tmp_path, place
         assert not crosses(manifest.groups, manifest.split)
         assert not [one for one in manifest.warnings if "GROUP=" in one]
     np.testing.assert_array_equal(plain.groups, plain.copies)
-    assert plain.groups_digest != manifest.groups_digest
+    assert plain.group_fields != manifest.group_fields
 
 
 def test_a_pattern_groups_by_its_whole_match_or_by_the_group_named_group(tmp_path, places):

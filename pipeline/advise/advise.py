@@ -189,7 +189,7 @@ def _fingerprint(
             "settings": as_dict(settings, affects="bytes"),
             "seed": context.seed,
         }
-        | ({"groups": context.manifest.groups_digest} if context.manifest.grouping else {})
+        | context.manifest.group_fields
     )
 
 

@@ -69,7 +69,7 @@ def tried_options(
     )
     parts = sample.rows[cut != TEST], sample.rows[cut == TEST]
     right = _baseline(context, network, rows, parts, baseline.method, settings)
-    groups = rows.groups[parts[1]] if context.manifest.grouping else None
+    groups = context.manifest.groups_at(rows.at[parts[1]])
     options: list[Option] = []
     ends = time.monotonic() + settings.seconds
     with context.progress("trials of training", len(_trials()), "trainings") as meter:

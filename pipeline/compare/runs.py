@@ -353,7 +353,7 @@ def _asked(
             "seeds": settings.seeds,
             "test": settings.test,
         }
-        | ({"groups": manifest.groups_digest} if manifest.grouping else {})
+        | manifest.group_fields
     )
 
 

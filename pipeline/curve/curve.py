@@ -354,7 +354,7 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
     curves: dict[str, Curve] = {}
     methods: dict[str, Any] = {}
     warnings = dict.fromkeys(context.warnings)
-    groups = plan.rows.groups[plan.test] if manifest.grouping else None
+    groups = manifest.groups_at(plan.rows.at[plan.test])
     counts = resamples(
         len(plan.test), groups=groups, n_classes=manifest.n_classes, seed=context.seed
     )

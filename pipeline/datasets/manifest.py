@@ -155,12 +155,20 @@ class Manifest:
         """
         return np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
 
+    def groups_at(self, rows: NDArray[np.integer[Any]]) -> NDArray[np.int64] | None:
+        """Group (n,) of each of these rows: what intervals and paired tests count.
+
+        None where no images belong together but those of equal bytes: images are counted then.
+        """
+        return self.groups[rows] if self.grouping else None
+
     @property
-    def groups_digest(self) -> str:
-        """Digest of the groups, for fingerprints of what depends on them; empty: equal bytes."""
-        if self.group_keys is None:
-            return ""
-        return hashlib.sha256(np.ascontiguousarray(self.group_keys).tobytes()).hexdigest()
+    def group_fields(self) -> dict[str, str]:
+        """What groups add to the fingerprint of all that depends on them; empty: there are none."""
+        if not self.grouping:
+            return {}
+        keys = b"" if self.group_keys is None else np.ascontiguousarray(self.group_keys).tobytes()
+        return {"groups": hashlib.sha256(keys).hexdigest() if keys else ""}
 
     @cached_property
     def leaks(self) -> NDArray[np.bool_]:

@@ -96,7 +96,7 @@ class Request:
                 "seed": self.context.seed,
                 "extra": self.extra,
             }
-            | ({"groups": manifest.groups_digest} if manifest.grouping else {})
+            | manifest.group_fields
         )
 
     def known(self) -> dict[str, Any] | None:

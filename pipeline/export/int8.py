@@ -117,5 +117,5 @@ def effect_of(
             meter.advance()
     small, full = np.array(found) == own.labels, own.predicted == own.labels
     lost_points = 100 * float(full.mean() - small.mean())
-    groups = manifest.groups[at] if manifest.grouping else None
+    groups = manifest.groups_at(np.array(at))
     return ("warning: " if lost_points > LOSS_SAID else "") + effect_words(small, full, groups)

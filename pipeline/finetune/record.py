@@ -150,7 +150,7 @@ def write_result(outcome: Outcome, network: nn.Module) -> Path:
         probabilities,
         setup.context.manifest.class_names,
         None if output.offsets is None else output.decide(probabilities),
-        setup.context.manifest.groups[used] if setup.context.manifest.grouping else None,
+        setup.context.manifest.groups_at(used),
     )
     record = _record(outcome)
 
@@ -260,7 +260,7 @@ def _measured(
         predicted=decided,
         costs=outcome.costs,
         weight=None if weight is None else np.asarray(weight[used], np.float64),
-        groups=manifest.groups[used] if manifest.grouping else None,
+        groups=manifest.groups_at(used),
         seed=outcome.setup.context.seed,
     )
 

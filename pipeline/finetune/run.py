@@ -193,11 +193,8 @@ class _Run:
                 "labels": manifest.labels.tolist(),
                 "rows": [rows.train.tolist(), rows.val.tolist(), rows.test.tolist()],
             }
-            | (
-                {"groups": manifest.groups_digest, "intervals": "over groups"}
-                if manifest.grouping
-                else {}
-            )
+            | manifest.group_fields
+            | ({"intervals": "over groups"} if manifest.grouping else {})
             | ({"prior": "corrected"} if self.settings.balanced else {})
             | ({"cost": sha256_file(Path(self.settings.cost))} if self.settings.cost else {})
         )

@@ -244,11 +244,8 @@ def _fingerprint(context: Context, codes: Codes, settings: HeadSettings, task: _
             "leaks": context.data.leaks,
             "seed": task.seed,
         }
-        | (
-            {"groups": context.manifest.groups_digest, "intervals": "over groups"}
-            if context.manifest.grouping
-            else {}
-        )
+        | context.manifest.group_fields
+        | ({"intervals": "over groups"} if context.manifest.grouping else {})
     )
 
 
@@ -513,7 +510,7 @@ def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
         probabilities,
         manifest.class_names,
         decided if head.output.offsets is not None else None,
-        rows.groups[test] if manifest.grouping else None,
+        manifest.groups_at(rows.at[test]),
     )
     return _Measured(head, used, metrics, predictions, fit_s, predict_s, tuple(warnings))
 
@@ -550,7 +547,7 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: _Ta
         found.probabilities[0],
         manifest.class_names,
         found.predicted[0] if head.output.offsets is not None else None,
-        rows.groups if manifest.grouping else None,
+        manifest.groups_at(rows.at),
     )
     start = time.perf_counter()
     head.predict_proba(matrix)
@@ -594,6 +591,6 @@ def _figures(
         predicted=decided,
         costs=costs,
         weight=None if rows.weight is None else rows.weight[mask],
-        groups=rows.groups[mask] if context.manifest.grouping else None,
+        groups=context.manifest.groups_at(rows.at[mask]),
         seed=context.seed,
     )

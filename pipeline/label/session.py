@@ -109,7 +109,7 @@ class Session:
         self._boards: dict[tuple[Any, ...], Board | None] = {}
         self._skipped: set[int] = set()
         self._copies = np.empty(0, np.int64)
-        self._groups = manifest.groups if manifest.grouping else None
+        self._groups = manifest.groups_at(np.arange(manifest.n_images))
         self._xy = np.asarray(xy, np.float32)
         self._pairs = list(pairs)
         for row, name in enumerate(manifest.paths):
