@@ -354,15 +354,37 @@ def test_only_regular_files_of_a_sound_size_are_read(tmp_path):
         read_file(tmp_path / "huge.png")
 
 
+def test_what_a_damaged_tiff_would_allocate_is_counted_before():
+    how = {"tile": (16, 16), "compression": "lzw", "planarconfig": "contig"}
+    sound = tiff(np.zeros((64, 64, 5), np.uint16), **how)
+    data, bands = bytearray(sound), Reading(bands=(3, 2, 1))
+    (first,) = struct.unpack_from("<I", data, 4)
+    entries = range(first + 2, first + 2 + 12 * data[first], 12)
+    tile_width = next(at for at in entries if struct.unpack_from("<H", data, at) == (322,))
+    struct.pack_into("<HII", data, tile_width + 2, 4, 1, 2**31 - 16)
+    assert decode(sound, reading=bands).shape == (64, 64, 3)
+    with pytest.raises(ImageError, match="absurdly large"):
+        decode(bytes(data), reading=bands)
+
+
 def test_libraries_say_nothing_on_the_terminal():
     pytest.importorskip("tifffile")
     program = (
-        "import numpy as np, tifffile, io\n"
+        "import imagecodecs, numpy as np, tifffile, io\n"
         "from cnn_codes.datasets.images import decode, probe\n"
         "from cnn_codes.errors import ImageError\n"
         "s, bands = io.BytesIO(), np.zeros((8, 8, 7), np.uint8)\n"
         "tifffile.imwrite(s, bands, planarconfig='contig')\n"
-        "for data in (s.getvalue(), s.getvalue()[:-200], b'II*\\0' + b'\\x07' * 500):\n"
+        "from PIL import Image\n"
+        "def saved(**how):\n"
+        "    stream = io.BytesIO(); Image.new('RGB', (60, 50), 'red').save(stream, **how)\n"
+        "    data = bytearray(stream.getvalue()); data[len(data) // 2] ^= 255\n"
+        "    data[len(data) // 3] ^= 255; return bytes(data)\n"
+        "deep = imagecodecs.png_encode(np.arange(7500, dtype=np.uint16).reshape(50, 50, 3))\n"
+        "deep = deep[:200] + bytes([deep[200] ^ 1]) + deep[201:]\n"
+        "tiffs = [saved(format='TIFF', compression=c) for c in ('tiff_lzw', 'jpeg', 'packbits')]\n"
+        "tiffs += [s.getvalue(), s.getvalue()[:-200], b'II*\\0' + b'\\x07' * 500]\n"
+        "for data in (deep, *tiffs):\n"
         "    for what in (decode, probe):\n"
         "        try: what(data)\n"
         "        except ImageError: pass\n"

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from pictures import claiming_png, damaged, encoded, jpeg, photo
+from threadpoolctl import threadpool_info
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
@@ -81,6 +82,11 @@ def test_one_image_as_raw_bytes_and_in_a_form_are_the_same(client, trained):
     other = client.predict((name, data)).json["predictions"][0]
     assert one["probabilities"] == other["probabilities"]
     assert (one["name"], other["name"]) == ("image", name)
+
+
+def test_blas_has_one_thread_since_more_would_spin_beside_the_network(client):
+    found = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+    assert set(found) == {1}
 
 
 def test_a_bad_image_among_good_ones_is_told_in_its_place(client, trained):

@@ -248,7 +248,9 @@ class World:
             off = [
                 key
                 for key, value in wanted.items()
-                if mine.get(key) != value and (name, key) not in self.volatile
+                if mine.get(key) != value
+                and (name, key) not in self.volatile
+                and not key.endswith("/disk_bytes")  # times in a file have more digits or fewer
             ]
             if off:
                 kind = "wrong_numbers" if mine else "lost_results"

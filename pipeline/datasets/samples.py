@@ -8,6 +8,7 @@ or pydicom, where they are installed.
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,6 +215,10 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
             size = {header.width, header.height}
             if not 2 <= len(shape) <= 3 or not size <= {*shape}:
                 raise ImageError(f"a TIFF of axes {axes} {shape}, not a picture")
+            # What is allocated is by these, which damage sets to anything.
+            whole, piece = math.prod(shape), math.prod(page.chunks)
+            if whole > 4 * max_pixels or piece > 4 * max(whole, 2**20):
+                raise ImageError(f"absurdly large: {whole:,} values in pieces of {piece:,}")
             values = np.asarray(page.asarray())
             if values.shape != shape:  # of damaged headers tifffile makes what it can
                 raise ImageError(f"a damaged TIFF: {shape} in its header, {values.shape} in fact")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ..backbones.engine import n_cores
 from ..errors import SettingsError
@@ -141,8 +142,14 @@ def server_of(app: Any, limits: Limits) -> uvicorn.Server:
 
 
 def run_server(server: uvicorn.Server, one: socket.socket) -> None:
-    """Answer on a bound socket until the server is told to end; finish what was accepted."""
-    asyncio.run(server.serve(sockets=[one]))
+    """Answer on a bound socket until the server is told to end; finish what was accepted.
+
+    BLAS gets one thread: its others would spin between the searches for neighbours, on the cores
+    that the network needs (seen: half of all processor time).
+    """
+    with threadpool_limits(1, user_api="blas"):
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(server.serve(sockets=[one]))
 
 
 def serve(
