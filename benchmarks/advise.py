@@ -27,7 +27,7 @@ from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.files import write_json
 from cnn_codes.heads import Examples, fit_head
-from cnn_codes.heads.run import Rows, rows_of
+from cnn_codes.heads.rows import Rows, rows_of
 from cnn_codes.progress import Messages
 from cnn_codes.results.runs import read_predictions
 from cnn_codes.settings import (

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from cnn_codes.cli.options import assigned
 from cnn_codes.heads import Examples, Head, fit_head
-from cnn_codes.heads.run import rows_of
+from cnn_codes.heads.rows import rows_of
 from cnn_codes.settings import HeadSettings, PlaceSettings
 from joblib import Parallel, delayed
 from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import numpy as np
 from cnn_codes.evidence.confident import class_thresholds, label_margin
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.held_out import held_out
-from cnn_codes.heads.run import rows_of
+from cnn_codes.heads.rows import rows_of
 from cnn_codes.settings import PlaceSettings
 from numpy.typing import NDArray
 

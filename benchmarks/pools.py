@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 from cnn_codes.heads import Examples, fit_head
-from cnn_codes.heads.run import redrawn, rows_of
+from cnn_codes.heads.rows import redrawn, rows_of
 from cnn_codes.settings import (
     CodesSettings,
     HeadSettings,

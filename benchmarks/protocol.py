@@ -28,7 +28,7 @@ from cnn_codes.compare.runs import train, training_of
 from cnn_codes.context import Context
 from cnn_codes.files import digest_of
 from cnn_codes.heads import Examples, fit_head
-from cnn_codes.heads.run import TEST, TRAIN, Rows, redrawn, rows_of
+from cnn_codes.heads.rows import TEST, TRAIN, Rows, redrawn, rows_of
 from cnn_codes.results.metrics import clustered_error
 from cnn_codes.results.runs import read_predictions
 from cnn_codes.settings import FinetuneSettings, HeadSettings, PlaceSettings

@@ -24,7 +24,7 @@ from ..datasets import SPLITS, resplit, uncut
 from ..errors import ResultError
 from ..files import digest_of
 from ..heads.examples import mean_view
-from ..heads.run import rows_of
+from ..heads.rows import rows_of
 from ..results.frame import framed, known, write_framed
 from ..results.records import plain
 from ..results.runs import named

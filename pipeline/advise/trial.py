@@ -23,7 +23,7 @@ from ..datasets import SPLITS, resplit
 from ..errors import HeadError, TrainingError
 from ..files import digest_of
 from ..finetune.recipe import recipe_names
-from ..heads.run import Rows, rows_of
+from ..heads.rows import Rows, rows_of
 from ..notation import duration
 from ..results.runs import read_predictions
 from ..settings import AdviseSettings, FinetuneSettings, as_dict

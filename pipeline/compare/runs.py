@@ -22,7 +22,8 @@ from ..datasets import SPLITS, Manifest
 from ..errors import SettingsError
 from ..files import digest_of
 from ..heads.costs import read_costs
-from ..heads.run import fit_heads, redrawn, rows_of
+from ..heads.rows import redrawn, rows_of
+from ..heads.run import fit_heads
 from ..results.figures import figures_of
 from ..results.frame import write_framed
 from ..results.predictions import Predictions, read_predictions

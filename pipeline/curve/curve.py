@@ -30,7 +30,7 @@ from ..datasets import SPLITS, Manifest
 from ..errors import DataError, SettingsError
 from ..files import digest_of, sha256_file
 from ..heads.costs import read_costs
-from ..heads.run import Rows, rows_of
+from ..heads.rows import Rows, rows_of
 from ..results.bootstrap import resampled, resamples
 from ..results.frame import framed, known, write_framed
 from ..results.measures import Measure, measure_named

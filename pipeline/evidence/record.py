@@ -14,7 +14,7 @@ import numpy as np
 from ..codes.reader import Codes
 from ..context import Context
 from ..files import digest_of
-from ..heads.run import Rows, rows_of
+from ..heads.rows import Rows, rows_of
 from ..results.frame import framed, known, write_framed
 from ..results.runs import named
 from ..settings import as_dict
