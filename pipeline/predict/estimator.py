@@ -88,27 +88,17 @@ class CodesClassifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
         cache: str | os.PathLike[str] | None = None,
         offline: bool = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model, weights=weights, layers=layers, pool=pool, size=size, resize=resize,
+            views=views, precision=precision, dtype=dtype, seed=seed, device=device,
+            engine=engine, extract_batch=extract_batch, workers=workers, cache=cache,
+            offline=offline,
+        )  # fmt: skip
         self.method = method
-        self.weights = weights
-        self.layers = layers
-        self.pool = pool
-        self.size = size
-        self.resize = resize
-        self.views = views
-        self.precision = precision
-        self.dtype = dtype
         self.folds = folds
         self.class_weight = class_weight
         self.train_views = train_views
-        self.seed = seed
         self.jobs = jobs
-        self.device = device
-        self.engine = engine
-        self.extract_batch = extract_batch
-        self.workers = workers
-        self.cache = cache
-        self.offline = offline
 
     def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
         """Fit the head to the codes of labelled images.

@@ -23,24 +23,47 @@ __all__ = ["CodesTransformer", "ImageEstimator"]
 
 
 class ImageEstimator(BaseEstimator):  # type: ignore[misc]
-    """What estimators on images have in common: the parameters of the codes, and their meaning."""
+    """What estimators on images have in common: the parameters of the codes, and their meaning.
 
-    model: str
-    weights: str
-    layers: str | Sequence[str]
-    pool: str
-    size: int
-    resize: str
-    views: str
-    precision: str
-    dtype: str
-    seed: int
-    device: str
-    engine: str
-    extract_batch: int
-    workers: int
-    cache: str | os.PathLike[str] | None
-    offline: bool
+    The parameters are those of :class:`CodesTransformer`.
+    """
+
+    def __init__(
+        self,
+        model: str = "efficientnet_lite0",
+        *,
+        weights: str = "default",
+        layers: str | Sequence[str] = "final",
+        pool: str = "default",
+        size: int = 0,
+        resize: str = "default",
+        views: str = "center",
+        precision: str = "float32",
+        dtype: str = "float32",
+        seed: int = 0,
+        device: str = "auto",
+        engine: str = "auto",
+        extract_batch: int = 0,
+        workers: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+        offline: bool = False,
+    ) -> None:
+        self.model = model
+        self.weights = weights
+        self.layers = layers
+        self.pool = pool
+        self.size = size
+        self.resize = resize
+        self.views = views
+        self.precision = precision
+        self.dtype = dtype
+        self.seed = seed
+        self.device = device
+        self.engine = engine
+        self.extract_batch = extract_batch
+        self.workers = workers
+        self.cache = cache
+        self.offline = offline
 
     def _source(self) -> Source:
         """Give what the parameters mean; raises where they mean nothing."""
@@ -109,43 +132,6 @@ class CodesTransformer(TransformerMixin, ImageEstimator):  # type: ignore[misc]
     offline : bool
         Fetch nothing.
     """
-
-    def __init__(
-        self,
-        model: str = "efficientnet_lite0",
-        *,
-        weights: str = "default",
-        layers: str | Sequence[str] = "final",
-        pool: str = "default",
-        size: int = 0,
-        resize: str = "default",
-        views: str = "center",
-        precision: str = "float32",
-        dtype: str = "float32",
-        seed: int = 0,
-        device: str = "auto",
-        engine: str = "auto",
-        extract_batch: int = 0,
-        workers: int = 0,
-        cache: str | os.PathLike[str] | None = None,
-        offline: bool = False,
-    ) -> None:
-        self.model = model
-        self.weights = weights
-        self.layers = layers
-        self.pool = pool
-        self.size = size
-        self.resize = resize
-        self.views = views
-        self.precision = precision
-        self.dtype = dtype
-        self.seed = seed
-        self.device = device
-        self.engine = engine
-        self.extract_batch = extract_batch
-        self.workers = workers
-        self.cache = cache
-        self.offline = offline
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Check the settings; there is nothing to fit.
