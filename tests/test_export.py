@@ -13,6 +13,7 @@ import pytest
 from cnn_codes.backbones.preprocess import Preprocessing, Views, take_views
 from cnn_codes.cli import main
 from cnn_codes.errors import DataError, SettingsError
+from cnn_codes.explain import Explainer
 from cnn_codes.export import Exported, export_run
 from cnn_codes.export.graph import BOOL, UINT8, Graph
 from cnn_codes.export.resize import add_resize
@@ -215,7 +216,7 @@ def test_the_card_says_what_the_record_says(shop: Workshop, tmp_path: Path) -> N
 
 def test_a_fine_tuned_network_agrees(shop: Workshop, tmp_path: Path) -> None:
     places = PlaceSettings(cache=str(shop.cache), results=str(tmp_path / "results"))
-    record = Tuning(shop.images, places)(epochs=1, views="flip", size=32)
+    record = Tuning(shop.images, places)(epochs=1, views="flip", size=64)
     run = tmp_path / "results" / shop.images.name / f"{record['run']}.json"
     exported = export(shop, run, tmp_path / "out")
     session = session_of(exported.files[0])
@@ -224,6 +225,15 @@ def test_a_fine_tuned_network_agrees(shop: Workshop, tmp_path: Path) -> None:
     expected = shop.load(run, machine=machine).predict_proba(pieces)
     for pixels, one in zip(pieces, expected, strict=True):
         assert np.abs(outputs(session, image=pixels)["probabilities"] - one).max() < 1e-4
+    explainer = Explainer(shop.load(run, machine=machine), machine)
+    for pixels in pieces:
+        found = outputs(session, image=pixels)
+        logits, evidence = found["logits"], found["evidence"]
+        np.testing.assert_allclose(evidence.sum((1, 2)), logits - logits.mean(), atol=1e-4)
+        for at, name in enumerate(record["class_names"]):  # there by gradient x activation
+            mine = explainer.explain(pixels, target=name).evidence
+            flat = (evidence[at] - mine).ravel()
+            np.testing.assert_allclose(flat, flat.mean(), atol=1e-4)  # but for the bias
 
 
 def test_random_views_are_refused_with_what_to_do(shop: Workshop, tmp_path: Path) -> None:

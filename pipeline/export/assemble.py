@@ -1,8 +1,9 @@
 """One ONNX model from an image to probabilities: resize, views, network, head and temperature.
 
 The network is the exported graph that stage one runs, taken as it is; what stands before and
-behind it is written node by node. Where the codes are means over maps and the head is linear, the
-network is exported up to its maps, and the model also says which regions speak for each class.
+behind it is written node by node. Where the codes are means over maps and the head, or the last
+layer of a fine-tuned network, is linear, the network is exported up to its maps, and the model also
+says which regions speak for each class.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..errors import SettingsError
 from ..explain.regions import spread
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
-from ..predict.models import HeadModel, Model, NetworkModel
+from ..predict.models import Model, NetworkModel
 from ..settings import MachineSettings
 from .graph import BOOL, DOUBLE, FLOAT, INT64, UINT8, Graph
 from .head import add_decision, add_probabilities, add_scores
@@ -68,12 +69,10 @@ def network_graph(model: Model) -> Parts:
             expected="a run with VIEWS=center, flip or dihedral",
             todo="train the head again, for example with VIEWS=flip",
         )
+    if isinstance(model, NetworkModel):
+        return _trained_network(model)
     size = model.preprocessing.size
     black = np.zeros((1, size, size, 3), np.uint8)
-    if isinstance(model, NetworkModel):
-        engine, path = model.exported()
-        shapes = tuple(block.shape[1:] for block in engine.run(black))
-        return Parts(onnx.load(path), shapes, maps=False)
     layers, maps = model.map_layers(), True
     small = model.asked.precision == "int8"  # calibrated as it is: its maps would be others
     if small or layers is None or model.pool != "mean" or model.head.method not in AFFINE_METHODS:
@@ -95,6 +94,23 @@ def network_graph(model: Model) -> Parts:
         path = quantised_path(path, str(model.key.config["calibration"]))
     shapes = tuple(block.shape[1:] for block in engine.run(black))
     return Parts(onnx.load(path), shapes, maps)
+
+
+def _trained_network(model: NetworkModel) -> Parts:
+    """Give a fine-tuned network's graph: with its last maps where its scores are linear in them."""
+    size = model.preprocessing.size
+    noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    for stage in filter(None, [model.last_map()]):
+        engine, path = model.exported(stage)
+        maps, scores = engine.run(noise)
+        axes = (1, 2) if _last(maps.shape[1:]) else (2, 3)
+        weight, bias = model.affine()
+        linear = maps.mean(axis=axes, dtype=np.float64) @ weight.T + bias
+        if np.allclose(linear, scores, rtol=1e-4, atol=1e-4):
+            return Parts(onnx.load(path), (maps.shape[1:], scores.shape[1:]), maps=True)
+    engine, path = model.exported()
+    shapes = tuple(block.shape[1:] for block in engine.run(noise))
+    return Parts(onnx.load(path), shapes, maps=False)
 
 
 def assemble(
@@ -119,7 +135,7 @@ def assemble(
         Input ``image``: uint8 (H, W, 3), RGB, upright. Optional input ``prepared``: bool, the
         image is the network's square already. Outputs: ``probabilities`` float32 (K,),
         ``class_index`` int64, ``logits`` float32 (K,) before the temperature, ``codes`` float32
-        (D,) at length 1 and, for a linear head on mean-pooled codes, ``evidence`` float32
+        (D,) at length 1 and, where scores are linear in mean-pooled maps, ``evidence`` float32
         (K, h, w), which sums over the regions to each logit minus the mean of the logits.
     """
     before, behind = Graph("before"), Graph("behind")
@@ -144,7 +160,7 @@ def assemble(
     outputs += [("logits", FLOAT, [classes])]
     output = model.output
     if isinstance(model, NetworkModel):
-        codes = [behind("Flatten", blocks[0], axis=1)]
+        codes = _codes(behind, blocks[:1], parts, "float32")
         wide = behind.cast(blocks[1], DOUBLE)
         scores = behind.total(wide, 0, "ReduceMean")  # (1, K)
     else:
@@ -156,8 +172,8 @@ def assemble(
     behind.rename(add_decision(behind, probabilities, output), "class_index")
     behind.rename(_unit(behind, codes), "codes")
     outputs.append(("codes", FLOAT, [None]))
-    if parts.maps and isinstance(model, HeadModel):
-        behind.rename(_evidence(behind, blocks, parts, model), "evidence")
+    if parts.maps:
+        behind.rename(_evidence(behind, blocks[: len(codes)], parts, model), "evidence")
         outputs.append(("evidence", FLOAT, [classes, None, None]))
     graph = helper.make_graph(
         [*before.nodes, *base.graph.node, *behind.nodes],
@@ -234,7 +250,7 @@ def _views(g: Graph, square: str, kind: str) -> str:
 def _codes(g: Graph, blocks: list[str], parts: Parts, dtype: str) -> list[str]:
     """Give the codes of each layer, float32 (V, D_layer), rounded as the cache stores them."""
     found = []
-    for block, shape in zip(blocks, parts.shapes, strict=True):
+    for block, shape in zip(blocks, parts.shapes[: len(blocks)], strict=True):
         if parts.maps:
             axes = [2, 3] if len(shape) == 3 and not _last(shape) else [1, 2][: len(shape) - 1]
             code = g("ReduceMean", block, g.ints(*axes), keepdims=0)
@@ -278,14 +294,15 @@ def _flat(g: Graph, value: str) -> str:
     return g("Reshape", value, g.ints(-1))
 
 
-def _evidence(g: Graph, blocks: list[str], parts: Parts, model: HeadModel) -> str:
+def _evidence(g: Graph, blocks: list[str], parts: Parts, model: Model) -> str:
     """Add the class activation maps, each minus the mean over the classes, (K, h, w)."""
-    weight, bias = model.head.affine()
+    weight, bias = model.affine() if isinstance(model, NetworkModel) else model.head.affine()
     weight, bias = weight - weight.mean(axis=0), bias - bias.mean()
-    sizes = [_size(shape) for shape in parts.shapes]
+    shapes = parts.shapes[: len(blocks)]
+    sizes = [_size(shape) for shape in shapes]
     height, width = max(h for _, h, _ in sizes), max(w for _, _, w in sizes)
     layers, start = [], 0
-    for block, shape, (channels, h, w) in zip(blocks, parts.shapes, sizes, strict=True):
+    for block, shape, (channels, h, w) in zip(blocks, shapes, sizes, strict=True):
         one = block
         if _last(shape):
             one = g("Transpose", one, perm=[0, 3, 1, 2])

@@ -36,7 +36,7 @@ from ..errors import (
     command_line,
 )
 from ..files import sha256_file
-from ..finetune.description import read_description, refusal
+from ..finetune.description import checkpoint_paths, read_description, refusal
 from ..heads import Head, load_head
 from ..heads.output import Output
 from ..progress import Progress, silent
@@ -230,13 +230,36 @@ class NetworkModel:
 
         return load_checkpoint(self.stem)[0]
 
-    def exported(self) -> tuple[Engine, Path]:
-        """Give an engine on the CPU and its graph, exported now where it is not in the cache."""
+    def exported(self, stage: str = "") -> tuple[Engine, Path]:
+        """Give an engine on the CPU and its graph, exported now where it is not in the cache.
+
+        Its outputs are codes and scores; with a `stage`, its maps in place of the codes.
+        """
         machine = MachineSettings(device="cpu", engine="onnx")
-        engine = _network_engine(self.stem, self.card, self.final, machine, self.cache)
-        layers = _network_layers(self.final)
-        path = graph_path(self.card, layers, "mean", self.preprocessing, cache=self.cache)
+        engine = _network_engine(self.stem, self.card, self.final, machine, self.cache, stage=stage)
+        layers, pool = _network_outputs(self.final, stage)
+        path = graph_path(self.card, layers, pool, self.preprocessing, cache=self.cache)
         return engine, path
+
+    def last_map(self) -> str:
+        """Name the stage whose mean over all positions goes into the last layer; "" where none.
+
+        Builds the network and runs it once, which imports torch.
+        """
+        from ..backbones.network import survey
+
+        seen = survey(self.build(), self.preprocessing.size)
+        stage = seen.pooled_is_final if seen.final == self.final else None
+        return stage if stage and len(seen.layers[stage]) == 3 else ""
+
+    def affine(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the last layer's weights (K, D) and biases (K,)."""
+        weights, _ = checkpoint_paths(self.stem)
+        with safe_open(weights, framework="np") as tensors:
+            weight = tensors.get_tensor(f"{self.final}.weight")
+            there = f"{self.final}.bias" in tensors.keys()
+            bias = tensors.get_tensor(f"{self.final}.bias") if there else np.zeros(len(weight))
+        return weight.astype(np.float64), bias.astype(np.float64)
 
     def store(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Keep codes and scores as they are, if they are finite."""
@@ -357,9 +380,12 @@ def _network_model(
     )
 
 
-def _network_layers(final: str) -> tuple[str, str]:
-    """Name what a fine-tuned network is run for: what goes into the last layer, and the scores."""
-    return f"{final}.codes", "final"
+def _network_outputs(final: str, stage: str) -> tuple[tuple[str, str], str]:
+    """Name what a fine-tuned network is run for, and how it is pooled.
+
+    What goes into the last layer, or the maps of a stage; and the scores.
+    """
+    return (stage or f"{final}.codes", "final"), "none" if stage else "mean"
 
 
 def _network_engine(
@@ -370,7 +396,10 @@ def _network_engine(
     cache: Path,
     *,
     offline: bool = True,
+    stage: str = "",
 ) -> Engine:
+    layers, _ = _network_outputs(final, stage)
+
     def build() -> Any:
         from ..finetune.checkpoint import load_checkpoint, name_codes
 
@@ -378,9 +407,9 @@ def _network_engine(
 
     return open_engine(
         card,
-        _network_layers(final),
+        layers,
         card.preprocessing,
-        CodesSettings(model=card.model),
+        CodesSettings(model=card.model, pool="none" if stage else "default"),
         machine,
         cache=cache,
         seed=0,
