@@ -31,7 +31,7 @@ from .costs import training_rate, training_seconds
 from .options import Option, command_of
 from .sample import Sample
 
-__all__ = ["tried_options"]
+__all__ = ["trials", "tried_options"]
 
 HELD_OUT = 0.25
 TRAIN, VAL, TEST = range(len(SPLITS))
@@ -72,8 +72,8 @@ def tried_options(
     groups = context.manifest.groups_at(rows.at[parts[1]])
     options: list[Option] = []
     ends = time.monotonic() + settings.seconds
-    with context.progress("trials of training", len(_trials()), "trainings") as meter:
-        for name, training in _trials():
+    with context.progress("trials of training", len(trials()), "trainings") as meter:
+        for name, training in trials():
             rate = training_rate(context, network, training.unfreeze)
             full = training_seconds(
                 network, rate, training,
@@ -102,7 +102,7 @@ def tried_options(
     return [one if one.p is None else replace(one, p=next(adjusted)) for one in options]
 
 
-def _trials() -> list[tuple[str, FinetuneSettings]]:
+def trials() -> list[tuple[str, FinetuneSettings]]:
     """Give the late layers, deeper ones, and those with statistics that follow the data."""
     trials = [
         ("fine-tune last stage", FinetuneSettings(deepen=False)),
