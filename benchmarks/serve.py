@@ -22,6 +22,7 @@ import sys
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,9 @@ def main() -> None:
         def killer() -> None:
             while kill and not ending.wait(kill):
                 for pid in children(server.pid)[:1]:
-                    os.kill(pid, signal.SIGKILL)
-                    n_killed[0] += 1
+                    with suppress(ProcessLookupError):  # it ended by itself meanwhile
+                        os.kill(pid, signal.SIGKILL)
+                        n_killed[0] += 1
 
         alone, served, took, statuses = [], [], [], {}
         for _ in range(ROUNDS):
