@@ -97,6 +97,7 @@ def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
     """Load the data set of a call, and join its settings to a context."""
     from .context import Context
     from .datasets import load_manifest
+    from .heads.decide import check_decision
 
     given = chosen.settings
     machine = given.get(MachineSettings, MachineSettings())
@@ -117,6 +118,8 @@ def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
         messages=chosen.messages,
         command=chosen.command,
     )
+    for one in given.values():
+        check_decision(one, manifest.class_names)
     if context.data.group == "auto" and CodesSettings in given:
         return _grouped(context)
     return context

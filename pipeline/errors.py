@@ -32,6 +32,7 @@ __all__ = [
     "command_line",
     "first_line",
     "program",
+    "setting",
 ]
 
 _FOLDER = Path(__file__).parent
@@ -80,12 +81,14 @@ def command_line(
     in_checkout : bool
         With ``make``; otherwise with ``cnn-codes``, as an installed package has no Makefile.
     """
-
-    def quoted(value: str) -> str:
-        return shlex.quote(value.replace("$", "$$") if in_checkout else value)  # make expands $
-
     start = "make" if in_checkout else "cnn-codes"
-    return " ".join([start, stage, *(f"{name}={quoted(one)}" for name, one in settings.items())])
+    given = (setting(name, one, in_checkout=in_checkout) for name, one in settings.items())
+    return " ".join([start, stage, *given])
+
+
+def setting(name: str, value: str, *, in_checkout: bool = _IN_CHECKOUT) -> str:
+    """Spell ``NAME=value`` for a shell, as :func:`command_line` does."""
+    return f"{name}={shlex.quote(value.replace('$', '$$') if in_checkout else value)}"  # make's $
 
 
 def first_line(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from cnn_codes.errors import SettingsError
 from cnn_codes.settings import LARGEST, allowed
 from hypothesis import given
 from hypothesis import strategies as st
+from pictures import write_set
 
 CLASSES = [
     one for name in settings_module.__all__
@@ -101,6 +102,26 @@ def test_a_wrong_value_on_the_command_line_ends_with_exit_code_2(
     assert setting.partition("=")[0].lower() in err.lower()
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())  # before any work
+
+
+@pytest.mark.parametrize(
+    ("stage", "given", "says"),
+    [
+        ("svm", "THRESHOLD=recall:0.9", "Next: THRESHOLD='recall:0.9:wild cat'\n"),
+        ("finetune", "THRESHOLD=recall:0.9:fox", "there is no class fox"),
+        ("compare", "COST=costs.csv", "costs.csv"),
+        ("softmax", "THRESHOLD=cost", "without COST"),
+    ],
+)
+def test_a_decision_that_does_not_fit_the_classes_is_refused_before_any_network_runs(
+    stage: str, given: str, says: str, capsys: Any, tmp_path: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path / "pets", 12, classes=("cat", "dog", "wild cat"), size=(32, 24))
+    (tmp_path / "costs.csv").write_text(",cat,dog\ncat,0,1\ndog,1,0\n")
+    assert main([stage, "DATA=pets", given]) == 2
+    assert says in capsys.readouterr().err
+    assert not list(tmp_path.rglob("backbones"))
 
 
 @given(st.text(max_size=12))

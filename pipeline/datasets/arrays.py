@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from ..errors import DataError
+from ..errors import DataError, command_line
 from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Progress, silent
 from .digests import hash_files
@@ -160,5 +159,5 @@ def array_problem(path: Path, arrays: list[str]) -> DataError:
     return DataError(
         f"{path} holds no image files, but {shown}.",
         expected=f"image files, or arrays in {', '.join(ARRAY_SUFFIXES)}",
-        todo=f"make data DATA={shlex.quote(arrays[0])}",
+        todo=command_line("data", {"DATA": arrays[0]}),
     )

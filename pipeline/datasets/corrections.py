@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, command_line
 from ..files import digest_of, explained, make_folder, sync_folder
 from .listing import SPLITS, few, plural
 
@@ -142,7 +142,7 @@ def read_corrections(path: Path) -> list[Correction]:
         raise DataError(
             f"LABELS={path} cannot be read ({error.strerror}).",
             expected="a file of corrections, as make label writes it",
-            todo=f"make label LABELS={path}",
+            todo=command_line("label", {"LABELS": str(path)}),
         ) from error
     return _lines(data, path, 1)
 

@@ -9,14 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import HeadError
+from ..errors import HeadError, setting
+from .costs import read_costs
 
-__all__ = ["Rule", "choose_offsets", "conformal", "decide", "parse_rule", "prediction_sets"]
+__all__ = [
+    "Rule",
+    "check_decision",
+    "choose_offsets",
+    "conformal",
+    "decide",
+    "parse_rule",
+    "prediction_sets",
+]
 
 TINY = 1e-300
 ROUNDS = 5
@@ -67,7 +77,7 @@ def parse_rule(text: str, class_names: Sequence[str], *, has_costs: bool) -> Rul
         raise HeadError(
             f"THRESHOLD={text} with {len(class_names)} classes does not say which class.",
             expected=f"one of {', '.join(class_names[:20])}",
-            todo=f"THRESHOLD={text}:{class_names[-1]}",
+            todo=setting("THRESHOLD", f"{text}:{class_names[-1]}"),
         )
     if name and name not in class_names:
         raise HeadError(
@@ -75,6 +85,26 @@ def parse_rule(text: str, class_names: Sequence[str], *, has_costs: bool) -> Rul
             expected=f"one of {', '.join(class_names[:20])}",
         )
     return Rule(kind, value, list(class_names).index(name) if name else len(class_names) - 1)
+
+
+def check_decision(settings: Any, class_names: Sequence[str]) -> None:
+    """Refuse a THRESHOLD or COST that does not fit the classes, before any work.
+
+    Parameters
+    ----------
+    settings : settings of a stage
+        Those without ``threshold`` and ``cost`` fit.
+    class_names : sequence of str
+
+    Raises
+    ------
+    HeadError
+        As :func:`parse_rule` and :func:`cnn_codes.heads.costs.read_costs`.
+    """
+    costs = getattr(settings, "cost", "")
+    if costs:
+        read_costs(Path(costs), class_names)
+    parse_rule(getattr(settings, "threshold", ""), class_names, has_costs=bool(costs))
 
 
 def decide(

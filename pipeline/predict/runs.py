@@ -11,7 +11,7 @@ from typing import Any
 
 from ..datasets.listing import few, plural
 from ..datasets.names import safe_name
-from ..errors import ResultError
+from ..errors import ResultError, setting
 from ..files import sha256_file
 from ..results.runs import read_record, result_files
 
@@ -97,7 +97,7 @@ def find_run(run: str | os.PathLike[str], results: Path) -> Run:
             raise ResultError(
                 f"{len(names)} runs are called {text}, or begin so: {few(names)}.",
                 expected="a name that only one has",
-                todo=f"RUN={names[0]}",
+                todo=setting("RUN", names[0]),
             )
     raise _unknown(text, results)
 
@@ -138,7 +138,7 @@ def _unknown(run: str, results: Path) -> ResultError:
         f"There is no run called {run}." if run else "RUN says which run is to predict.",
         expected="the path of a run's .json, or its name; "
         f"{plural(len(names), 'run is', 'runs are')} in {results}: {few(near or names)}",
-        todo=f"RUN={(near or names)[0]}",
+        todo=setting("RUN", (near or names)[0]),
     )
 
 

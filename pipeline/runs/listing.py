@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets.listing import few
-from ..errors import ResultError
+from ..errors import ResultError, setting
 from ..files import sha256_file
 from ..results.predictions import Predictions, read_predictions
 from ..results.records import check_record
@@ -58,7 +58,7 @@ class Run:
             raise ResultError(
                 f"{self.name} sums up {len(self.record['runs'])} runs and has no predictions.",
                 expected="one of them",
-                todo=f"RUN={self.record['runs'][0]}",
+                todo=setting("RUN", self.record["runs"][0]),
             )
         path = self.path.with_name(f"{self.name}.predictions.csv")
         digest = self.record.get("files", {}).get(path.name)
@@ -183,7 +183,7 @@ def find(name: str, listing: Listing) -> Run:
                 f"{len(found)} runs are called {name}, or begin so: "
                 f"{few([str(run.path) for run in found])}.",
                 expected="a name that only one has, or the path of its .json",
-                todo=f"RUN={found[0].path}",
+                todo=setting("RUN", str(found[0].path)),
             )
     raise ResultError(
         f"There is no run called {name}.",
