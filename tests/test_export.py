@@ -271,7 +271,7 @@ def test_the_script_needs_three_packages(shop: Workshop, tmp_path: Path) -> None
     done = subprocess.run(
         [python, folder / "predict.py", *images], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
     expected = shop.load(run).predict_proba(images)
     for line, image, one in zip(done.stdout.splitlines(), images, expected, strict=True):
         name, told = line.split("\t")
