@@ -268,8 +268,8 @@ MISTAKES = {
     ),
     "an unknown split": (
         ["a.jpg", "b.jpg"],
-        {"given.csv": "path,label,split\na.jpg,x,train\nb.jpg,y,holdout\n"},
-        "the split 'holdout' is not known",
+        {"given.csv": "path,label,split\na.jpg,x,train\nb.jpg,y,unseen\n"},
+        "the split 'unseen' is not known",
     ),
     "a split for some": (
         ["a.jpg", "b.jpg"],

@@ -22,6 +22,7 @@ TINY_PX = 32  # below this a 224-pixel input is seven times enlarged: blur
 LONG = 4  # times as long as wide: the central square is a quarter of the picture
 ODD_SHARE = 0.01  # a format that at most this share of the images have is odd
 MIN_CLASS = 20  # images that a class needs before its formats are compared with other classes'
+MIN_APART = 8  # the same, where all images of a class have it and none of another: 2^-16 by chance
 
 # Images that stage one leaves out; it says so itself, in each result.
 LEFT_OUT = ("unreadable", "damaged", "absurdly-large")
@@ -108,6 +109,7 @@ def image_findings(manifest: Manifest, facts: Facts) -> list[Finding]:
         *_odd_formats(manifest, look, formats),
         _by_class(manifest, facts, "format", formats),
         _by_class(manifest, facts, "colour", _colour(rows["mode"])),
+        _by_class(manifest, facts, "size", _sizes(rows)),
     ]  # fmt: skip
     return findings + [finding for finding in found if finding]
 
@@ -247,19 +249,32 @@ def _colour(modes: NDArray[np.bytes_]) -> NDArray[np.bytes_]:
     return np.where(grey, b"grey", np.where(known, b"colour", b"")).astype("S8")
 
 
+def _sizes(rows: NDArray[Any]) -> NDArray[np.bytes_]:
+    """Give each image's size as text (N,); empty where most images have a size of their own."""
+    known = rows["format"] != b""
+    pairs = np.char.add(
+        np.char.add(rows["width"].astype("S6"), b" x "), rows["height"].astype("S6")
+    )
+    sizes, counts = np.unique(pairs[known], return_counts=True)
+    usual = sizes[counts * 20 >= known.sum()]
+    return np.where(known & np.isin(pairs, usual), pairs, np.where(known, b"another", b""))
+
+
 def _by_class(
     manifest: Manifest, facts: Facts, what: str, values: NDArray[np.bytes_]
 ) -> Finding | None:
     """Find whether a property of the files, not of the pictures, tells classes apart."""
     known = facts.readable & (values != b"")
     total = np.bincount(manifest.labels[known], minlength=manifest.n_classes)
-    large = np.flatnonzero(total >= MIN_CLASS)
+    large = np.flatnonzero(total >= MIN_APART)
     widest: tuple[float, str, int, int] = (0.0, "", 0, 0)
     for value in np.unique(values[known]) if len(large) > 1 else []:
         have = np.bincount(manifest.labels[known & (values == value)], minlength=len(total))
         share = have[large] / total[large]
         high, low = int(share.argmax()), int(share.argmin())
-        if share[high] >= 0.9 and share[low] <= 0.1:
+        few_images = min(total[large[high]], total[large[low]]) < MIN_CLASS
+        margin = 0.0 if few_images else 0.1
+        if value != b"another" and share[high] >= 1 - margin and share[low] <= margin:
             gap = float(share[high] - share[low])
             widest = max(widest, (gap, value.decode(), int(large[high]), int(large[low])))
     if not widest[0]:

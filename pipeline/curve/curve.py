@@ -27,7 +27,8 @@ from ..compare.compare import comparison_name
 from ..compare.runs import Network, head_settings, is_head, train, training_of
 from ..context import Context
 from ..datasets import SPLITS, Manifest
-from ..errors import DataError, SettingsError
+from ..datasets.remaining import check_test
+from ..errors import SettingsError
 from ..files import digest_of, sha256_file
 from ..heads.costs import read_costs
 from ..heads.rows import Rows, rows_of
@@ -153,8 +154,7 @@ def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
     test = rows.split == TEST
     if context.data.leaks == "drop":
         test &= ~rows.leaks()
-    if not test.any():
-        raise DataError("No test image is left to measure on.", expected="some that are not leaks")
+    check_test(test, command=context.command)
     labelled = np.flatnonzero(rows.split != TEST)
     pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata, rows.groups)
     sizes = sizes_of(settings.sizes, pool.counts(manifest.n_classes), manifest.class_names)

@@ -36,13 +36,16 @@ from .tree import Node
 from .words import (
     ANNOTATIONS,
     GENERIC,
+    NO_CLASS,
     OUTPUTS,
     PARTS,
     THINGS,
     THUMBNAILS,
     UNLABELLED,
     VARIANTS,
+    annotates,
     is_numbered,
+    is_version,
     nfc,
     words_of,
 )
@@ -55,6 +58,7 @@ EXPECTED = (
     ".arrow files"
 )
 _MOST = 0.6  # share of the outer folders under which an inner name must recur
+_USUAL = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 _STEM = re.compile(r"^(.*?)[\s._-]*\(?\d+\)?$")
 _FIRST_NUMBER = re.compile(r"^(\d+)[\s._-]+\d+$")
 
@@ -148,15 +152,15 @@ def read_folders(node: Node, ask: object, *, given: str) -> Listing:
     found = reader.found
     if reader.layout == "names":
         _by_names(reader, node)
-    elif reader.layout == "inner":
-        _inner(reader, node, UNSPLIT)
     else:
-        splits = _splits(reader, node)
+        both = reader.layout == "auto" and _split_and_class(reader, node)
+        splits = {} if both else _splits(reader, node)
         if splits:
             _read_splits(reader, node, splits)
-        else:
+        elif not both:
             found.stray += len(node.images)
             _classes(reader, node, UNSPLIT)
+    _splits_of_names(found)
     listing = Listing(
         root=Path(node.path),
         paths=found.paths,
@@ -164,7 +168,13 @@ def read_folders(node: Node, ask: object, *, given: str) -> Listing:
         split=np.array(found.split, dtype=np.int8),
         by_folder=True,
     )
-    if any(found.groups):
+    above = set(found.groups)
+    if len(above) > 1 and len(above) < len(SPLITS) and UNSPLIT in found.split:
+        found.notes.append(
+            f"{few(sorted(above))}, above the classes, are too few to be kept apart: images of "
+            "each are in every split."
+        )
+    elif any(found.groups):
         listing.groups = found.groups
         listing.groups_from = "the folders above the class folders"
     listing.warnings += _alike(found.labels) + found.notes
@@ -214,15 +224,17 @@ def _splits(reader: _Reader, node: Node) -> dict[str, tuple[int, Node]]:
             named[name] = split
         elif rests[rest] == 1 and not exact and set(words_of(name)) & UNLABELLED:
             continue
-    if not named or reader.layout == "classes":
+    if not named or (reader.layout == "classes" and not _only_splits(node, exact)):
         return {}
     labelled = {name for name in named if _through(node.folders[name]).kids()}
     flat = set(named) - labelled
     beside = [name for name in node.kids() if name not in named]
     if not labelled and beside and set(named.values()) == {TRAIN}:
         return {}  # a class called train
-    if not labelled and beside and not all(_set_aside(node, name) for name in beside):
-        return {}
+    several = len(set(named.values())) > 1  # a class may be called test, but train and test?
+    if not labelled and beside and not several:
+        if not all(_set_aside(node, name) for name in beside):
+            return {}
     if len(named) == 1 and longer and not exact:
         return {}
     flat_train = [name for name in flat if named[name] == TRAIN]
@@ -246,6 +258,63 @@ def _splits(reader: _Reader, node: Node) -> dict[str, tuple[int, Node]]:
     return {name: (split, node.folders[name]) for name, split in named.items()}
 
 
+def _only_splits(node: Node, exact: dict[str, int]) -> bool:
+    """Tell whether all folders are splits that hold folders, whatever LAYOUT says of these."""
+    kids = node.kids()
+    return TRAIN in exact.values() and set(exact) == set(kids) and len(set(exact.values())) > 1
+
+
+def _split_and_class(reader: _Reader, node: Node) -> bool:
+    """Read folders that are named after split and class: train_cat, train_dog, test_cat, ..."""
+    found: dict[str, tuple[int, str]] = {}
+    for name, inner in node.kids().items():
+        words = re.split(r"[\s_.-]+", name)
+        splits = [split for word in words if (split := split_of(word)) is not None]
+        label = "_".join(word for word in words if split_of(word) is None)
+        if len(splits) != 1 or not label or not inner.images:
+            return False
+        found[name] = (splits[0], label)
+    known = {label for split, label in found.values() if split == TRAIN}
+    others = {label for split, label in found.values() if split != TRAIN}
+    if len(known) < 2 or not others or not others <= known or node.images:
+        return False
+    for name, (split, label) in found.items():
+        reader.add(node.folders[name], label, split)
+    reader.found.notes.append(
+        f"Splits and classes were read from the names of the folders: {few(sorted(found), 4)}."
+    )
+    return True
+
+
+def _splits_of_names(found: _Found) -> None:
+    """Use the splits that file names begin or end with, where all do: train_001.jpg, test_001.jpg.
+
+    Where only some do, that is said.
+    """
+    if set(found.split) != {UNSPLIT}:
+        return
+    splits = []
+    for path in found.paths:
+        stem = image_stem(path.rpartition("/")[2])
+        words = re.split(r"[\s_.-]+|(?<=[^\W\d])(?=\d)", stem)
+        ends = [split for one in (words[0], words[-1]) if (split := split_of(one)) is not None]
+        splits.append(ends[0] if ends else UNSPLIT)
+    has = [split for split in splits if split != UNSPLIT]
+    if len(set(has)) < 2 or TRAIN not in has:
+        return
+    by_class: dict[str, set[int]] = {}
+    for label, split in zip(found.labels, splits, strict=True):
+        by_class.setdefault(label, set()).add(split)
+    names = few(sorted({SPLITS[split] for split in has}))
+    if len(has) == len(splits) and all(TRAIN in one for one in by_class.values()):
+        found.split[:] = splits
+        found.notes.append(f"Splits were read from the names of the files ({names}).")
+    elif len(has) * 2 > len(splits):
+        found.notes.append(
+            f"{len(has):,} of {len(splits):,} file names say a split ({names}); they were not used."
+        )
+
+
 def _through(node: Node) -> Node:
     """Go through folders that hold one folder of images and nothing else."""
     kids = node.kids()
@@ -261,7 +330,7 @@ def _through(node: Node) -> Node:
 def _set_aside(node: Node, name: str) -> bool:
     """Tell whether a folder is no class beside splits: unlabelled, outputs, annotations."""
     words = set(words_of(name))
-    return bool(words & (UNLABELLED | ANNOTATIONS)) or _is_output(node, name)
+    return bool(words & UNLABELLED) or annotates(name) or _is_output(node, name)
 
 
 def _is_output(node: Node, name: str) -> bool:
@@ -305,7 +374,7 @@ def _read_splits(reader: _Reader, node: Node, splits: dict[str, tuple[int, Node]
     if left:
         _leave(reader, [node.folders[name] for name in left])
     names = {SPLITS[split]: name for name, (split, _) in splits.items()}
-    if any(split_of(name) is None for name in splits):
+    if any(name.casefold() not in _USUAL for name in splits):
         found.notes.append(
             "Splits were read from folders: "
             + ", ".join(f"{split} from {name}" for split, name in sorted(names.items()))
@@ -341,7 +410,7 @@ def _leave(reader: _Reader, nodes: list[Node]) -> None:
         name = _rel(node, reader.top)
         if words & THUMBNAILS:
             what = f"{name} holds thumbnails of the images and was left out."
-        elif words & ANNOTATIONS:
+        elif annotates(node.name):
             what = f"{name} holds masks or annotations and was left out."
         elif node.name.casefold() in OUTPUTS or (not node.images and words & {"run", "runs"}):
             what = f"{name} holds what a tool left and was left out."
@@ -369,8 +438,13 @@ def _classes(reader: _Reader, node: Node, split: int) -> None:
                     raise _no_folders(reader, inner)
                 _classes(reader, _through(inner), split)
                 return
+        if kids and reader.layout == "inner":
+            _inner(reader, node, split)
+            return
         if kids and _nested(reader, node, kids, split):
             return
+        _doubt_depth(reader, kids)
+        _doubt_names(reader, kids)
     for name, inner in node.folders.items():
         if name in kids or not inner.n_images:
             foreign = sum((one.foreign for one in inner.walk()), start=Counter[str]())
@@ -383,6 +457,40 @@ def _classes(reader: _Reader, node: Node, split: int) -> None:
                     todo=f"{extra_for(kind)}; or move that folder out of the set",
                 )
             reader.add(inner, name, split)
+
+
+def _doubt_depth(reader: _Reader, kids: dict[str, Node]) -> None:
+    """Ask which folders are the classes, where those at the top hold others with own names."""
+    deeper = {}
+    for name, one in kids.items():
+        names = [] if one.images else list(_through(one).kids())
+        if len(names) > 1 and not all(is_numbered(k) or _is_one_thing(k) for k in names):
+            if not all(split_of(k) is not None or set(words_of(k)) <= GENERIC for k in names):
+                deeper[name] = [leaf.name for leaf in _leaves(one)]
+    if not deeper or len(deeper) * 2 < len(kids):
+        return
+    leaves = sorted({leaf for one in deeper.values() for leaf in one})
+    raise DataError(
+        f"{reader.given}: the folders {few(list(kids), 3)} hold others ({few(leaves, 4)}); which "
+        "of them are the classes is not certain.",
+        expected="class folders that hold images, or folders of numbered things",
+        todo=f"if {few(leaves, 2)} are the classes: {reader.command('LAYOUT=inner')}; if "
+        f"{few(list(kids), 2)} are: {reader.command('LAYOUT=classes')}",
+    )
+
+
+def _doubt_names(reader: _Reader, kids: dict[str, Node]) -> None:
+    """Ask whether a folder called images or data is a class."""
+    odd = [name for name in kids if words_of(name) and set(words_of(name)) <= NO_CLASS]
+    if not odd or len(kids) < 2 or any(any(c.isdigit() for c in name) for name in odd):
+        return
+    raise DataError(
+        f"{reader.given} holds the folders {few(sorted(kids), 4)}; {few(odd)} does not look like "
+        "the name of a class.",
+        expected=EXPECTED,
+        todo=f"if these folders are the classes: {reader.command('LAYOUT=classes')}; else point "
+        f"DATA= at the folder that holds the class folders, or write a CSV with path,label",
+    )
 
 
 def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[str, Node]:
@@ -407,7 +515,10 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
                 f"{reader.command('', inner)}; or, if it is a class: "
                 f"{reader.command('LAYOUT=classes')}",
             )
-        elif (words & ANNOTATIONS and (shared >= 0.5 or words <= ANNOTATIONS)) or (
+        elif (
+            annotates(name)
+            and (shared >= 0.5 or words <= ANNOTATIONS or "".join(words_of(name)) in ANNOTATIONS)
+        ) or (
             shared >= 0.8
             and len(mine) > 2
             and not words & VARIANTS
@@ -422,7 +533,8 @@ def _without_others(reader: _Reader, node: Node, kids: dict[str, Node]) -> dict[
     if left and len(left) < len(kids):
         _leave(reader, left)
         for inner in left:
-            if not set(words_of(inner.name)) & (ANNOTATIONS | UNLABELLED | OUTPUTS | THUMBNAILS):
+            said = set(words_of(inner.name)) & (UNLABELLED | OUTPUTS | THUMBNAILS)
+            if not said and not annotates(inner.name):
                 reader.found.notes[-1] = (
                     f"{_rel(inner, reader.top)} holds masks of other images and was left out."
                 )
@@ -491,14 +603,15 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
     raw = [key for one in outer.values() for key in one.kids()]
     if len(outer) == len(kids) and _splits_inside(reader, outer):
         return True
-    if raw and all(split_of(key) is not None for key in raw):
+    if TRAIN in map(split_of, raw) and all(split_of(k) is not None or annotates(k) for k in raw):
         raise DataError(
             f"{reader.given}: each of {few(names)} holds splits ({few(sorted(set(raw)))}).",
             expected="one set: splits that hold class folders",
             todo="choose one: "
             + " or ".join(reader.command("", outer[name]) for name in names[:2]),
         )
-    if any(set(words_of(name)) & VARIANTS for name in names) or _same_pictures(outer):
+    versions = all(map(is_version, names)) or any(set(words_of(one)) & VARIANTS for one in names)
+    if versions or _same_pictures(outer):
         raise DataError(
             f"{reader.given}: {few(names)} hold the same class folders ({few(inner_names)}) and "
             "look like versions of the same pictures.",
@@ -508,7 +621,8 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
         )
     outer_numbered = sum(_is_thing(name) or is_numbered(name) for name in names) >= 0.8 * len(names)
     inner_numbered = sum(is_numbered(name) for name in inner_names) >= 0.8 * len(inner_names)
-    if inner_numbered and not outer_numbered:
+    classes = all(set(words_of(name)) & {"class", "klasse", "label", "category"} for name in names)
+    if inner_numbered and (classes or not outer_numbered):
         return False  # <class>/<patient>/...
     if outer_numbered and not inner_numbered:
         _inner(reader, node, split)
@@ -522,7 +636,8 @@ def _nested(reader: _Reader, node: Node, kids: dict[str, Node], split: int) -> b
         "them are the classes is not certain.",
         expected="class folders at the top, or splits (train, val, test) that hold them",
         todo=f"if {few(inner_names, 2)} are the classes: {reader.command('LAYOUT=inner')}; if "
-        f"{few(names, 2)} are: {reader.command('LAYOUT=classes')}",
+        f"{few(names, 2)} are: {reader.command('LAYOUT=classes')}"
+        + (f"; if {few(names, 2)} are splits: name them train and test" if split < 0 else ""),
     )
 
 
@@ -556,14 +671,35 @@ def _splits_inside(reader: _Reader, outer: dict[str, Node]) -> bool:
 
 
 def _inner(reader: _Reader, node: Node, split: int) -> None:
-    """Read the folders that hold images as classes, and those above them as groups."""
-    for outer_name, outer in node.kids().items():
-        inside = _through(outer).kids()
-        if not inside:
-            reader.add(outer, outer_name, split)
-        for name, inner in inside.items():
-            reader.add(inner, name, split, outer_name)
+    """Read the folders that hold images as classes, and those above them as groups.
+
+    The folders above are groups only where they share classes: a class that lies in one of them
+    could not be on two sides of a split.
+    """
+    leaves = [
+        (leaf, outer_name) for outer_name, outer in node.kids().items() for leaf in _leaves(outer)
+    ]
+    above: dict[str, set[str]] = {}
+    for leaf, outer_name in leaves:
+        above.setdefault(nfc(leaf.name), set()).add(outer_name)
+    shared = any(len(names) > 1 for names in above.values())
+    for leaf, outer_name in leaves:
+        reader.add(leaf, leaf.name, split, outer_name if shared and split == UNSPLIT else "")
     reader.found.stray += len(node.images)
+
+
+def _leaves(node: Node) -> list[Node]:
+    """Give the folders that are classes at the lowest level: not images/, nor one per thing."""
+    kids = node.kids()
+    if not kids or node.images or all(_is_one_thing(name) for name in kids):
+        return [node]
+    if len(kids) == 1 and set(words_of(next(iter(kids)))) <= GENERIC:
+        return [node]
+    return [leaf for inner in kids.values() for leaf in _leaves(inner)]
+
+
+def _is_one_thing(name: str) -> bool:
+    return _is_thing(name) or (is_numbered(name) and not words_of(name)) or is_version(name)
 
 
 def _is_part(name: str) -> bool:
@@ -586,8 +722,9 @@ def _same_pictures(outer: dict[str, Node]) -> bool:
     for one in outer.values():
         cut = len(one.rel) + 1
         stems = {path[cut:].rpartition(".")[0].casefold() for path in one.paths()}
-        if stems and all(stem.rpartition("/")[2].isdigit() for stem in stems):
-            stems = set()  # numbers say nothing
+        last = {stem.rpartition("/")[2] for stem in stems}
+        if all(stem.isdigit() for stem in last) or len(last) * 2 <= len(stems):
+            stems = set()  # numbers say nothing, nor does image.jpg in every folder
         seen.append(stems)
     first = seen[0]
     return bool(first) and any(len(first & other) > 0.5 * len(first) for other in seen[1:])

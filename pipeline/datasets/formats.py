@@ -12,8 +12,9 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .words import words_of
 
@@ -24,10 +25,12 @@ __all__ = [
     "describe",
     "extra_for",
     "is_flat",
+    "jpeg_kind",
     "jpeg_scans",
     "png_is_intact",
     "png_without_text",
     "pointer",
+    "raw_kind",
     "recognise",
     "sniff",
     "tiff_header",
@@ -191,6 +194,10 @@ def _installed(module: str) -> bool:
 def describe(data: bytes) -> str:
     """Say what a file is that cannot be opened as an image, and how it could be."""
     name = recognise(data[:HEAD_BYTES])
+    if name == "JPEG":
+        return jpeg_kind(data) or "a JPEG whose header cannot be read: damaged or truncated"
+    if not name and (text := _as_text(data[:HEAD_BYTES])):
+        return f"not an image of a known format (starts with the text {text!r})"
     if not name:
         return "not an image of a known format (starts with " + data[:8].hex(" ") + ")"
     if name in _ADVICE:
@@ -200,6 +207,48 @@ def describe(data: bytes) -> str:
         return f"{name} that cannot be read: damaged or truncated"
     way = _WAYS.get(name, "convert it to PNG or TIFF" if name.startswith("camera RAW") else "")
     return f"not an image of a known format (it is {name}" + (f"; {way})" if way else ")")
+
+
+def jpeg_kind(data: bytes) -> str:
+    """Name a kind of JPEG that is not decoded here, by its frame header; empty for others.
+
+    Start-of-frame markers of ITU-T T.81, table B.1, and of JPEG-LS (T.87).
+    """
+    at = 2
+    while at + 9 < len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xF7:
+            return "JPEG-LS, which is not read here; convert it to PNG"
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if data[at + 4] != 8:
+                return f"a JPEG of {data[at + 4]} bits, which is not read here; convert it to PNG"
+            return ""
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return ""
+
+
+def raw_kind(tags: Mapping[int, Any]) -> str:
+    """Name the camera RAW format that a TIFF is by the tags of its first page; empty for none.
+
+    The first page of such a file is a thumbnail, or mosaic samples (TIFF/EP, DNG 1.7): neither is
+    the picture.
+    """
+    if 50706 in tags:
+        return "camera RAW (DNG)"
+    if tags.get(262) in (32803, 34892):  # a colour filter array; linear raw
+        return "camera RAW"
+    reduced = isinstance(tags.get(254), int) and bool(tags[254] & 1)
+    return "camera RAW (such as NEF or ARW)" if reduced and 330 in tags else ""
+
+
+def _as_text(head: bytes) -> str:
+    """Give the first characters of what is text; empty where it is not."""
+    try:
+        text = head.decode("utf-8", "strict").strip()
+    except UnicodeDecodeError:
+        return ""
+    shown = " ".join(text[:30].replace(")", " ").split())
+    return shown if text and all(one.isprintable() or one in "\r\n\t" for one in text) else ""
 
 
 def tiff_pages(data: bytes, most: int = 10_000) -> int:
@@ -234,15 +283,19 @@ class TiffHeader:
         Size in pixels, samples per pixel.
     kind : str
         Type of the samples: ``uint8``, ``int16``, ``float32``.
+    is_rgb : bool
+        Whether the first three samples are red, green and blue (PhotometricInterpretation 2).
     """
 
     width: int
     height: int
     n_bands: int
     kind: str
+    is_rgb: bool = False
 
 
 _TYPES = {1: "B", 3: "H", 4: "I", 16: "Q"}  # of a tag's values: byte, short, long, long8
+_TAGS = (256, 257, 258, 262, 277, 339)  # that are read
 _FORMS = {1: "uint", 2: "int", 3: "float"}  # tag 339, SampleFormat
 
 
@@ -257,7 +310,11 @@ def tiff_header(data: bytes) -> TiffHeader | None:
         for entry in range(min(n_entries, 200)):
             start = at + (8 + 20 * entry if big else 2 + 12 * entry)
             tag, form, count = struct.unpack_from(order + ("HHQ" if big else "HHI"), data, start)
-            if tag not in (256, 257, 258, 277, 339) or form not in _TYPES or not 1 <= count <= 1000:
+            if (
+                tag not in (256, 257, 258, 262, 277, 339)
+                or form not in _TYPES
+                or not 1 <= count <= 1000
+            ):
                 continue
             values, held = start + (12 if big else 8), 8 if big else 4
             if count * struct.calcsize(_TYPES[form]) > held:
@@ -265,7 +322,11 @@ def tiff_header(data: bytes) -> TiffHeader | None:
             found[tag] = struct.unpack_from(f"{order}{count}{_TYPES[form]}", data, values)
         bits, form = found.get(258, (1,)), max(found.get(339, (1,)))
         return TiffHeader(
-            found[256][0], found[257][0], found.get(277, (1,))[0], f"{_FORMS[form]}{max(bits)}"
+            found[256][0],
+            found[257][0],
+            found.get(277, (1,))[0],
+            f"{_FORMS[form]}{max(bits)}",
+            found.get(262, (1,))[0] == 2,
         )
     except (KeyError, struct.error, OverflowError):
         return None

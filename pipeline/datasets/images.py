@@ -42,6 +42,7 @@ from .formats import (
     describe,
     jpeg_scans,
     png_without_text,
+    raw_kind,
     recognise,
     tiff_header,
     tiff_pages,
@@ -84,6 +85,9 @@ _FEW_SCANS = 12  # that every encoder may use; libjpeg's own progressive script 
 _REDUCE = 2  # a JPEG is decoded at reduced scale only while its sides stay this much larger
 _SCALES = tuple(eighths / 8 for eighths in range(1, 9))  # of libjpeg-turbo's inverse DCT
 _STRIP_BYTES = 16_000_000  # transparency is resolved in strips of so many bytes
+
+_LIBTIFF = (1, 2, 3, 4, 5, 7, 8, 32773, 32946)  # compressions that every libtiff reads
+_DEEP_MODES = ("RGB", "RGBA", "RGBX", "RGBa")
 
 _HEIF = importlib.util.find_spec("pillow_heif") is not None
 if _HEIF:
@@ -139,7 +143,7 @@ def decoder_version() -> str:
         )
         if importlib.util.find_spec(module) is not None
     ]  # fmt: skip
-    parts = ["2", f"pillow {version('pillow')}", f"simplejpeg {version('simplejpeg')}", *extras]
+    parts = ["3", f"pillow {version('pillow')}", f"simplejpeg {version('simplejpeg')}", *extras]
     return ", ".join([*parts, f"{max_pixels()} px"])
 
 
@@ -257,6 +261,10 @@ def checked(data: bytes, sha256: bytes | str, path: Path) -> bytes:
     return data
 
 
+class _RawError(ImageError):
+    """A camera RAW file in a TIFF container: no other reader of TIFFs is to be tried."""
+
+
 def _open(data: bytes) -> Image.Image:
     if not data:
         raise ImageError("empty file (0 bytes)")
@@ -268,6 +276,9 @@ def _open(data: bytes) -> Image.Image:
         raise
     except Exception as error:  # PIL's plugins raise many kinds on damaged headers
         raise ImageError(f"unreadable header: {error}") from error
+    raw = raw_kind(getattr(image, "tag_v2", {})) if image.format == "TIFF" else ""
+    if raw:
+        raise _RawError(f"not an image of a known format (it is {raw}; convert it to PNG or TIFF)")
     _within_budget(image, data)
     if image.format == "TIFF":
         _has_all_strips(image)
@@ -364,6 +375,8 @@ def probe(data: bytes) -> ImageFacts:
         return ImageFacts("DICOM", width, height, "L" if n_bands == 1 else "RGB", 1, 1, False, kind)
     try:
         image = _open(data)
+    except _RawError:
+        raise
     except ImageError:
         if other != "TIFF" or not _needs_tifffile(data):
             raise
@@ -422,6 +435,8 @@ def decode(
         return to_bytes(dicom_samples(data, max_pixels()), reading)
     try:
         image = _open(data)
+    except _RawError:
+        raise
     except ImageError:
         if kind == "TIFF" and _needs_tifffile(data):
             return to_bytes(tiff_bands(data, reading, max_pixels()), reading)
@@ -449,6 +464,8 @@ def samples_of(data: bytes, reading: Reading) -> NDArray[Any]:
         return dicom_samples(data, max_pixels()).values
     try:
         image = _open(data)
+    except _RawError:
+        raise
     except ImageError:
         if kind != "TIFF":
             raise
@@ -558,6 +575,9 @@ def _decode_pil(image: Image.Image, data: bytes, reading: Reading) -> NDArray[np
         _spare_memory(image)
         if image.format == "PNG" and len(stripped := png_without_text(data)) < len(data):
             return _decode_pil(_open(stripped), stripped, reading)
+        tags: Any = getattr(image, "tag_v2", {})
+        if image.format == "TIFF" and tags.get(259, 1) not in _LIBTIFF:
+            return to_bytes(tiff_bands(data, reading, max_pixels()), reading)
         raise ImageError(f"damaged or truncated: {error}") from error
 
 
@@ -573,7 +593,7 @@ def _deep(image: Image.Image, data: bytes, kind: str, reading: Reading) -> NDArr
     tags: Any = getattr(image, "tag_v2", {})
     planar = image.format == "TIFF" and tags.get(284) == 2  # which PIL reads wrongly at 16 bits
     full = reading.limits(kind) == (0.0, 65535.0) and not planar
-    if kind == "uint8" or len(image.getbands()) == 1 or full or image.mode not in ("RGB", "RGBA"):
+    if kind == "uint8" or len(image.getbands()) == 1 or full or image.mode not in _DEEP_MODES:
         return None
     if image.format == "TIFF":
         return to_bytes(tiff_bands(data, reading, max_pixels()), reading)

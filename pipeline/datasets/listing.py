@@ -83,6 +83,22 @@ _SPLIT_WORDS = {
     "validacion": VAL,
     "prueba": TEST,
     "entrainement": TRAIN,
+    **dict.fromkeys(
+        "trainset trainingset traindata trainingdata trainingsbilder trainingssatz trainingsset "
+        "trainingsdatensatz entraînement apprentissage treino treinamento addestramento обучение "
+        "обучающая 训练 训练集 訓練 訓練集 学習 훈련 학습".split(),
+        TRAIN,
+    ),
+    **dict.fromkeys(
+        "valset validset validationset valdata validationdata validierungsbilder validierungssatz "
+        "validação validación validazione валидация 验证 验证集 驗證 検証 검증".split(),
+        VAL,
+    ),
+    **dict.fromkeys(
+        "testset testingset testdata testbilder testsatz testdatensatz holdout teste "
+        "тест тестовая 测试 测试集 測試 測試集 テスト 테스트".split(),
+        TEST,
+    ),
 }
 _JUNK = frozenset(
     {
@@ -219,12 +235,29 @@ class Listing:
         for split in sorted(present - {TRAIN}):
             strange = sorted(set(labels[self.split == split].tolist()) - known)
             if strange:
+                lacks = f"{SPLITS[split]} has {plural(len(strange), 'class', 'classes')} that train"
                 raise DataError(
-                    f"{source}: {SPLITS[split]} has {plural(len(strange), 'class', 'classes')} "
-                    f"that train lacks: {few([repr(names[one]) for one in strange])}.",
+                    f"{source}: {lacks} lacks: {few([repr(names[one]) for one in strange])}"
+                    f"{_written(names, strange, known)}.",
                     expected="every class of val and test among the training images",
                     todo="correct the names, add training images, or take the class out",
                 )
+
+
+def _written(names: Sequence[str], strange: Sequence[int], known: Collection[int]) -> str:
+    """Say which classes differ from one of train by case, spaces or leading zeros only."""
+    plain = {_plain(names[one]): names[one] for one in known}
+    pairs = [
+        f"{names[one]!r} from {plain[_plain(names[one])]!r}"
+        for one in strange
+        if _plain(names[one]) in plain
+    ]
+    return f"; they differ only in writing: {few(pairs)}" if pairs else ""
+
+
+def _plain(name: str) -> str:
+    words = re.split(r"[\s_-]+", nfc(name).casefold().strip())
+    return " ".join(word.lstrip("0") or word for word in words)
 
 
 class Remark(str):
@@ -304,7 +337,7 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
 
 def split_of(word: str) -> int | None:
     """Index into ``SPLITS`` that the word means (``Training`` → 0), None if it means none."""
-    return _SPLIT_WORDS.get(word.strip().lower().replace("_", "").replace("-", ""))
+    return _SPLIT_WORDS.get(nfc(word).strip().lower().replace("_", "").replace("-", ""))
 
 
 def splits_of(words: Iterable[str]) -> dict[str, int | None]:

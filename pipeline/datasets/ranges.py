@@ -28,7 +28,7 @@ from .samples import Reading, bands_missing
 
 __all__ = ["SetReading", "bands_for", "read_bands", "read_range", "reading_of"]
 
-_KIND = "quantiles of images 2"
+_KIND = "quantiles of images 3"
 _MOST_IMAGES = 500  # that are looked at for each type of samples
 _PIXELS = 4096  # of each
 _LOW, _HIGH = 0.1, 99.9  # percentiles: single hot or dead pixels decide nothing

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from .listing import SPLITS, TRAIN, few, plural
 from .manifest import Manifest
 from .ranges import bands_for
 
-__all__ = ["advice", "check_remaining", "classes_without", "counted"]
+__all__ = ["advice", "check_remaining", "check_test", "classes_without", "counted"]
 
 _VARIABLE = re.compile(r"(?<=[ (])[\d,.]+ x [\d,.]+ px| \(starts with [^)]*\)|\b\d[\d,.]* bytes")
 
@@ -77,6 +78,31 @@ def _emptied(manifest: Manifest, lost: NDArray[np.bool_]) -> tuple[str, NDArray[
     return f"No training image of {names}", train & np.isin(manifest.labels, gone)
 
 
+def check_test(left: NDArray[np.bool_] | NDArray[np.integer[Any]], *, command: str = "") -> None:
+    """Refuse to measure on a test split of which every image is in train or val too.
+
+    Parameters
+    ----------
+    left : array of bool or of int
+        Test images that are not leaks: a mask, or rows.
+    command : str
+        The command that was given.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
+    if left.any() if left.dtype == bool else len(left):
+        return
+    raise DataError(
+        "No test image is left: every one of them, or its group, is in train or val too.",
+        expected="test images that were not trained on",
+        todo="make audit DATA=... lists the pairs; take these images out of train, or let the "
+        f"splits be cut anew; {_with(command, 'LEAKS=keep')} measures on images that were seen",
+    )
+
+
 def classes_without(manifest: Manifest, rejects: Mapping[str, str]) -> list[str]:
     """Name the classes that lost all their images of val or test, a sentence for each split."""
     if not rejects:
@@ -103,6 +129,7 @@ def counted(reasons: Sequence[str]) -> str:
 
 def _kind(reason: str) -> str:
     text = _VARIABLE.sub("", reason.partition("; ")[0])
+    text += ")" * (text.count("(") - text.count(")"))
     return re.sub(r"\s+", " ", text).strip(" :,")
 
 

@@ -48,8 +48,8 @@ class Reading:
     ----------
     ranges : tuple of (str, float, float)
         For each type of samples (``uint16``, ``float32``, or ``any``), the values that become
-        black and white. ``uint16`` without an entry: 0 and 65535; other types without one are
-        not read.
+        black and white. Without an entry: ``uint16`` 0 and 65535, ``uint8`` 0 and 255; other
+        types without one are not read.
     bands : tuple of int
         Which bands of an image of several, from 1: one (grey) or three (red, green, blue).
     """
@@ -60,6 +60,8 @@ class Reading:
     def limits(self, kind: str) -> tuple[float, float] | None:
         """Values of samples of type `kind` that become 0 and 255."""
         held = {name: (low, high) for name, low, high in self.ranges}
+        if kind == _EIGHT:
+            return held.get(kind, (0.0, 255.0))
         usual = (0.0, 65535.0) if kind == "uint16" else None
         return held.get(kind, held.get("any", usual))
 
@@ -200,7 +202,7 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
     """
     header = tiff_picture(data, max_pixels)
     kind = header.kind
-    _choose(header.n_bands, kind, reading)
+    _choose(header, reading)
     try:
         import tifffile
     except ModuleNotFoundError as error:
@@ -233,19 +235,22 @@ def tiff_bands(data: bytes, reading: Reading, max_pixels: int) -> Samples:
         values = np.moveaxis(values, 0, -1)
     if values.ndim != 3 or values.shape[:2] != (header.height, header.width):
         raise ImageError(f"damaged: its pixels are of shape {values.shape}, unlike its header")
-    chosen = _choose(values.shape[2], kind, reading)
+    if values.shape[2] != header.n_bands:
+        raise ImageError(f"damaged: {values.shape[2]} bands, {header.n_bands} in its header")
+    chosen = _choose(header, reading)
     return Samples(values[:, :, [band - 1 for band in chosen]], kind, inverted)
 
 
-def _choose(n_bands: int, kind: str, reading: Reading) -> tuple[int, ...]:
+def _choose(header: TiffHeader, reading: Reading) -> tuple[int, ...]:
     """Which bands to take, from 1."""
+    n_bands, kind = header.n_bands, header.kind
     if reading.bands and max(reading.bands) <= n_bands:
         return reading.bands
     if n_bands in (1, 3):
         return tuple(range(1, n_bands + 1))
     if n_bands == 2:
         return (1,)
-    if n_bands == 4 and kind == _EIGHT:
+    if n_bands == 4 and (kind == _EIGHT or header.is_rgb):  # the fourth is transparency, or extra
         return (1, 2, 3)
     asked = ",".join(map(str, reading.bands))
     raise ImageError(bands_missing(n_bands, kind, asked))

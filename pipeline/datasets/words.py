@@ -12,6 +12,7 @@ __all__ = [
     "ANNOTATIONS",
     "GENERIC",
     "LABELS",
+    "NO_CLASS",
     "OUTPUTS",
     "PARTS",
     "PATHS",
@@ -20,7 +21,9 @@ __all__ = [
     "THUMBNAILS",
     "UNLABELLED",
     "VARIANTS",
+    "annotates",
     "is_numbered",
+    "is_version",
     "key_of",
     "nfc",
     "words_of",
@@ -38,6 +41,11 @@ GENERIC = _set(
 )
 # A split of a set into volumes, for download or for the file system.
 PARTS = _set("archive batch chunk disk download image images img imgs part parts shard tar volume")
+# Folders that say nothing of what their images show: not names of classes.
+NO_CLASS = _set(
+    "archive data dataset datasets dir files folder image images img imgs input jpegimages pics "
+    "pictures"
+)
 # Several versions of the same pictures.
 VARIANTS = _set(
     "aug augmented bw clahe color colored colour coloured crop cropped cropping denoised edges "
@@ -94,6 +102,17 @@ def words_of(name: str) -> list[str]:
     """Split a name into its words: ``ISIC2018_TrainingInput`` → isic, training, input."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W\d_]+", name.casefold())
+
+
+def annotates(name: str) -> bool:
+    """Tell whether a folder's name says that it holds annotations or masks: ``ground_truth``."""
+    words = words_of(name)
+    return bool(set(words) & ANNOTATIONS) or "".join(words) in ANNOTATIONS
+
+
+def is_version(name: str) -> bool:
+    """Tell whether a name is a magnification or a size: ``40X``, ``224x224``, ``256px``."""
+    return bool(re.fullmatch(r"(?i)\d+ ?(x|px|dpi|mpp|um)|\d+ ?x ?\d+|(res|size|x)[ _-]?\d+", name))
 
 
 def is_numbered(name: str) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..context import Context
 from ..datasets import SPLITS, Manifest, cut_val
+from ..datasets.remaining import check_test
 from ..errors import DataError
 from ..settings import FinetuneSettings
 
@@ -131,4 +132,5 @@ def rows_of(
             f"{first}{', ...' if leaks.sum() > 5 else ''}."
         )
         test = test if kept else test[~leaks]
+        check_test(test, command=context.command)
     return Rows(train, val, test, "data" if own_val else "cut", tuple(warnings))

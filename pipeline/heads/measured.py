@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..context import Context
+from ..datasets.remaining import check_test
 from ..results.figures import figures_of
 from ..results.predictions import Predictions
 from ..settings import HeadSettings
@@ -78,6 +79,7 @@ def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: Tas
     if leaks.any():
         if context.data.leaks == "drop":
             used["test"] &= ~leaks
+            check_test(used["test"], command=context.command)
         what = "left out of" if context.data.leaks == "drop" else "kept in"
         first = ", ".join(rows.paths[i] for i in np.flatnonzero(leaks)[:5].tolist())
         warnings.append(
