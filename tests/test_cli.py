@@ -336,7 +336,7 @@ def test_a_defect_of_ours_keeps_its_traceback_in_a_file(run, monkeypatch, tmp_pa
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("cnn_codes.codes.extract.load_card", broken)
+    monkeypatch.setattr("cnn_codes.codes.wanted.load_card", broken)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     outcome = run("features", data=write_set(tmp_path / "pets", 12))
     (file,) = tmp_path.glob("cnn-codes-traceback-*.txt")

@@ -414,9 +414,9 @@ def test_leaked_test_images_are_not_measured_on(stage_one: StageOne, some: Path)
 def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
     stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import cnn_codes.codes.extract as extract_module
+    import cnn_codes.codes.making as making_module
 
-    real, ran = extract_module._run, []
+    real, ran = making_module._run, []
 
     def counted(file: Any, one: Any, missing: NDArray[np.int64], progress: Any) -> None:
         key = file.key.config
@@ -425,7 +425,7 @@ def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
 
     quick = {"unfreeze": "last", "epochs": 1, "trunk_views": "random:2", "batch_size": 8}
     training = from_mapping(FinetuneSettings, quick)
-    monkeypatch.setattr(extract_module, "_run", counted)
+    monkeypatch.setattr(making_module, "_run", counted)
     monkeypatch.setattr(curve_module, "training_of", lambda method, fit: training)
     context, network = asked(stage_one, some)
     settings = replace(

@@ -19,7 +19,7 @@ from cnn_codes.backbones.engine import open_engine, pick_device
 from cnn_codes.backbones.preprocess import Views
 from cnn_codes.cli import main
 from cnn_codes.codes.cache import CacheFile
-from cnn_codes.codes.keys import codes_key
+from cnn_codes.codes.keys import Spec, codes_key
 from cnn_codes.codes.parts import read_part
 from cnn_codes.codes.reader import Codes, open_codes
 from cnn_codes.codes.verify import verify
@@ -501,7 +501,8 @@ def test_precision_is_part_of_the_fingerprint_and_speed_is_not(tmp_path):
 
     def key(**changes):
         codes = dataclasses.replace(settings, **changes)
-        return codes_key("pets", card, ("final",), card.preprocessing, views, codes, cache=tmp_path)
+        spec = Spec(card, ("final",), card.preprocessing, views, codes)
+        return codes_key("pets", spec, cache=tmp_path)
 
     assert key(precision="mixed").fingerprint != key().fingerprint
     assert key(precision="mixed").path != key().path
@@ -624,7 +625,7 @@ def test_an_image_that_goes_or_changes_meanwhile_is_answered(stage_one, pets, na
             victim.write_bytes(jpeg(950))
         return open_engine(*arguments, **settings)
 
-    monkeypatch.setattr("cnn_codes.codes.extract.open_engine", changed_by_then)
+    monkeypatch.setattr("cnn_codes.codes.keys.open_engine", changed_by_then)
     with pytest.raises(Exception, match=re.escape(manifest.paths[20])) as caught:
         stage_one(manifest)
     assert type(caught.value).__name__ == "DataError"

@@ -19,7 +19,7 @@ from cnn_codes.backbones.preprocess import (
 from cnn_codes.codes.joined import join_codes
 from cnn_codes.codes.reader import Codes
 from cnn_codes.errors import BackboneError, CacheError, HeadError, SettingsError
-from cnn_codes.predict.models import load_model
+from cnn_codes.predict.loading import load_model
 from cnn_codes.predict.runs import find_run
 from cnn_codes.serve.decoding import answer
 from cnn_codes.settings import CodesSettings, MachineSettings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from cnn_codes.backbones.card import Card
 from cnn_codes.backbones.preprocess import Preprocessing, Views
-from cnn_codes.codes.keys import codes_key
+from cnn_codes.codes.keys import Spec, codes_key
 from cnn_codes.settings import CodesSettings, MachineSettings, from_mapping
 
 CARD = Card(
@@ -66,10 +66,9 @@ RECORDED = [
 def key(seed=0, **settings):
     codes = CodesSettings(**settings)
     preprocessing = CARD.preprocessing.adapted(size=codes.size, resize=codes.resize)
-    return codes_key(
-        "set", CARD, CARD.resolve(codes.layers), preprocessing, Views.parse(codes.views, seed),
-        codes, cache=Path("cache"),
-    )  # fmt: skip
+    views = Views.parse(codes.views, seed)
+    spec = Spec(CARD, CARD.resolve(codes.layers), preprocessing, views, codes)
+    return codes_key("set", spec, cache=Path("cache"))
 
 
 @pytest.mark.parametrize(("settings", "stem", "fingerprint"), RECORDED)

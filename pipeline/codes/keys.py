@@ -1,4 +1,4 @@
-"""Which file holds which codes: a name for people, a fingerprint for certainty.
+"""What codes are, and which file holds them: a name for people, a fingerprint for certainty.
 
 The fingerprint is a digest of everything that changes a number. What changes only speed (device,
 engine, batch, workers) is not in it, nor are library versions, which are kept for the record.
@@ -6,19 +6,22 @@ engine, batch, workers) is not in it, nor are library versions, which are kept f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..backbones.card import Card, safe_name
+from ..backbones.engine import Engine, open_engine
 from ..backbones.preprocess import Preprocessing, Views
+from ..backbones.quantise import Calibration
 from ..backbones.resize import resizer_name
 from ..files import digest_of
-from ..settings import CodesSettings, as_dict
+from ..settings import CodesSettings, MachineSettings, as_dict
 from .reader import fingerprint_of
 
-__all__ = ["Key", "codes_key"]
+__all__ = ["Key", "Spec", "codes_key"]
 
 _LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "simplejpeg", "pillow", "numpy")
 _LONGEST = 48  # characters of the layers' names in a file name
@@ -51,80 +54,133 @@ class Key:
         return replace(self, path=self.path.parent / folder / self.path.name)
 
 
-def codes_key(
-    data: str,
-    card: Card,
-    layers: tuple[str, ...],
-    preprocessing: Preprocessing,
-    views: Views,
-    codes: CodesSettings,
-    *,
-    cache: Path,
-    calibration: str = "",
-) -> Key:
+@dataclass(frozen=True)
+class Spec:
+    """What codes are: a network, what is taken of it, and how it reads an image.
+
+    Attributes
+    ----------
+    card : Card
+        The network.
+    layers : tuple of str
+        Resolved layer names.
+    preprocessing : Preprocessing
+        As adapted to SIZE, RESIZE and the range of the images.
+    views : Views
+        What is read of an image.
+    asked : CodesSettings
+        The settings; pooling, precision and dtype are taken from them.
+    calibration : str
+        Digest of the images that a network in int8 was calibrated on; empty for other precisions.
+    """
+
+    card: Card
+    layers: tuple[str, ...]
+    preprocessing: Preprocessing
+    views: Views
+    asked: CodesSettings
+    calibration: str = ""
+
+    @property
+    def pool(self) -> str:
+        """How maps become codes."""
+        return self.card.pooling(self.asked.pool)
+
+    def engine(
+        self,
+        machine: MachineSettings,
+        source: Mapping[str, Any],
+        calibration: Calibration | None = None,
+    ) -> Engine:
+        """Open what runs the network.
+
+        Parameters
+        ----------
+        machine : MachineSettings
+            Device, engine and batch.
+        source : mapping
+            As :attr:`cnn_codes.context.Context.source`.
+        calibration : Calibration, optional
+            The images whose digest is `calibration`.
+        """
+        return open_engine(
+            self.card, self.layers, self.preprocessing, self.asked, machine, **source,
+            calibration=calibration,
+        )  # fmt: skip
+
+    def matters(self) -> dict[str, Any]:
+        """Give everything that changes a number of the codes: what the fingerprint is taken of."""
+        found: dict[str, Any] = {
+            "backbone": [self.card.library, self.card.arch],
+            "weights_digest": self.card.weights_digest,
+            "layers": list(self.layers),
+            "pool": self.pool,
+            "views": [self.views.kind, self.views.count, self.views.seed],
+            "preprocessing": self.preprocessing.as_dict(),
+            "precision": self.asked.precision,
+            "dtype": self.asked.dtype,
+        }
+        if self.calibration:
+            found["calibration"] = self.calibration
+        if self.card.refound:  # earlier versions took codes from another layer under this name
+            found["final"] = self.card.final
+        return found
+
+    def stem(self) -> str:
+        """Name the codes for people: network, layers, views and size."""
+        asked = "+".join(self.asked.layers)
+        parts = (
+            self.card.model,
+            asked if len(asked) <= _LONGEST else f"{len(self.asked.layers)}layers",
+            self.asked.views.replace(":", ""),
+            str(self.preprocessing.size),
+        )
+        return "-".join(safe_name(part) for part in parts)
+
+    def is_usual(self) -> bool:
+        """Whether the stem says all: whatever it does not name is the default."""
+        usual = CodesSettings(model=self.asked.model)
+        return (
+            all(
+                getattr(self.asked, name) == getattr(usual, name)
+                for name in ("weights", "precision", "dtype")
+            )
+            and self.pool == self.card.pooling(usual.pool)
+            and self.preprocessing.resize == self.card.preprocessing.resize
+            and not self.views.seed
+            and len("+".join(self.asked.layers)) <= _LONGEST
+        )
+
+
+def codes_key(data: str, spec: Spec, *, cache: Path) -> Key:
     """Name the file of these codes and take its fingerprint.
 
     Parameters
     ----------
     data : str
         The data set's name: the folder in the cache.
-    card, layers, preprocessing, views, codes
-        The network, resolved layer names, the adapted preprocessing, the views, the settings.
+    spec : Spec
+        What the codes are.
     cache : Path
         The cache folder.
-    calibration : str
-        Digest of the images that a network in int8 was calibrated on.
     """
-    matters: dict[str, Any] = {
-        "backbone": [card.library, card.arch],
-        "weights_digest": card.weights_digest,
-        "layers": list(layers),
-        "pool": card.pooling(codes.pool),
-        "views": [views.kind, views.count, views.seed],
-        "preprocessing": preprocessing.as_dict(),
-        "precision": codes.precision,
-        "dtype": codes.dtype,
-    }
-    if calibration:
-        matters["calibration"] = calibration
-    if card.refound:  # earlier versions took codes from another layer under this name
-        matters["final"] = card.final
+    matters, card, preprocessing = spec.matters(), spec.card, spec.preprocessing
     fingerprint = digest_of(matters)
     plain = {k: v for k, v in preprocessing.as_dict().items() if k != "colours"}
     before = digest_of(matters | {"preprocessing": plain}) if preprocessing.colours else ""
-    asked = "+".join(codes.layers)
-    stem = "-".join(
-        safe_name(part)
-        for part in (
-            card.model,
-            asked if len(asked) <= _LONGEST else f"{len(codes.layers)}layers",
-            codes.views.replace(":", ""),
-            str(preprocessing.size),
-        )
-    )
-    usual = CodesSettings(model=codes.model)
-    default = all(
-        getattr(codes, name) == getattr(usual, name) for name in ("weights", "precision", "dtype")
-    )
-    default = default and matters["pool"] == card.pooling(usual.pool)
-    default = (
-        default
-        and preprocessing.resize == card.preprocessing.resize
-        and not views.seed
-        and len(asked) <= _LONGEST
-    )
     config = {
         **matters,
         "model": card.model,
         "weights": card.origin,
         "size": preprocessing.size,
-        "n_views": views.count,
+        "n_views": spec.views.count,
         "structure_digest": card.structure_digest,
         "resizer": resizer_name(),
-        "asked": as_dict(codes),
+        "asked": as_dict(spec.asked),
         "versions": {name: version(name) for name in _LIBRARIES},
     }
-    return Key(_path(cache / data, stem, default, fingerprint), fingerprint, config, before)
+    path = _path(cache / data, spec.stem(), spec.is_usual(), fingerprint)
+    return Key(path, fingerprint, config, before)
 
 
 def _path(folder: Path, stem: str, usual: bool, fingerprint: str) -> Path:

@@ -23,8 +23,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones import Card
-from ..backbones.engine import Engine, open_engine
+from ..backbones.engine import Engine
 from ..backbones.resize import resizer_name
 from ..cluster import GIVEN_UP, Chunk, Connection, Pool
 from ..datasets import Manifest
@@ -33,7 +32,7 @@ from ..errors import ClusterError, PipelineError
 from ..files import need_space
 from ..notation import scientific
 from ..progress import Progress
-from ..settings import CodesSettings, MachineSettings
+from ..settings import MachineSettings
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import PART_ROWS, CacheFile
 from .calibration import known_calibration
@@ -55,10 +54,10 @@ class Plan:
 
     Attributes
     ----------
-    card, layers, codes, machine
-        The network, resolved layer names, the settings.
     work : Work
-        How images are read and codes stored.
+        What the codes are, and where the images lie.
+    machine : MachineSettings
+        What runs the network.
     key : Key
         The file; its path absolute.
     cache : Path
@@ -66,38 +65,26 @@ class Plan:
     seed : int
         Of random weights.
     offline, strict : bool
-    calibration : str
-        Digest of the images that a network in int8 was calibrated on, whose graph the driver left
-        in the cache; empty for another precision.
     """
 
-    card: Card
-    layers: tuple[str, ...]
-    codes: CodesSettings
-    machine: MachineSettings
     work: Work
+    machine: MachineSettings
     key: Key
     cache: Path
     seed: int
     offline: bool
     strict: bool
-    calibration: str = ""
 
     def engine(self) -> Engine:
-        """Open the engine."""
-        return open_engine(
-            self.card,
-            self.layers,
-            self.work.preprocessing,
-            self.codes,
-            self.machine,
-            cache=self.cache,
-            seed=self.seed,
-            offline=self.offline,
-            calibration=known_calibration(self.calibration, "make features")
-            if self.calibration
-            else None,
-        )
+        """Open the engine; of a network in int8, the driver left the graph in the cache."""
+        digest = self.work.spec.calibration
+        calibration = known_calibration(digest, "make features") if digest else None
+        source = {"cache": self.cache, "seed": self.seed, "offline": self.offline}
+        return self.work.spec.engine(self.machine, source, calibration)
+
+    def probe(self, engine: Engine) -> dict[str, NDArray[Any]]:
+        """Run the fixed batch."""
+        return probe_codes(engine, self.work.spec.preprocessing.size, self.work.spec.layers)
 
 
 @dataclass
@@ -137,12 +124,12 @@ class _Worker:
             self._file = CacheFile(plan.key)
             sees = (self._file.parts / self._mark).is_file()
             self._engine = plan.engine()
-            probe = probe_codes(self._engine, plan.work.preprocessing.size, plan.layers)
+            probe = plan.probe(self._engine)
             self._file.probe = probe
             self._stream: Stream[Item] = Stream(
                 self._engine,
                 lambda item: plan.work.read(*item),
-                n_views=plan.work.views.count,
+                n_views=plan.work.spec.views.count,
                 workers=plan.machine.workers,
                 store=plan.work.stored,
             )
@@ -311,7 +298,8 @@ class Crew:
             mark.unlink(missing_ok=True)
 
     def _empty(self) -> list[NDArray[Any]]:
-        return [np.empty((0, 0), self.plan.work.dtype) for _ in self.plan.layers]
+        spec = self.plan.work.spec
+        return [np.empty((0, 0), spec.asked.dtype) for _ in spec.layers]
 
     def _check(self, greeting: _Greeting, file: CacheFile) -> None:
         """Refuse a worker whose rows must not stand next to the others'."""
@@ -333,7 +321,7 @@ class Crew:
                 todo="install the same packages there, as with a container image",
             )
         apart = disagreement(greeting.probe, file.probe)
-        if apart > TOLERANCE[self.plan.codes.precision]:
+        if apart > TOLERANCE[self.plan.work.spec.asked.precision]:
             raise ClusterError(
                 f"The network gives other codes on {host}, by up to {scientific(apart)} of the "
                 "largest: other hardware, or other libraries.",
@@ -346,6 +334,6 @@ class Crew:
 
 def _probe(plan: Plan) -> dict[str, NDArray[Any]] | PipelineError:
     try:
-        return probe_codes(plan.engine(), plan.work.preprocessing.size, plan.layers)
+        return plan.probe(plan.engine())
     except PipelineError as error:
         return error

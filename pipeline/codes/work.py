@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.preprocess import Preprocessing, Views, read_views
+from ..backbones.preprocess import read_views
 from ..datasets.images import read_as
 from ..errors import BackboneError, ImageError
 from .cache import CacheFile
+from .keys import Spec
 from .stream import Batch
 
 __all__ = ["Work", "as_stored", "refused", "row_bytes", "write_batches"]
@@ -29,26 +30,22 @@ class Work:
     ----------
     root : Path
         Folder that paths are relative to.
-    preprocessing, views
-        How it is read.
-    dtype : str
-        Type that codes are stored in.
+    spec : Spec
+        What its codes are.
     """
 
     root: Path
-    preprocessing: Preprocessing
-    views: Views
-    dtype: str
+    spec: Spec
 
     def read(self, path: str, digest: str) -> NDArray[np.uint8]:
         """Read the views (V, size, size, 3) of an image that has this SHA-256."""
         data = read_as(self.root / path, digest)
-        return read_views(data, self.preprocessing, self.views, digest)
+        return read_views(data, self.spec.preprocessing, self.spec.views, digest)
 
     def stored(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Bring codes (n, V, ...) to how they are stored, refusing what that would spoil."""
-        stored = as_stored(block, self.dtype)
-        return stored[:, 0] if self.views.count == 1 else stored
+        stored = as_stored(block, self.spec.asked.dtype)
+        return stored[:, 0] if self.spec.views.count == 1 else stored
 
 
 def as_stored(block: NDArray[np.float32], dtype: str) -> NDArray[Any]:

@@ -164,7 +164,7 @@ def assemble(
         wide = behind.cast(blocks[1], DOUBLE)
         scores = behind.total(wide, 0, "ReduceMean")  # (1, K)
     else:
-        codes = _codes(behind, blocks, parts, model.dtype)
+        codes = _codes(behind, blocks, parts, model.asked.dtype)
         scores = _scores(behind, codes, model.head, model.views.count)
     behind.rename(_flat(behind, behind.cast(scores, FLOAT)), "logits")
     probabilities = _flat(behind, add_probabilities(behind, scores, output))

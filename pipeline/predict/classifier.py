@@ -22,7 +22,8 @@ from ..errors import ImageError
 from ..progress import Progress, silent
 from ..settings import MachineSettings
 from .items import Images, Item, as_items, load_item, name_of
-from .models import Model, load_model
+from .loading import load_model
+from .models import Model
 from .neighbours import Nearest, Neighbours, training_neighbours
 from .runs import Run, find_run
 

@@ -1,56 +1,30 @@
-"""What predicts: a head on the codes of a published network, or a fine-tuned network.
-
-Both are rebuilt from a run's two model files, which may be a stranger's: nothing in them can run,
-and what they say is checked before it is used. A head's network is looked up by name and must
-have the very weights that the head was fitted on.
-"""
+"""What predicts: a head on the codes of a published network, or a fine-tuned network."""
 
 from __future__ import annotations
 
-import dataclasses
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ..backbones import load_card
 from ..backbones.card import Card
-from ..backbones.engine import Engine, JoinedEngine, open_engine, pick_device
+from ..backbones.engine import Engine, open_engine
 from ..backbones.graph import graph_path
-from ..backbones.preprocess import JoinedPreprocessing, Preprocessing, Views
-from ..codes.calibration import known_calibration
-from ..codes.joined import join_codes, joined_fingerprint
-from ..codes.keys import Key, codes_key
+from ..backbones.preprocess import Preprocessing, Views
+from ..codes.joined import join_codes
+from ..codes.keys import Key, Spec
 from ..codes.reader import Codes, open_codes
 from ..codes.work import as_stored
-from ..errors import (
-    BackboneError,
-    CacheError,
-    HeadError,
-    SettingsError,
-    TrainingError,
-    command_line,
-)
-from ..files import sha256_file
-from ..finetune.description import checkpoint_paths, read_description, refusal
-from ..heads import Head, load_head
+from ..errors import CacheError, HeadError, TrainingError
+from ..finetune.description import checkpoint_paths
+from ..heads import Head
 from ..heads.output import Output
-from ..progress import Progress, silent
-from ..settings import CodesSettings, MachineSettings, from_mapping
-from .description import kind_of, networks_in, unreadable
-from .runs import Run
+from ..settings import CodesSettings, MachineSettings
 
-__all__ = [
-    "HeadModel",
-    "Model",
-    "NetworkModel",
-    "kind_of",
-    "load_model",
-]
+__all__ = ["HeadModel", "Model", "NetworkModel", "network_engine"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,34 +37,24 @@ class HeadModel:
         The head.
     key : Key
         Which cached codes are of this network, these layers and views.
-    preprocessing, views
-        How images are read: as in training.
+    spec : Spec
+        What the codes are, as they are made here; images are read as in training.
     engine : Engine
         What runs the network.
-    dtype : str
-        How the codes were stored.
     notes : tuple of str
         What its user should know.
-    card : Card
-        The network.
-    asked : CodesSettings
-        What the codes are, as they are made here.
     source : dict
         Cache folder, seed, offline and progress: where the network comes from.
     parts : tuple of HeadModel
-        Of a head on the codes of several networks, one for each; `card` and `source` are then the
-        first one's.
+        Of a head on the codes of several networks, one for each; the card of `spec` and
+        `source` are then the first one's.
     """
 
     head: Head
     key: Key
-    preprocessing: Preprocessing
-    views: Views
+    spec: Spec
     engine: Engine
-    dtype: str
     notes: tuple[str, ...]
-    card: Card
-    asked: CodesSettings
     source: dict[str, Any]
     parts: tuple[HeadModel, ...] = ()
 
@@ -98,6 +62,26 @@ class HeadModel:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes."""
         return self.head.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How images are read: as in training."""
+        return self.spec.preprocessing
+
+    @property
+    def views(self) -> Views:
+        """Which views are taken of an image: as in training."""
+        return self.spec.views
+
+    @property
+    def card(self) -> Card:
+        """The network."""
+        return self.spec.card
+
+    @property
+    def asked(self) -> CodesSettings:
+        """The settings of the codes, as they are made here."""
+        return self.spec.asked
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -132,7 +116,7 @@ class HeadModel:
 
     def store(self, block: NDArray[np.float32]) -> NDArray[Any]:
         """Round codes as the cache did."""
-        return as_stored(block, self.dtype)
+        return as_stored(block, self.asked.dtype)
 
     def codes(self, blocks: list[NDArray[Any]]) -> list[NDArray[Any]]:
         """Pick the codes out of what the engine gave: all of it."""
@@ -236,7 +220,7 @@ class NetworkModel:
         Its outputs are codes and scores; with a `stage`, its maps in place of the codes.
         """
         machine = MachineSettings(device="cpu", engine="onnx")
-        engine = _network_engine(self.stem, self.card, self.final, machine, self.cache, stage=stage)
+        engine = network_engine(self.stem, self.card, self.final, machine, self.cache, stage=stage)
         layers, pool = _network_outputs(self.final, stage)
         path = graph_path(self.card, layers, pool, self.preprocessing, cache=self.cache)
         return engine, path
@@ -288,98 +272,6 @@ class NetworkModel:
         return found
 
 
-Model: TypeAlias = HeadModel | NetworkModel
-
-
-def load_model(
-    run: Run,
-    *,
-    cache: Path,
-    machine: MachineSettings,
-    weights: str = "",
-    offline: bool = False,
-    progress: Progress = silent,
-) -> Model:
-    """Rebuild a run's model and open an engine for its network.
-
-    Parameters
-    ----------
-    run : Run
-        Its files.
-    cache : Path
-        Folder of exported networks and downloaded weights.
-    machine : MachineSettings
-        What runs it.
-    weights : str
-        Where a head's network has its weights now; empty: where the run had them.
-    offline : bool
-        Fetch nothing.
-    progress : Progress
-        Shows a download.
-
-    Raises
-    ------
-    HeadError, TrainingError
-        The files are damaged, or do not hold what prediction needs.
-    BackboneError
-        The network's weights are not here, or are others.
-    """
-    description = run.file(".model.json")
-    if kind_of(description) == "network":
-        if weights:
-            raise SettingsError(
-                f"{run.name} is a fine-tuned network, which brings its own weights.",
-                todo="leave WEIGHTS out",
-            )
-        return _network_model(run, cache=cache, machine=machine, offline=offline)
-    return _head_model(
-        run, cache=cache, machine=machine, weights=weights, offline=offline, progress=progress
-    )
-
-
-def _network_model(
-    run: Run, *, cache: Path, machine: MachineSettings, offline: bool
-) -> NetworkModel:
-    meta = read_description(run.stem)
-    file = run.file(".safetensors")
-    if sha256_file(file) != meta["tensors_sha256"]:
-        raise refusal(file, "it is not the file that the description was written with")
-    model, final, preprocessing = str(meta["model"]), str(meta["final"]), meta["preprocessing"]
-    try:
-        views = Views.parse(str(meta["views"]), int(meta.get("seed", 0)))
-    except (SettingsError, TypeError, ValueError) as error:
-        raise refusal(run.file(".model.json"), str(error)) from error
-    card = Card(  # of a network whose output, the scores, is what is wanted
-        model=model,
-        weights=file.name,
-        library="finetuned",
-        arch=model,
-        origin=file.name,
-        weights_digest=meta["tensors_sha256"],
-        preprocessing=preprocessing,
-        final=None,
-        layers={},
-        stages=(),
-        pooled_is_final=None,
-        n_parameters=0,
-    )
-
-    engine = _network_engine(run.stem, card, final, machine, cache, offline=offline)
-    return NetworkModel(
-        classes=tuple(meta["classes"]),
-        preprocessing=preprocessing,
-        views=views,
-        engine=engine,
-        code_dim=_code_dim(file, final),
-        weights_digest=meta["tensors_sha256"],
-        output=meta["output"],
-        stem=run.stem,
-        final=final,
-        card=card,
-        cache=cache,
-    )
-
-
 def _network_outputs(final: str, stage: str) -> tuple[tuple[str, str], str]:
     """Name what a fine-tuned network is run for, and how it is pooled.
 
@@ -388,7 +280,7 @@ def _network_outputs(final: str, stage: str) -> tuple[tuple[str, str], str]:
     return (stage or f"{final}.codes", "final"), "none" if stage else "mean"
 
 
-def _network_engine(
+def network_engine(
     stem: Path,
     card: Card,
     final: str,
@@ -398,6 +290,10 @@ def _network_engine(
     offline: bool = True,
     stage: str = "",
 ) -> Engine:
+    """Open what runs a fine-tuned network, given by its run's files `stem`.
+
+    Its outputs are the input of the last layer, or the maps of a `stage`, and the scores.
+    """
     layers, _ = _network_outputs(final, stage)
 
     def build() -> Any:
@@ -418,175 +314,4 @@ def _network_engine(
     )
 
 
-def _code_dim(weights: Path, final: str) -> int:
-    """Look up how many numbers the last layer takes."""
-    try:
-        with safe_open(weights, framework="np") as tensors:
-            return int(tensors.get_slice(f"{final}.weight").get_shape()[1])
-    except (OSError, SafetensorError, IndexError) as error:
-        raise refusal(weights, f"it has no last layer {final} ({error})") from error
-
-
-def _head_model(
-    run: Run,
-    *,
-    cache: Path,
-    machine: MachineSettings,
-    weights: str,
-    offline: bool,
-    progress: Progress,
-) -> HeadModel:
-    head, meta = load_head(run.stem)
-    source: dict[str, Any] = {"cache": cache, "offline": offline, "progress": progress}
-    try:
-        several = networks_in(meta)
-    except ValueError as error:
-        raise unreadable(run.file(".model.json"), error) from error
-    if not several:
-        return _on_network(run, head, meta, machine, weights, source)
-    if weights:
-        raise SettingsError(
-            f"WEIGHTS={weights} are of one network; {run.name} uses {len(several)}.",
-            todo="leave WEIGHTS out",
-        )
-    parts = tuple(_on_network(run, head, one, machine, "", source) for one in several)
-    first, prints = parts[0], [part.key.fingerprint for part in parts]
-    try:
-        asked = replace(
-            first.asked,
-            model="+".join(part.asked.model for part in parts),
-            layers=tuple(f"{part.asked.model}/{one}" for part in parts for one in part.layers),
-        )
-        if len({(part.views, part.dtype) for part in parts}) > 1:
-            raise ValueError("its networks read other views of the images")
-        if joined_fingerprint(prints) != meta["codes_fingerprint"]:
-            raise ValueError("its networks are not those of its fingerprint")
-    except (SettingsError, ValueError) as error:
-        raise unreadable(run.file(".model.json"), error) from error
-    preprocessing = JoinedPreprocessing.of([part.preprocessing for part in parts])
-    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return replace(
-        first,
-        key=Key(first.key.path, meta["codes_fingerprint"], meta["codes"]),
-        preprocessing=preprocessing,
-        engine=JoinedEngine([part.engine for part in parts], preprocessing),
-        notes=notes,
-        asked=asked,
-        parts=parts,
-    )
-
-
-def _on_network(
-    run: Run,
-    head: Head,
-    meta: dict[str, Any],
-    machine: MachineSettings,
-    weights: str,
-    places: dict[str, Any],
-) -> HeadModel:
-    """Give a head's model on one network, whose codes `meta` describes."""
-    trained = _trained_on(run, meta)
-    asked, config = trained.asked, trained.config
-    if weights:
-        asked = replace(asked, weights=weights)
-    source = places | {"seed": trained.seed}
-    card = load_card(asked, **source)
-    if card.weights_digest != config["weights_digest"]:
-        raise BackboneError(
-            f"The weights of {asked.model} here ({card.origin}, digest "
-            f"{card.weights_digest[:12]}…) are not those that {run.name} was trained on "
-            f"({config.get('weights')}, digest {str(config['weights_digest'])[:12]}…).",
-            expected="the very same weights: with others its predictions would mean nothing",
-            todo="WEIGHTS=<file> if they lie elsewhere; else train the head again with these",
-        )
-    preprocessing, views = trained.preprocessing, trained.views
-    layers = card.resolve(trained.layers)
-    digest = trained.calibration
-    key = codes_key(
-        run.data,
-        card,
-        layers,
-        preprocessing,
-        views,
-        asked,
-        cache=source["cache"],
-        calibration=digest,
-    )
-    if key.fingerprint != meta["codes_fingerprint"]:
-        other = [name for name in ("backbone", "preprocessing", "views", "layers", "pool")
-                 if key.config[name] != config.get(name)]  # fmt: skip
-        raise BackboneError(
-            f"This version would read or run images otherwise than {run.name} was trained on: it "
-            f"differs in {', '.join(other) or 'what the fingerprint is taken of'}.",
-            todo="use the version that trained it, or train the head again",
-        )
-    notes: tuple[str, ...] = ()
-    run_as = asked
-    if asked.precision == "mixed" and pick_device(machine.device) == "cpu":
-        run_as = replace(asked, precision="float32")
-        notes = (
-            "The run's codes were made with mixed precision, on a GPU; here they are made with "
-            "float32, and may differ in the third digit.",
-        )
-    calibration = None
-    if digest:
-        again = command_line(
-            "features",
-            {"DATA": run.data, "MODEL": asked.model, "PRECISION": "int8", "CACHE": "another"},
-        )
-        calibration = known_calibration(digest, again)
-    engine = open_engine(
-        card, layers, preprocessing, run_as, machine, **source, calibration=calibration
-    )
-    return HeadModel(
-        head, key, preprocessing, views, engine, asked.dtype, notes, card, run_as, source
-    )
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What a head's description says of the codes that it was trained on."""
-
-    config: dict[str, Any]
-    asked: CodesSettings
-    layers: tuple[str, ...]
-    preprocessing: Preprocessing
-    views: Views
-    seed: int  # of a random start
-    calibration: str = ""  # digest of the images that a network in int8 was calibrated on
-
-
-def _trained_on(run: Run, meta: dict[str, Any]) -> _Trained:
-    """Read what the codes are out of a head's description, which may be a stranger's."""
-    try:
-        config = meta["codes"]
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in config["asked"].items()}
-        asked: CodesSettings = from_mapping(CodesSettings, values)
-        for field in dataclasses.fields(CodesSettings):
-            if type(getattr(asked, field.name)) is not type(field.default):
-                raise ValueError(f"its {field.name} is of another type")
-        if config.get("pool") == "mean":  # the default, which earlier versions called so
-            asked = replace(asked, pool="default")
-        layers = tuple(config["layers"])
-        if not layers or not all(isinstance(layer, str) for layer in (*layers, *asked.layers)):
-            raise ValueError("its layers are not names")
-        calibration = config.get("calibration", "")
-        for digest in (meta["codes_fingerprint"], config["weights_digest"], calibration):
-            if not isinstance(digest, str):
-                raise ValueError("a digest is no word")
-        Path(asked.weights).is_file()  # raises where no system could have a file of that name
-        start = re.fullmatch(r"random start, seed (\d{1,18})", str(config.get("weights")))
-        kind, count, seed = config["views"]
-        return _Trained(
-            calibration=calibration,
-            config=config,
-            asked=asked,
-            layers=layers,
-            preprocessing=Preprocessing.from_dict(config["preprocessing"]),
-            views=Views.parse(f"random:{count}" if kind == "random" else str(kind), int(seed)),
-            seed=int(start.group(1)) if start else 0,
-        )
-    except (
-        KeyError, TypeError, AttributeError, ValueError, OverflowError, OSError, SettingsError,
-    ) as error:  # fmt: skip
-        raise unreadable(run.file(".model.json"), error) from error
+Model: TypeAlias = HeadModel | NetworkModel

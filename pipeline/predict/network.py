@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ..backbones.preprocess import Preprocessing, Views
 from ..errors import ResultError
 from ..finetune.checkpoint import load_checkpoint
+from .description import kind_of
 from .items import Item, load_item
-from .models import kind_of
 from .runs import find_run
 
 __all__ = ["InputTransform", "load_network"]

@@ -21,12 +21,11 @@ import platformdirs
 from numpy.typing import NDArray
 
 from ..backbones import load_card
-from ..backbones.card import Card
-from ..backbones.engine import Engine, n_cores, open_engine
-from ..backbones.preprocess import Preprocessing, Views
+from ..backbones.engine import Engine, n_cores
+from ..backbones.preprocess import Views
 from ..codes.agreement import probe_codes
 from ..codes.cache import CacheFile
-from ..codes.keys import Key, codes_key
+from ..codes.keys import Key, Spec, codes_key
 from ..codes.store import CodeStore
 from ..codes.stream import Batch, Stream
 from ..codes.work import as_stored
@@ -116,18 +115,18 @@ class Source:
         offline: bool,
     ) -> None:
         codes.need_one("an estimator", "a FeatureUnion of one CodesTransformer per network")
-        self._codes = codes
         self._machine = machine
         self._from: dict[str, Any] = {"cache": cache, "seed": seed, "offline": offline}
-        self._card: Card = load_card(codes, **self._from)
-        self.layers = self._card.resolve(codes.layers)
-        self._preprocessing: Preprocessing = self._card.preprocessing.adapted(
-            size=codes.size, resize=codes.resize
+        card = load_card(codes, **self._from)
+        self._spec = Spec(
+            card,
+            card.resolve(codes.layers),
+            card.preprocessing.adapted(size=codes.size, resize=codes.resize),
+            Views.parse(codes.views, seed),
+            codes,
         )
-        self._views = Views.parse(codes.views, seed)
-        self._key: Key = codes_key(
-            _FOLDER, self._card, self.layers, self._preprocessing, self._views, codes, cache=cache
-        )
+        self.layers = self._spec.layers
+        self._key: Key = codes_key(_FOLDER, self._spec, cache=cache)
         self.fingerprint = self._key.fingerprint
         self._dims: list[int] = []
         self._engine: Engine | None = None
@@ -153,7 +152,7 @@ class Source:
         def make(missing: list[int], file: CacheFile) -> None:
             self._make(items, digests, missing, file)
 
-        shape = (len(items), self._views.count, -1)
+        shape = (len(items), self._spec.views.count, -1)
         blocks = [block.reshape(shape) for block in CodeStore(self._key).get(digests, make)]
         self._dims = [block.shape[2] for block in blocks]
         return np.concatenate([block.astype(np.float32, copy=False) for block in blocks], axis=2)
@@ -168,7 +167,7 @@ class Source:
         They are kept, since naming the columns needs them each time.
         """
         if not self._dims:
-            size = self._preprocessing.size
+            size = self._spec.preprocessing.size
             black = np.zeros((1, size, size, 3), np.uint8)
             self._dims = [int(np.prod(block.shape[1:])) for block in self.engine().run(black)]
         return self._dims
@@ -177,14 +176,7 @@ class Source:
         """Open the network at its first use."""
         with self._lock:
             if self._engine is None:
-                self._engine = open_engine(
-                    self._card,
-                    self.layers,
-                    self._preprocessing,
-                    self._codes,
-                    self._machine,
-                    **self._from,
-                )
+                self._engine = self._spec.engine(self._machine, self._from)
             return self._engine
 
     def _make(
@@ -199,11 +191,11 @@ class Source:
                     f"{name_of(items[index], index)} changed while it was being read.",
                     todo="run the same call again",
                 )
-            return loaded.views(self._preprocessing, self._views)
+            return loaded.views(self._spec.preprocessing, self._spec.views)
 
         def store(block: NDArray[np.float32]) -> NDArray[Any]:
-            stored = as_stored(block, self._codes.dtype)
-            return stored[:, 0] if self._views.count == 1 else stored
+            stored = as_stored(block, self._spec.asked.dtype)
+            return stored[:, 0] if self._spec.views.count == 1 else stored
 
         began = time.perf_counter()
         pending: list[Batch[int]] = []
@@ -221,14 +213,14 @@ class Source:
         stream = Stream(
             self.engine(),
             read,
-            n_views=self._views.count,
+            n_views=self._spec.views.count,
             workers=self._machine.workers,
             store=store,
         )
         # One network, which may run for one caller at a time: two files may want it at once.
         with self._lock:
             if self._probe is None:  # once: the engine stays open
-                size = self._preprocessing.size
+                size = self._spec.preprocessing.size
                 self._probe = probe_codes(self.engine(), size, self.layers)
             file.probe = self._probe
             try:
