@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.svm import SVC
 
-from .design import Basis, Design, Floats, examples_of
-from .examples import Codes
+from .design import Basis, Design, Floats, examples_of, moments
+from .examples import Codes, Examples
 from .linear import LINEAR, class_weights, fit_linear, is_large
 from .paths import Candidate, centroid_affine
 from .scoring import libsvm_arrays
 
-__all__ = ["Fitted", "fit_final"]
+__all__ = ["Fitted", "Standard", "fit_final"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,17 +32,36 @@ class Fitted:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Standard:
+    """How the examples of a head are made of codes.
+
+    Attributes
+    ----------
+    way : str
+        ``"mean"``: one example per image, the mean of its views; ``"all"``: one per view.
+    mean, scale : float64 (D,)
+        Standardisation.
+    """
+
+    way: str
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, codes: Codes, way: str) -> Standard:
+        """Take the moments of the examples that the codes (N, V, D) give."""
+        return cls(way, *moments(codes, way))
+
+
 def fit_final(
     method: str,
-    codes: Codes,
-    labels: NDArray[np.int32],
+    train: Examples,
     candidate: Candidate,
+    standard: Standard,
     *,
-    way: str,
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
-    balanced: bool,
-    jobs: int,
+    balanced: bool = False,
+    jobs: int = 1,
     start: tuple[Floats, Floats] | None = None,
     basis: Basis | None = None,
     tell: Callable[[], None] = lambda: None,
@@ -53,15 +72,12 @@ def fit_final(
     ----------
     method : str
         One of ``cnn_codes.settings.METHODS``.
-    codes : float32 or float16 (N, V, D)
-    labels : int32 (N,)
-        Classes 0 to K - 1, each occurring.
+    train : Examples
+        Each class, 0 to K - 1, occurs.
     candidate : dict
         The setting.
-    way : str
-        ``"mean"`` or ``"all"`` views.
-    mean, scale : float64 (D,)
-        Standardisation.
+    standard : Standard
+        Views and standardisation.
     balanced : bool
         All classes weigh alike.
     jobs : int
@@ -73,12 +89,15 @@ def fit_final(
     tell : callable
         Called after each pass over the codes.
     """
+    codes, labels, way = train.codes, train.labels, standard.way
     n_classes = int(labels.max()) + 1
     each = np.repeat(labels, 1 if way == "mean" else codes.shape[1]).astype(np.int32)
     if method in LINEAR:
         large = is_large(len(each), codes.shape[2], n_classes)
         dtype = np.float32 if large else np.float64
-        design = Design(codes, way, mean, scale, dtype=dtype, jobs=jobs, basis=basis)
+        design = Design(
+            codes, way, standard.mean, standard.scale, dtype=dtype, jobs=jobs, basis=basis
+        )
         weights = class_weights(each, n_classes) if balanced else None
         weight, bias, converged = fit_linear(
             method, design, each, weights, candidate["C"], n_classes=n_classes, start=start,
@@ -89,7 +108,7 @@ def fit_final(
             "can reach."
         ]  # fmt: skip
         return Fitted({"weight": weight, "bias": bias}, {}, warnings)
-    z = (examples_of(codes[:], way) - mean) / scale  # (N, D) float64
+    z = (examples_of(codes[:], way) - standard.mean) / standard.scale  # (N, D) float64
     if method == "centroid":
         means, bias = centroid_affine(z, each)
         return Fitted({"weight": means, "bias": bias})

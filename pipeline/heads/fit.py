@@ -5,34 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import joblib
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import HeadError
 from ..progress import Progress, silent
 from ..settings import METHODS, HeadSettings
+from .choice import Fitting, choose
 from .costs import read_costs
 from .decide import parse_rule
-from .design import moments
 from .examples import LEAST_VAL, Examples, check_examples
-from .final import fit_final
-from .folds import cut_folds, foldable, groups_per_class
-from .grids import around, axes_of
-from .linear import LINEAR, searched_folds
+from .final import Fitted, Standard, fit_final
+from .folds import foldable, groups_per_class
 from .model import Head
 from .output import Output
 from .rules import output_of
-from .search import Problem, Search, pick, quiet_solvers, search
+from .search import Search, quiet_solvers
 
 __all__ = ["fit_head"]
 
 CHOICELESS = ("centroid", "knn")
-UNWEIGHTED = ("centroid", "knn")
 FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
-SLOW = (*LINEAR, "rbf")  # searched on one fold where the problem is large
-RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours
 
 
 def fit_head(
@@ -85,62 +79,31 @@ def fit_head(
     names = tuple(class_names) if class_names else tuple(map(str, range(n_classes)))
     _check(method, train, val, n_classes, names)
     started = time.perf_counter()
-    jobs = settings.jobs or joblib.cpu_count()
     costs = read_costs(Path(settings.cost), names) if settings.cost else None
     rule = parse_rule(settings.threshold, names, has_costs=costs is not None)
-    balanced = settings.class_weight == "balanced" and method not in UNWEIGHTED
+    fitting = Fitting(method, train, settings, names, seed, progress, costs, rule)
     few = _few_in_val(val, n_classes)
     held_out = None if few else val
     if held_out is None and _single(train, n_classes):
-        if method in CHOICELESS:
-            return _without_choice(method, train, settings, names, started)
-        rare = names[int(np.bincount(train.labels, minlength=n_classes).argmin())]
-        raise HeadError(
-            f"The class {rare} has 1 different image to train on, and {method} has settings to "
-            "choose, for which images must be held out.",
-            expected="at least 2 different images per class (better 10)",
-            todo=f"METHODS={','.join(CHOICELESS)} work with one; or add images, or a val split",
-        )
+        return _without_choice(fitting, started)
     with quiet_solvers():
-        found, views, notes = _choose(
-            method, train, held_out, settings, names, seed, jobs, progress, costs,
-            by_cost=rule is not None and rule.kind == "cost",
-        )  # fmt: skip
+        found, views, notes = choose(fitting, held_out)
         notes += few
-        held_labels = (held_out or train).labels[found.rows]
         ruled = output_of(
-            found.scores, held_labels, found.parts, settings, rule=rule, costs=costs,
-            balanced=balanced, optional=method == "softmax",
+            found.scores, (held_out or train).labels[found.rows], found.parts, settings,
+            rule=rule, costs=costs, balanced=fitting.balanced, optional=method == "softmax",
         )  # fmt: skip
         notes += ruled.notes
         chosen_s = time.perf_counter() - started
-        mean, scale = moments(train.codes, views)
-        with progress(f"{method}: fitting", FINAL_STEPS, "steps") as meter:
-            fitted = fit_final(
-                method,
-                train.codes,
-                train.labels,
-                found.best,
-                way=views,
-                mean=mean,
-                scale=scale,
-                balanced=balanced,
-                jobs=jobs,
-                start=found.start,
-                basis=found.basis,
-                tell=lambda: meter.advance(1),
-            )
+        standard = Standard.of(train.codes, views)
+        fitted = _fitted(fitting, found, standard)
     total_s = time.perf_counter() - started
     n_folds = int(found.parts.max()) + 1
     chosen_on, scored_on = _places(held_out is not None, n_folds, len(found.rows))
-    return Head(
-        method=method,
-        classes=names,
-        mean=mean,
-        scale=scale,
-        arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
-        parameters=fitted.parameters,
-        views=views,
+    return _head(
+        fitting,
+        fitted,
+        standard,
         output=ruled.output,
         calibration={
             "method": ruled.method,
@@ -161,6 +124,30 @@ def fit_head(
         },
         warnings=(*notes, *found.warnings, *fitted.warnings),
         times_s={"choose": chosen_s, "final": total_s - chosen_s, "fit": total_s},
+    )
+
+
+def _fitted(fitting: Fitting, found: Search, standard: Standard) -> Fitted:
+    """Fit the head to all of train, at the setting that was found."""
+    with fitting.progress(f"{fitting.method}: fitting", FINAL_STEPS, "steps") as meter:
+        return fit_final(
+            fitting.method, fitting.train, found.best, standard,
+            balanced=fitting.balanced, jobs=fitting.jobs, start=found.start, basis=found.basis,
+            tell=lambda: meter.advance(1),
+        )  # fmt: skip
+
+
+def _head(fitting: Fitting, fitted: Fitted, standard: Standard, **more: Any) -> Head:
+    """Put a head together; `more` are its fields that say how it came about."""
+    return Head(
+        method=fitting.method,
+        classes=fitting.names,
+        mean=standard.mean,
+        scale=standard.scale,
+        arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
+        parameters=fitted.parameters,
+        views=standard.way,
+        **more,
     )
 
 
@@ -191,10 +178,23 @@ def _single(train: Examples, n_classes: int) -> bool:
     return bool(counts.min() < 2) and not foldable(counts)
 
 
-def _without_choice(
-    method: str, train: Examples, settings: HeadSettings, names: tuple[str, ...], started: float
-) -> Head:
-    """Fit a head that has nothing to choose: one image of a class, so that none can be held out."""
+def _without_choice(fitting: Fitting, started: float) -> Head:
+    """Fit a head that has nothing to choose: one image of a class, so that none can be held out.
+
+    Raises
+    ------
+    HeadError
+        The method has settings to choose, or THRESHOLD or SET needs held-out images.
+    """
+    method, train, settings = fitting.method, fitting.train, fitting.settings
+    if method not in CHOICELESS:
+        counts = np.bincount(train.labels, minlength=fitting.n_classes)
+        raise HeadError(
+            f"The class {fitting.names[int(counts.argmin())]} has 1 different image to train on, "
+            f"and {method} has settings to choose, for which images must be held out.",
+            expected="at least 2 different images per class (better 10)",
+            todo=f"METHODS={','.join(CHOICELESS)} work with one; or add images, or a val split",
+        )
     for name in ("threshold", "set"):
         if getattr(settings, name):
             raise HeadError(
@@ -202,29 +202,21 @@ def _without_choice(
                 expected="at least 2 different images per class",
                 todo=f"leave out {name.upper()}, or add images",
             )
-    views = "all" if settings.train_views == "all" else "mean"
-    mean, scale = moments(train.codes, views)
-    best = {"k": 1, "metric": "cosine"} if method == "knn" else {}
-    fitted = fit_final(
-        method, train.codes, train.labels, best, way=views, mean=mean, scale=scale,
-        balanced=False, jobs=1,
-    )  # fmt: skip
+    standard = Standard.of(train.codes, "all" if settings.train_views == "all" else "mean")
+    best: dict[str, Any] = {"k": 1, "metric": "cosine"} if method == "knn" else {}
+    fitted = fit_final(method, train, best, standard)
     # Scores of a nearest mean are as large as the codes are long; nothing calibrates them.
     plain = 1.0 if method == "knn" else 1.0 / train.code_dim
     seconds = time.perf_counter() - started
-    return Head(
-        method=method,
-        classes=names,
-        mean=mean,
-        scale=scale,
-        arrays={name: np.ascontiguousarray(array) for name, array in fitted.arrays.items()},
-        parameters=fitted.parameters,
-        views=views,
+    return _head(
+        fitting,
+        fitted,
+        standard,
         output=Output(plain),
         calibration={"method": "none", "scale": plain, "on": "nothing", "before": {}, "after": {}},
         chosen={
-            **best, "train_views": views, "by": "nothing: a class has one image", "on": "nothing",
-            "folds": 0, "score": None, "curve": [],
+            **best, "train_views": standard.way, "by": "nothing: a class has one image",
+            "on": "nothing", "folds": 0, "score": None, "curve": [],
         },
         warnings=(
             "A class has one different image to train on: nothing was chosen, and the "
@@ -265,78 +257,3 @@ def _check(
             expected=f"images of each of the {n_classes} classes",
             todo="add some, or leave out the class",
         )
-
-
-def _choose(
-    method: str,
-    train: Examples,
-    val: Examples | None,
-    settings: HeadSettings,
-    names: tuple[str, ...],
-    seed: int,
-    jobs: int,
-    progress: Progress,
-    costs: NDArray[np.float64] | None,
-    *,
-    by_cost: bool,
-) -> tuple[Search, str, list[str]]:
-    """Search the method's grid for each way to use the views: the best, its way, warnings."""
-    notes: list[str] = []
-    if val is None:
-        folds, notes = cut_folds(
-            train.labels, train.groups, folds=settings.folds, seed=seed, class_names=names
-        )
-    else:
-        folds = [(np.arange(train.n_images), np.arange(val.n_images))]
-    balanced = settings.class_weight == "balanced" and method not in UNWEIGHTED
-    if settings.class_weight == "balanced" and not balanced:
-        notes.append(f"Class weights have no effect on {method}.")
-    ways = _ways(method, train, settings, notes)
-    if method in SLOW:
-        n_examples = train.n_images * (train.n_views if "all" in ways else 1)
-        folds = searched_folds(
-            folds, n_examples=n_examples, code_dim=train.code_dim, n_classes=len(names)
-        )
-    found: list[tuple[Search, str]] = []
-    for way in ways:
-        problem = Problem(
-            method=method,
-            codes=train.codes,
-            labels=train.labels,
-            held_codes=train.codes if val is None else val.codes,
-            held_labels=train.labels if val is None else val.labels,
-            folds=folds,
-            n_classes=len(names),
-            balanced=balanced,
-            views=way,
-            metric=settings.metric,
-            costs=costs,
-            by_cost=by_cost,
-        )
-        per_image = 1 if way == "mean" else train.n_views
-        n_train = max(len(rows) for rows, _ in folds) * per_image
-        axes = axes_of(method, n_train=n_train, code_dim=train.code_dim)
-        if found:  # 'all' after 'mean': several times the examples, and a best not far off
-            axes = around(axes, found[0][0].best)
-        found.append((search(problem, axes, jobs=jobs, progress=progress), way))
-    searches = [one for one, _ in found]
-    at = pick([one.log_loss for one in searches], [one.merit for one in searches])
-    best, way = found[at]  # of equals the first, 'mean'
-    best.curve = [point for one, _ in found for point in one.curve]
-    best.warnings = [text for one, _ in found for text in one.warnings]
-    return best, way, notes
-
-
-def _ways(method: str, train: Examples, settings: HeadSettings, notes: list[str]) -> list[str]:
-    if train.n_views == 1:
-        return ["mean"]
-    if settings.train_views != "both":
-        return [settings.train_views]
-    n_examples = train.n_images * train.n_views
-    if method == "rbf" and n_examples > RBF_MOST_EXAMPLES:
-        notes.append(
-            f"rbf was trained on the mean of the views only: {n_examples:,} examples of all views "
-            f"are more than the {RBF_MOST_EXAMPLES:,} it tries unless TRAIN_VIEWS=all asks for it."
-        )
-        return ["mean"]
-    return ["mean", "all"]
