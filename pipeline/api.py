@@ -11,13 +11,10 @@ The command line does nothing but call these functions and print their answers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
-
-import numpy as np
 
 from .answers import (
     Advised,
@@ -34,14 +31,13 @@ from .answers import (
 )
 from .errors import (
     BackboneError,
-    CacheError,
     DataError,
-    DownloadError,
     HeadError,
     SettingsError,
-    command_line,
 )
-from .notation import duration, number, size
+from .notation import size
+from .preparation import coded, context_of, need_one, networks_of
+from .reporting import COMPARED_HEADS, current_comparison, left_out, makers
 from .settings import (
     METHODS,
     AdviseSettings,
@@ -66,12 +62,10 @@ from .settings import (
     RunsSettings,
     ServeSettings,
     TableSettings,
-    from_mapping,
 )
 from .stages import STAGES, Chosen, stage
 
 if TYPE_CHECKING:
-    from .codes.reader import Codes
     from .compare.runs import Network
     from .context import Context
     from .predict.run import Predicted
@@ -83,140 +77,8 @@ __all__ = [
     "report", "runs", "serve", "softmax", "svm", "verify",
 ]  # fmt: skip
 
-# What a report compares and draws where there is no comparison or curve yet: it takes seconds.
-COMPARED_HEADS = tuple(one for one in CompareSettings().methods if one in METHODS)
-QUICK_CURVE = CurveSettings(methods=("svm",), draws=5)
 STAGE_ONE = (DataSettings, CodesSettings, MachineSettings, PlaceSettings)
 STAGE_TWO = (DataSettings, CodesSettings, HeadSettings, MachineSettings, PlaceSettings)
-
-
-# What the stages have in common
-
-
-def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
-    """Load the data set of a call, and join its settings to a context."""
-    from .context import Context
-    from .datasets import load_manifest
-    from .heads.decide import check_decision
-
-    given = chosen.settings
-    machine = given.get(MachineSettings, MachineSettings())
-    manifest = load_manifest(
-        chosen[DataSettings],
-        chosen[PlaceSettings],
-        workers=machine.workers,
-        rehash=rehash,
-        progress=chosen.messages.progress,
-    )
-    context = Context(
-        manifest=manifest,
-        data=chosen[DataSettings],
-        codes=given.get(CodesSettings, CodesSettings()),
-        machine=machine,
-        places=chosen[PlaceSettings],
-        cluster=given.get(ClusterSettings, ClusterSettings()),
-        messages=chosen.messages,
-        command=chosen.command,
-    )
-    for one in given.values():
-        check_decision(one, manifest.class_names)
-    if context.data.group == "auto" and CodesSettings in given:
-        return _grouped(context)
-    return context
-
-
-def _grouped(context: Context) -> Context:
-    """Find the groups of GROUP=auto by the codes of the last layer, and cut the splits by them."""
-    from .audit.clusters import near_groups
-    from .codes.extract import extract
-
-    first = context.codes.of_each()[0]  # of several networks, one is enough
-    final = replace(first, layers=("final",))
-    codes = extract(replace(context, codes=final)).codes
-    manifest = context.manifest
-    found = near_groups(codes, codes.labels, seed=context.seed, progress=context.progress)
-    groups = np.full(manifest.n_images, -1)
-    groups[~np.isin(manifest.sha256, np.array(list(codes.rejects), "S64"))] = found.groups
-    context.say(
-        f"GROUP=auto: {found.n_joined:,} of {len(codes):,} images form {found.n_groups:,} groups "
-        f"of two or more (cosine of the codes above {number(found.threshold, 2)})."
-    )
-    return replace(context, manifest=manifest.with_groups(groups, found.how))
-
-
-def coded(context: Context) -> tuple[Context, Codes]:
-    """Bring the codes up to date and say what that took; the context then has all warnings."""
-    from .audit import header_findings
-    from .codes.extract import extract
-
-    manifest, done = context.manifest, extract(context)
-    for model, one in (done.parts or {"": done}).items():
-        start = f"{model}: " if model else ""
-        if one.n_new:
-            rate = one.n_new / one.run_s
-            context.say(
-                f"{start}{one.n_new} images in {duration(one.run_s)} ({number(rate, 0)} images/s, "
-                f"{one.engine}); {duration(one.start_s)} to start; {one.n_kept} were there."
-            )
-        else:
-            text = f"{len(one.codes)} images were there; nothing to run."
-            context.say(f"{start}all {text}" if model else f"All {text}")
-    seen = header_findings(manifest, cache=context.cache)
-    warnings = [*seen, *done.notes]
-    rejects = [f"{reject.path}: {reject.reason}" for reject in manifest.rejects]
-    rejects += [f"{path}: {reason}" for path, reason in done.rejects.items()]
-    if rejects:
-        warnings = [one for one in warnings if getattr(one, "kind", "") != "left-out"]
-        shown = "; ".join(rejects[:5]) + ("; ..." if len(rejects) > 5 else "")
-        warnings.append(f"{len(rejects)} images cannot be used and were left out: {shown}.")
-    return replace(context, warnings=tuple(warnings)), done.codes
-
-
-def networks_of(
-    context: Context,
-    asked: Sequence[CodesSettings],
-    optional: Sequence[CodesSettings] = (),
-    *,
-    class_weight: str = "none",
-) -> tuple[Context, list[Network]]:
-    """Bring the codes of every network up to date; gather the warnings in the context.
-
-    One of the `optional` networks that cannot be had is left out, and that is said. Who weighs the
-    classes is not advised to do so.
-    """
-    from .audit.classes import followed
-    from .compare.runs import Network
-
-    networks: list[Network] = []
-    warnings: dict[str, None] = {}
-    for one in [*asked, *optional]:
-        try:
-            found, codes = coded(replace(context, codes=one))
-        except (BackboneError, DownloadError, CacheError) as error:
-            if one in asked:
-                raise
-            context.say(f"{one.model} is left out: {error.found}")
-            continue
-        networks.append(Network(one, codes))
-        warnings |= dict.fromkeys(found.warnings)
-    heeded = followed(tuple(warnings), class_weight)
-    return replace(context, codes=asked[0], warnings=heeded), networks
-
-
-def _need_one(chosen: Chosen, stage: str, what: str) -> None:
-    """Refuse several networks before any work.
-
-    Raises
-    ------
-    BackboneError
-        MODEL names several.
-    """
-    codes, typed = chosen[CodesSettings], chosen.command
-    first, named = codes.models[0], f" MODEL={codes.model}"
-    todo = command_line(stage, {"DATA": chosen[DataSettings].data, "MODEL": first})
-    if named in typed and not any("/" in layer for layer in codes.layers):
-        todo = typed.replace(named, f" MODEL={first}")
-    codes.need_one(what, todo)
 
 
 def _reused(record: dict[str, Any]) -> str:
@@ -349,7 +211,7 @@ def finetune(chosen: Chosen) -> Fitted:
             expected="make finetune without CLUSTER, on all GPUs of this machine",
             todo=chosen.command.replace(f" CLUSTER={cluster}", "") or "leave CLUSTER out",
         )
-    _need_one(chosen, "finetune", "fine-tuning")
+    need_one(chosen, "finetune", "fine-tuning")
     context = context_of(chosen)
     record = _trained(context, chosen[FinetuneSettings])
     return Fitted([record], context.manifest, context.folder)
@@ -361,7 +223,7 @@ def finetune(chosen: Chosen) -> Fitted:
 )  # fmt: skip
 def demo(chosen: Chosen) -> Fitted:
     """Fit SVM and softmax and fine-tune on the solar cells that a package brings."""
-    _need_one(chosen, "demo", "the demo, which fine-tunes,")
+    need_one(chosen, "demo", "the demo, which fine-tunes,")
     context, records = _fitted(context_of(chosen), chosen[HeadSettings])
     records.append(_trained(context, chosen[FinetuneSettings]))
     return Fitted(records, context.manifest, context.folder)
@@ -401,7 +263,7 @@ def compare(chosen: Chosen) -> Compared:
     """Compare methods on the same test images, with paired tests."""
     if not any(method in METHODS for method in chosen[CompareSettings].methods):
         for one in _models(chosen):
-            _need_one(chosen.replaced(one), "compare", "a method that trains the network")
+            need_one(chosen.replaced(one), "compare", "a method that trains the network")
     context, networks = networks_of(
         context_of(chosen), _models(chosen), class_weight=chosen[CompareSettings].class_weight
     )
@@ -416,7 +278,7 @@ def curve(chosen: Chosen) -> Measured:
     """Measure accuracy against labelled images per class, and where two methods cross."""
     settings = chosen[CurveSettings]
     if not all(method in METHODS for method in settings.methods):
-        _need_one(chosen, "curve", "a method that trains the network")
+        need_one(chosen, "curve", "a method that trains the network")
     context, (network,) = networks_of(
         context_of(chosen), [chosen[CodesSettings]], class_weight=settings.class_weight
     )
@@ -447,7 +309,7 @@ def advise(chosen: Chosen) -> Advised:
     settings, usual = chosen[AdviseSettings], chosen[CodesSettings]
     asked, others = named_networks(settings.models, usual), []
     for one in asked or [usual]:
-        _need_one(chosen.replaced(one), "advise", "advice on layers and training")
+        need_one(chosen.replaced(one), "advise", "advice on layers and training")
     context = context_of(chosen)
     if not asked:
         asked = [usual]
@@ -524,11 +386,11 @@ def report(chosen: Chosen) -> Written:
     context, networks = networks_of(
         context_of(chosen), _models(chosen), class_weight=chosen[CompareSettings].class_weight
     )
-    name = _current_comparison(chosen, context, networks)
+    name = current_comparison(chosen, context, networks)
     known = {}
     asked = chosen[ReportSettings].evidence
-    left = _left_out(context, networks[0], asked)
-    for kind, make in _makers(chosen, context, networks[0], name).items():
+    left = left_out(context, networks[0], asked)
+    for kind, make in makers(chosen, context, networks[0], name).items():
         if kind in asked and kind not in left:
             try:
                 record = make()
@@ -538,123 +400,6 @@ def report(chosen: Chosen) -> Written:
             if record is not None:
                 known[record["kind"]] = record
     return Written(write_report(context, name, chosen[ReportSettings], known))
-
-
-def _left_out(context: Context, network: Network, asked: Sequence[str]) -> list[str]:
-    """Name the evidence that would take many minutes, of which there is none yet; it is said."""
-    from .heads.linear import is_large
-
-    codes, n_classes = network.codes, context.manifest.n_classes
-    per_image = codes.matrix_bytes // (4 * max(1, len(codes)) * int(codes.config["n_views"]))
-    if not is_large(len(codes), per_image, n_classes):
-        return []
-    kinds = {"labels": "mislabelled", "layers": "layers", "curve": "curve", "advise": "advise"}
-    left = [
-        one
-        for one, kind in kinds.items()
-        if one in asked and not list(context.folder.glob(f"{kind}-*.json"))
-    ]
-    if left:
-        context.say(
-            f"left out: {', '.join(left)}. On {len(codes):,} images of {n_classes:,} classes each "
-            "of them takes minutes of fitting. "
-            f"{context.command_for(left[0])} measures the first; the next report takes it in."
-        )
-    return left
-
-
-def _current_comparison(chosen: Chosen, context: Context, networks: Sequence[Network]) -> str:
-    """Bring the comparison up to date, with the methods it has unless others are asked for."""
-    from .compare.compare import comparison_name
-    from .results.runs import named
-
-    asked = chosen[CompareSettings]
-    usual = comparison_name(context, networks, splits=asked.splits, test=asked.test)
-    name, _ = named(context, usual)
-    if asked.methods == COMPARED_HEADS:
-        try:
-            text = (context.folder / f"{name}.json").read_text(encoding="utf-8")
-            origin = json.loads(text)["provenance"]
-            asked = replace(asked, methods=tuple(origin["settings"]["methods"]))
-            context = replace(context, command=str(origin["command"]))  # it names the methods
-        except (OSError, ValueError, KeyError, TypeError):
-            context.say(
-                "There is no comparison yet: linear and other heads are compared first. "
-                f"{context.command_for('compare')} also fine-tunes the network and trains it from "
-                "scratch, which takes minutes or hours."
-            )
-    return str(_compared(chosen, context, networks, asked).record["name"])
-
-
-def _makers(
-    chosen: Chosen, context: Context, network: Network, comparison: str
-) -> dict[str, Callable[[], dict[str, Any] | None]]:
-    """Give, for each kind of evidence, what makes its record or takes the one that is there."""
-    every = replace(context.codes, layers=("all",))
-
-    def look() -> None:
-        from .audit import audit as audited
-        from .report.gather import find_audit
-
-        found = find_audit(context.folder)
-        if found is None or found.get("n_images") != context.manifest.n_images:
-            audited(context)
-
-    def doubtful() -> dict[str, Any]:
-        from .evidence.labels import find_mislabelled
-
-        return find_mislabelled(
-            context, network.codes, _as_before(context, "mislabelled", LabelsSettings())
-        )
-
-    def probed() -> dict[str, Any]:
-        from .evidence.layers import probe_layers
-
-        found, codes = coded(replace(context, codes=every))
-        return probe_layers(found, codes, _as_before(context, "layers", LayersSettings()))
-
-    def placed() -> dict[str, Any]:
-        from .evidence.map import map_codes
-
-        return map_codes(context, network.codes, _as_before(context, "map", MapSettings()))
-
-    def grown() -> dict[str, Any]:
-        return _curve(context, network, _as_before(context, "curve", QUICK_CURVE)).record
-
-    def advised() -> dict[str, Any]:
-        settings = _as_before(context, "advise", AdviseSettings(budget="0"))
-        call = STAGES["advise"].run(chosen.replaced(every, settings))
-        found: dict[str, Any] = call.record
-        return found
-
-    def explained() -> dict[str, Any]:
-        from .explain.mistakes import explain_mistakes
-        from .report.gather import best_run
-
-        best, most = best_run(context, comparison), chosen[ReportSettings].gallery
-        return explain_mistakes(context, best.path, best.record, best.predictions, most)
-
-    return {
-        "audit": look, "labels": doubtful, "layers": probed, "map": placed, "curve": grown,
-        "advise": advised, "explain": explained,
-    }  # fmt: skip
-
-
-def _as_before(context: Context, kind: str, usual: Any) -> Any:
-    """Give the settings of the latest record of a kind, so that a report keeps it; else `usual`."""
-    found = []
-    for path in context.folder.glob(f"{kind}-*.json"):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["kind"] == kind and record["seed"] == context.seed:
-                used = record["provenance"]["settings"]
-                found.append((str(record["provenance"]["date"]), path.name, used))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    try:
-        return from_mapping(type(usual), max(found)[2]) if found else usual
-    except SettingsError:  # of another version
-        return usual
 
 
 @stage(

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 ORDER = """
     errors notation cells files memory progress settings datasets context backbones cluster codes
     results audit answers heads finetune evidence runs compare curve advise predict explain export
-    report serve next label stages api cli __main__
+    report serve next label stages preparation reporting
+    api cli __main__
 """.split()  # fmt: skip
 COMMAND_LINE = ("cli", "__main__")
 
