@@ -21,9 +21,10 @@ from pictures import jpeg, photograph, piece, write_set
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
 from cnn_codes.datasets.corrections import corrected, read_corrections
+from cnn_codes.label.images import Conflict
 from cnn_codes.label.learner import Known, Learner, assign_folds
 from cnn_codes.label.refit import refit
-from cnn_codes.label.session import Conflict, Session
+from cnn_codes.label.session import Session
 from serving import BOUNDARY, Client, form
 from test_report_browser import BROWSER, DRIVER, browser, press  # noqa: F401 (a fixture)
 
@@ -129,8 +130,8 @@ def test_wrong_labels_lead_the_list_and_corrections_are_followed(flipped):
         n = 0
         for _ in range(2 * len(wrong)):
             row = int(session.queue("doubtful")[0])
-            name = session.classes[truth[row]]
-            right = session.image(row).state.label == name
+            name = session.images.classes[truth[row]]
+            right = session.images[row].state.label == name
             session.act([row], "confirm" if right else "label", value="" if right else name,
                         who="ann", source="doubtful")  # fmt: skip
             n += 1
@@ -152,7 +153,7 @@ def test_wrong_labels_lead_the_list_and_corrections_are_followed(flipped):
 def test_undo_takes_back_ones_own_last_action_only(flipped):
     session = opened(flipped)
     try:
-        first, second = session.image(0).state, session.image(1).state
+        first, second = session.images[0].state, session.images[1].state
         session.act([0, 1], "exclude", who="ann")
         session.act([0], "confirm", who="bob")
         session.act([1], "group", value="g", who="bob")
@@ -163,7 +164,7 @@ def test_undo_takes_back_ones_own_last_action_only(flipped):
         with pytest.raises(Conflict, match="nothing to undo"):
             session.undo("bob")
         assert session.undo("ann") == [0, 1]
-        assert (session.image(0).state, session.image(1).state) == (first, second)
+        assert (session.images[0].state, session.images[1].state) == (first, second)
         with pytest.raises(Conflict):
             session.undo("nobody")
     finally:
@@ -196,8 +197,8 @@ def test_a_test_label_changed_at_the_models_word_does_not_praise_the_model(flipp
     try:
         before = settled(session)["estimate"]
         listed = session.queue("mistakes", test=True)
-        tested = [int(r) for r in listed if session.image(int(r)).split == 2]
-        assert not any(session.image(int(r)).split == 2 for r in session.queue("mistakes"))
+        tested = [int(r) for r in listed if session.images[int(r)].split == 2]
+        assert not any(session.images[int(r)].split == 2 for r in session.queue("mistakes"))
         if not tested:
             pytest.skip("the head makes no mistake on test")
         for row in tested:
@@ -214,7 +215,7 @@ def test_the_interval_of_the_estimate_counts_the_groups_of_the_page(flipped):
     session = opened(flipped)
     try:
         before = settled(session)["estimate"]
-        tested = [row for row in range(session.n_images) if session.image(row).split == 2]
+        tested = [row for row in range(len(session.images)) if session.images[row].split == 2]
         session.act(tested, "group", value="p1", source="all", who="x")
         after = settled(session)["estimate"]
         assert (before["n_groups"], after["n_groups"]) == (None, 1)
@@ -232,7 +233,7 @@ def test_what_is_no_class_is_refused(flipped, value):
             session.act([0], "label", value=value)
         with pytest.raises(Conflict):
             session.act([10**6], "confirm")
-        assert not session.log.path.exists()
+        assert not session.images.log.path.exists()
     finally:
         session.close()
 

@@ -21,7 +21,8 @@ from ..serve.metrics import Metrics
 from ..serve.schemas import problems
 from ..serve.uploads import Budget, read_uploads
 from .build import Adder
-from .session import Conflict, Session
+from .images import Conflict
+from .session import Session
 from .thumbs import SIDES, Thumbs
 
 __all__ = ["Desk", "build_app"]
@@ -175,7 +176,7 @@ def build_app(desk: Desk) -> FastAPI:
                     rejects.append(f"{one.name}: {refused.found}")
                     continue
                 suffix = _SUFFIXES.get(one.data[:2], ".img")
-                files.append(await asyncio.to_thread(session.new_file, one.data, suffix))
+                files.append(await asyncio.to_thread(session.images.new_file, one.data, suffix))
         if not files:
             raise Refused(422, f"None can be used; the first: {rejects[0]}")
         async with desk.adding:
@@ -184,7 +185,7 @@ def build_app(desk: Desk) -> FastAPI:
 
     @app.get("/thumb/{row}/{side}", responses=problems(404), response_class=Response)
     async def thumb(row: int, side: Literal["small", "large"]) -> Response:
-        one = session.image(row)
+        one = session.images[row]
         px = SIDES[side == "large"]
         data = desk.thumbs.known(one.sha256, px)
         if data is None:

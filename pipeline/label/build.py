@@ -103,7 +103,7 @@ def build_session(context: Context, settings: LabelSettings) -> tuple[Session, A
         jobs=context.machine.workers or n_cores(),
     )
     adder = Adder(session, context)
-    files = session.new_files()
+    files = session.images.new_files()
     if settings.images:
         with gathered(settings.images, progress=context.progress) as inputs:
             files += [Path(path) for path in inputs.paths]

@@ -48,5 +48,5 @@ def label(settings: LabelSettings, load: Callable[[], Context]) -> None:
     desk = Desk(session, adder, thumbs, limits, metrics)
     app = guarded(build_app(desk), metrics, host=settings.host, token=token)
     name = f"[{settings.host}]" if ":" in settings.host else settings.host
-    context.say(f"http://{name}:{one.getsockname()[1]}/  corrections: {session.log.path}")
+    context.say(f"http://{name}:{one.getsockname()[1]}/  corrections: {session.images.log.path}")
     run_server(server_of(app, limits), one)
