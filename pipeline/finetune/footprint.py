@@ -15,7 +15,7 @@ from ..errors import DeviceError
 from ..heads.room import available_bytes
 from ..notation import size
 from .freeze import training_mode
-from .train import Task, norms_of
+from .task import Task, norms_of
 
 __all__ = ["bytes_per_image", "check_room"]
 

@@ -35,7 +35,7 @@ from .freeze import Plan, plan_of
 from .late import Late, Whole, cut
 from .rows import Rows
 from .spread import World
-from .train import Task, norms_of
+from .task import Task, norms_of
 
 __all__ = ["Prepared", "Setup", "extracted", "prepare", "preprocessing_of"]
 

@@ -26,10 +26,10 @@ from ..results.measures import measure_named
 from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
 from ..settings import FinetuneSettings, as_dict
 from .checkpoint import save_checkpoint
+from .judging import few_in_val
 from .prepare import Prepared, Setup
 from .recipe import load_recipe, recipe_names
 from .rows import Rows
-from .train import few_in_val
 from .training_codes import TrainingCodes, save_training_codes
 
 __all__ = ["Outcome", "draw_curve", "name_of", "subject_of_run", "write_result"]

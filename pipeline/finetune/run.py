@@ -33,14 +33,16 @@ from ..progress import Messages
 from ..results.runs import known_run, name_for, read_record
 from ..settings import FinetuneSettings, HeadSettings, as_dict
 from .batches import unreadable
+from .judging import improves
 from .prepare import Prepared, Setup, extracted, prepare, preprocessing_of
 from .recipe import deeper_of, phases_of
 from .record import History, Outcome, name_of, subject_of_run, write_result
 from .rows import rows_of
+from .scores import codes_of, score
 from .spread import World, joined
 from .start import new_head, put_head, renew
 from .state import fit_kept
-from .train import Best, Training, codes_of, improves, score
+from .train import Best, Training
 from .training_codes import TrainingCodes
 from .tune import tuned
 

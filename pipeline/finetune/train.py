@@ -21,85 +21,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import DeviceError, TrainingError
-from ..heads.calibrate import fit_prior, fit_scale, log_losses
-from ..heads.examples import LEAST_VAL
-from ..heads.merit import contributions
 from ..progress import Progress, silent
-from ..results.metrics import clustered_error
-from ..settings import FinetuneSettings
-from .batches import Draw, Source
+from .batches import Draw
 from .freeze import Plan, freeze, training_mode
-from .late import Late, Whole
+from .judging import calibrated, few_in_val, improves
 from .norms import global_norms
 from .optim import Average, factor, optimizer_of, set_rates
-from .spread import ALONE, World
+from .scores import score
+from .task import Task, norms_of
 
 __all__ = [
     "Best",
-    "Task",
     "Training",
-    "codes_of",
-    "few_in_val",
     "fit",
-    "improves",
     "largest_fitting",
-    "norms_of",
-    "score",
 ]
-
-_EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """What is trained, on what, and how.
-
-    Attributes
-    ----------
-    model : Whole or Late
-        Takes what `source` prepares; shares its parameters with `network`.
-    network, plan
-        The whole network, on `device`, and what of it is trained.
-    source : Source
-        Batches by row.
-    labels : int64 (N,)
-        Of all rows of the manifest.
-    groups : int64 (N,)
-        Equal for images of one group, which are not independent.
-    train, val : int64 (n,)
-        Rows; `val` may be empty: then the last epoch counts.
-    n_classes : int
-        K.
-    settings : FinetuneSettings
-        Of this phase.
-    seed, phase : int
-        Start of everything random.
-    device : str
-        ``cpu``, ``cuda:N`` or ``mps``.
-    costs : float64 (K, K) or None
-        From COST.
-    mixed : bool
-        float16 arithmetic where it is safe, with a scaled loss (CUDA only).
-    world : World
-        The processes that train together.
-    """
-
-    model: Whole | Late
-    network: nn.Module
-    plan: Plan
-    source: Source
-    labels: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-    n_classes: int
-    settings: FinetuneSettings
-    seed: int
-    phase: int = 0
-    device: str = "cpu"
-    costs: NDArray[np.float64] | None = None
-    mixed: bool = False
-    world: World = ALONE
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,7 +135,7 @@ class Training:
             row |= {"val_loss": loss if math.isfinite(loss) else None, "val_accuracy": accuracy}
             if task.settings.choose in ("loss", "one_se") and math.isfinite(loss):
                 # As it will be used, with a temperature: one that is sure too early is not worse.
-                loss = float(_calibrated(scores, truth, task.settings.balanced)[1].mean())
+                loss = float(calibrated(scores, truth, task.settings.balanced)[1].mean())
                 row |= {"val_calibrated_loss": loss}
             by = {"accuracy": (accuracy, -loss), "loss": (-loss,), "one_se": (-loss,), "last": key}
             key = by[task.settings.choose]
@@ -222,116 +158,12 @@ class Training:
         return improves(self.task, scores, self.best.scores)
 
 
-def improves(task: Task, scores: Tensor, kept: Tensor) -> bool:
-    """Say whether scores of val (n, K) are better than those kept by more than one standard error.
-
-    By METRIC; where that is the accuracy, by the calibrated log-loss. The standard error is of the
-    paired differences, clustered by group.
-    """
-    gains = _merit(task, scores) - _merit(task, kept)  # (n,), or one per block
-    groups = task.groups[task.val] if len(gains) == len(task.val) else np.arange(len(gains))
-    return float(gains.mean()) > clustered_error(gains, groups)
-
-
-def _merit(task: Task, scores: Tensor) -> NDArray[np.float64]:
-    """Contributions of the images of val to the figure that decides, higher is better."""
-    truth = torch.from_numpy(task.labels[task.val])
-    scale, losses = _calibrated(scores, truth, task.settings.balanced)
-    metric = task.settings.metric
-    return contributions(
-        "log_loss" if metric == "accuracy" else metric,
-        scores.numpy(), truth.numpy(), scale=scale, losses=losses, weights=None,
-        costs=task.costs, by_cost=task.settings.threshold == "cost",
-    )  # fmt: skip
-
-
-def few_in_val(settings: FinetuneSettings, n_val: int) -> bool:
-    """Whether val, of so many images, is too small to show that training beats the probe."""
-    by_error = settings.init == "probe" and settings.choose == "one_se"
-    return by_error and 0 < n_val < LEAST_VAL
-
-
-def _calibrated(scores: Tensor, truth: Tensor, balanced: bool) -> tuple[float, NDArray[np.float64]]:
-    """Fit the temperature (after balanced training the prior too); give it and the log-losses."""
-    shift: NDArray[np.float64] | float = 0.0
-    if balanced:
-        scale, shift = fit_prior(scores.numpy(), truth.numpy())
-    else:
-        scale = fit_scale(scores.numpy(), truth.numpy())
-    return scale, log_losses(scale * scores.numpy() + shift, truth.numpy())
-
-
 def _moving(network: nn.Module, plan: Plan) -> dict[str, Tensor]:
     """Gather what training may change: trained parameters and all buffers."""
     trained = set(plan.trained)
     found: dict[str, Tensor] = {n: p for n, p in network.named_parameters() if n in trained}
     kept = network.state_dict().keys()
     return found | {n: b for n, b in network.named_buffers() if n in kept}
-
-
-def score(task: Task, rows: NDArray[np.int64]) -> Tensor:
-    """Score rows, in eval mode, the mean over the evaluation views: (n, K) float64 on the CPU."""
-    return _evaluated(task, rows, task.model, task.n_classes, torch.float64)
-
-
-def codes_of(task: Task, rows: NDArray[np.int64], final: str) -> Tensor:
-    """Give what goes into the last layer, of rows as :func:`score` evaluates them.
-
-    Parameters
-    ----------
-    final : str
-        Name of the last layer.
-
-    Returns
-    -------
-    float32 (n, D), on the CPU
-        Means over the evaluation views, and over the positions of a map.
-    """
-    last = task.network.get_submodule(final)
-    assert isinstance(last, nn.Linear | nn.Conv2d)
-    seen: list[Tensor] = []
-
-    def run(x: Tensor) -> Tensor:
-        task.model(x)
-        into = seen.pop()
-        return into.flatten(2).mean(2) if into.ndim == 4 else into
-
-    handle = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
-    try:
-        return _evaluated(task, rows, run, last.weight.shape[1], torch.float32)
-    finally:
-        handle.remove()
-
-
-@torch.no_grad()
-def _evaluated(
-    task: Task,
-    rows: NDArray[np.int64],
-    run: Callable[[Tensor], Tensor],
-    width: int,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Put rows through `run` in eval mode, shared by the processes: means over views (n, width)."""
-    task.network.eval()
-    world = task.world
-    mine = np.arange(len(rows))[world.rank :: world.size]
-    found = torch.zeros(len(rows), width, dtype=dtype)
-    start = 0
-    for x in task.source.evaluation(rows[mine], _EVALUATION_ROWS):
-        x = x.to(task.device, non_blocking=True)
-        flat = task.source.prepare(x.flatten(0, 1))  # (B V, ...)
-        with _autocast(task):
-            out = torch.cat([run(part) for part in torch.split(flat, _EVALUATION_ROWS)])
-        mean = out.cpu().double().view(*x.shape[:2], -1).mean(1)  # (B, width); mps has no float64
-        found[torch.from_numpy(mine[start : start + len(x)])] = mean.to(dtype)
-        start += len(x)
-    return world.sum(found.to(task.device)).cpu() if world.size > 1 else found
-
-
-def _autocast(task: Task) -> Any:
-    if task.mixed:
-        return torch.autocast(task.device.partition(":")[0], dtype=torch.float16)
-    return contextlib.nullcontext()
 
 
 def fit(
@@ -394,14 +226,14 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
     ):
         torch.manual_seed(_seed(task, number, world.rank))
         batches = zip(draws, mine, task.source.training(mine), strict=True)
-        for i, ((rows, _), (own, numbers), x) in enumerate(batches):
+        for i, ((rows, _), own, x) in enumerate(batches):
             moment = number + i / len(draws)
             set_rates(training.optimizer, settings.lr * factor(settings, moment, settings.epochs))
             denominator = float(weight[task.labels[rows]].sum())
             try:
-                loss, right = _step(training, x, own, numbers, weight, denominator)
+                loss, right = _step(training, x, own, weight, denominator)
             except torch.OutOfMemoryError as error:
-                raise _too_large(training, x, own, numbers, weight) from error
+                raise _too_large(training, x, own, weight) from error
             totals += torch.tensor([loss, 0.0, right], dtype=torch.float64)
             totals[1] += denominator if world.first else 0.0
             if world.size == 1 and not math.isfinite(loss):
@@ -420,23 +252,22 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
     }
 
 
-def norms_of(settings: FinetuneSettings) -> str:
-    """Say what BatchNorm does: batches' own statistics would undo the fit of a probe at once."""
-    if settings.bn != "auto":
-        return settings.bn
-    return "eval" if settings.init == "probe" else "frozen"
-
-
 def _step(
-    training: Training,
-    x: Tensor,
-    rows: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    weight: NDArray[np.float32],
-    denominator: float,
+    training: Training, x: Tensor, draw: Draw, weight: NDArray[np.float32], denominator: float
 ) -> tuple[float, int]:
-    """Take one step; give the summed loss and the number of right answers of this process."""
+    """Take one step; give the summed loss and the number of right answers of this process.
+
+    Parameters
+    ----------
+    x : Tensor
+        What `draw`, of this process, was read as.
+    weight : float32 (K,)
+        Of each class in the loss.
+    denominator : float
+        Of the loss: the weights of all processes' images.
+    """
     task, settings = training.task, training.task.settings
+    rows, numbers = draw
     x = task.source.prepare(x.to(task.device, non_blocking=True))
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -453,7 +284,7 @@ def _step(
         share = float(random.beta(settings.mixup, settings.mixup))
         other = torch.from_numpy(random.permutation(len(rows))).to(task.device)
         x = share * x + (1 - share) * x[other]
-    with _autocast(task):
+    with task.autocast():
         scores = training._replica(x)
         losses = F.cross_entropy(scores.float(), y, **options)
         if other is not None:
@@ -513,18 +344,14 @@ def _diverged(training: Training, epoch: int) -> TrainingError:
 
 
 def _too_large(
-    training: Training,
-    x: Tensor,
-    rows: NDArray[np.int64],
-    numbers: NDArray[np.int64],
-    weight: NDArray[np.float32],
+    training: Training, x: Tensor, draw: Draw, weight: NDArray[np.float32]
 ) -> DeviceError:
-    task = training.task
+    task, (rows, numbers) = training.task, draw
 
     def attempt(n: int) -> None:
         # The rate is set to 0, so that finding out changes no weight.
         set_rates(training.optimizer, 0.0)
-        _step(training, x[:n], rows[:n], numbers[:n], weight, 1.0)
+        _step(training, x[:n], (rows[:n], numbers[:n]), weight, 1.0)
 
     training.optimizer.zero_grad(set_to_none=True)
     fits = largest_fitting(len(rows), attempt) * task.world.size

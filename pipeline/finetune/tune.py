@@ -20,7 +20,8 @@ from ..errors import TrainingError
 from ..settings import FinetuneSettings
 from .prepare import Setup, prepare
 from .state import fit_kept
-from .train import Task, Training
+from .task import Task
+from .train import Training
 
 __all__ = ["candidates", "tuned"]
 
