@@ -12,7 +12,7 @@ from typing import Any
 
 from cnn_codes.cli.options import assigned
 from cnn_codes.files import write_json
-from cnn_codes.results.runs import machine, versions
+from cnn_codes.results.provenance import machine, versions
 from cnn_codes.settings import PlaceSettings
 
 from benchmarks.accuracy import bench_accuracy

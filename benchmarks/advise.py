@@ -34,7 +34,7 @@ from cnn_codes.files import write_json
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.rows import Rows, rows_of
 from cnn_codes.progress import Messages
-from cnn_codes.results.runs import read_predictions
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import (
     AdviseSettings,
     CodesSettings,

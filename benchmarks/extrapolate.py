@@ -19,7 +19,7 @@ from cnn_codes.curve.crossing import Curve, covariance_of_means
 from cnn_codes.curve.power_law import Forecast, extrapolated
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.rows import TEST, rows_of
-from cnn_codes.results.bootstrap import resamples
+from cnn_codes.results.resampling import resamples
 from cnn_codes.settings import HeadSettings, PlaceSettings
 from joblib import Parallel, delayed
 from numpy.typing import NDArray

@@ -38,7 +38,7 @@ from cnn_codes.cli.options import assigned
 from cnn_codes.codes.extract import extract
 from cnn_codes.files import write_json
 from cnn_codes.finetune import finetune
-from cnn_codes.results.runs import machine, versions
+from cnn_codes.results.provenance import machine, versions
 from cnn_codes.settings import CodesSettings, FinetuneSettings, MachineSettings, PlaceSettings
 
 from benchmarks.sets import opened

@@ -26,7 +26,7 @@ from cnn_codes.backbones.card import load_network
 from cnn_codes.cli.options import assigned
 from cnn_codes.files import write_json
 from cnn_codes.heads.rows import TEST, TRAIN, rows_of
-from cnn_codes.results.runs import machine, versions
+from cnn_codes.results.provenance import machine, versions
 from cnn_codes.settings import CodesSettings, PlaceSettings
 
 from benchmarks.contenders import CONTENDERS

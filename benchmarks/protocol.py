@@ -30,7 +30,7 @@ from cnn_codes.files import digest_of
 from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.rows import TEST, TRAIN, Rows, redrawn, rows_of
 from cnn_codes.results.metrics import clustered_error
-from cnn_codes.results.runs import read_predictions
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import FinetuneSettings, HeadSettings, PlaceSettings
 from numpy.typing import NDArray
 

@@ -59,7 +59,7 @@ def left_out(context: Context, network: Network, asked: Sequence[str]) -> list[s
 def current_comparison(chosen: Chosen, context: Context, networks: Sequence[Network]) -> str:
     """Bring the comparison up to date, with the methods it has unless others are asked for."""
     from .compare.compare import compare, comparison_name
-    from .results.runs import named
+    from .results.names import named
 
     asked = chosen[CompareSettings]
     usual = comparison_name(context, networks, splits=asked.splits, test=asked.test)

@@ -11,7 +11,7 @@ from cnn_codes.cli import main
 from cnn_codes.codes.extract import extract
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.predict import Classifier
-from cnn_codes.results.runs import Predictions, read_predictions
+from cnn_codes.results.predictions import Predictions, read_predictions
 from cnn_codes.settings import HeadSettings, from_mapping
 from conftest import SMALL, StageOne
 from numpy.typing import NDArray

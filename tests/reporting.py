@@ -21,10 +21,10 @@ from cnn_codes.context import Context
 from cnn_codes.datasets import SPLITS, Manifest, load_manifest
 from cnn_codes.report import write_report
 from cnn_codes.results.metrics import measure
-from cnn_codes.results.predictions import read_predictions
+from cnn_codes.results.predictions import Predictions, read_predictions
 from cnn_codes.results.provenance import machine, versions
 from cnn_codes.results.records import plain
-from cnn_codes.results.runs import Predictions, build_record, write_run
+from cnn_codes.results.runs import build_record, write_run
 from cnn_codes.settings import DataSettings, PlaceSettings, ReportSettings
 from pictures import encoded, jpeg
 from PIL import Image

@@ -9,7 +9,8 @@ import pytest
 from cnn_codes.compare.marks import best_of, mark
 from cnn_codes.compare.splits import judge_splits
 from cnn_codes.compare.words import comparison_table, sentences
-from cnn_codes.results.runs import read_predictions, read_record
+from cnn_codes.results.predictions import read_predictions
+from cnn_codes.results.runs import read_record
 from conftest import Inside
 from tuning import few_images
 

@@ -26,7 +26,7 @@ from cnn_codes.curve.power_law import extrapolated
 from cnn_codes.curve.words import curve_table, sentences
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import DataError, ResultError, SettingsError
-from cnn_codes.results.bootstrap import resamples
+from cnn_codes.results.resampling import resamples
 from cnn_codes.settings import (
     CodesSettings,
     CurveSettings,

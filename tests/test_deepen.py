@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cnn_codes.finetune.recipe import deeper_of
-from cnn_codes.results.runs import read_predictions
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import FinetuneSettings, PlaceSettings
 from PIL import Image
 from sklearn.datasets import load_digits

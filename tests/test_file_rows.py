@@ -25,7 +25,7 @@ from cnn_codes.heads.examples import take
 from cnn_codes.heads.file_rows import FileRows
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.progress import Messages
-from cnn_codes.results.runs import read_predictions
+from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import CodesSettings, HeadSettings, PlaceSettings, as_dict
 from conftest import ROOT
 from numpy.typing import NDArray

@@ -35,7 +35,8 @@ from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.notation import size
 from cnn_codes.results.metrics import measure
-from cnn_codes.results.runs import read_predictions, read_record
+from cnn_codes.results.predictions import read_predictions
+from cnn_codes.results.runs import read_record
 from cnn_codes.settings import (
     CodesSettings,
     DataSettings,

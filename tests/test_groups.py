@@ -19,10 +19,11 @@ from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds
-from cnn_codes.results.bootstrap import accuracy_interval, figure_intervals, resamples
+from cnn_codes.results.bootstrap import accuracy_interval, figure_intervals
 from cnn_codes.results.measures import measure_named
 from cnn_codes.results.metrics import wilson_interval
 from cnn_codes.results.predictions import read_predictions
+from cnn_codes.results.resampling import resamples
 from cnn_codes.runs import list_runs
 from cnn_codes.settings import DataSettings, PlaceSettings
 from conftest import needs_elpv

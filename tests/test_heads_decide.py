@@ -11,7 +11,8 @@ from cnn_codes.heads.costs import read_costs
 from cnn_codes.heads.decide import Rule, choose_offsets, conformal, decide, prediction_sets
 from cnn_codes.heads.merit import contributions
 from cnn_codes.heads.nested import nested
-from cnn_codes.results.metrics import average_precision, calibration_error, measure
+from cnn_codes.results.calibration import calibration_error
+from cnn_codes.results.metrics import average_precision, measure
 from cnn_codes.results.predictions import Predictions, read_predictions, write_predictions
 from cnn_codes.settings import METRICS, HeadSettings
 from scipy.special import softmax

@@ -4,12 +4,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 from cnn_codes.errors import ResultError
-from cnn_codes.results.metrics import (
-    calibration_bins,
-    expected_calibration_error,
-    measure,
-    wilson_interval,
-)
+from cnn_codes.results.calibration import calibration_bins, expected_calibration_error
+from cnn_codes.results.metrics import measure, wilson_interval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -25,7 +25,7 @@ from cnn_codes.report.numbers import (
 from cnn_codes.report.pictures import LARGE_PX, make_thumbnails
 from cnn_codes.report.svg import rewritten, theme
 from cnn_codes.results.measures import MEASURES
-from cnn_codes.results.runs import Predictions
+from cnn_codes.results.predictions import Predictions
 from cnn_codes.settings import DataSettings, PlaceSettings
 from hypothesis import given, settings
 from hypothesis import strategies as st

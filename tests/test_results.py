@@ -8,20 +8,12 @@ import pytest
 import sklearn.metrics as sk
 from cnn_codes.errors import ResultError
 from cnn_codes.results.metrics import measure
-from cnn_codes.results.runs import (
-    Predictions,
-    build_record,
-    list_records,
-    machine,
-    read_predictions,
-    read_record,
-    run_name,
-    summarise,
-    table,
-    versions,
-    write_predictions,
-    write_run,
-)
+from cnn_codes.results.names import run_name
+from cnn_codes.results.predictions import Predictions, read_predictions, write_predictions
+from cnn_codes.results.provenance import machine, versions
+from cnn_codes.results.runs import build_record, list_records, read_record, write_run
+from cnn_codes.results.summary import summarise
+from cnn_codes.results.tables import table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

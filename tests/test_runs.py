@@ -9,14 +9,10 @@ from cnn_codes.cli import main
 from cnn_codes.compare.side_by_side import side_by_side
 from cnn_codes.errors import ResultError, SettingsError
 from cnn_codes.results.metrics import measure
-from cnn_codes.results.runs import (
-    Predictions,
-    build_record,
-    read_record,
-    run_name,
-    summarise,
-    write_run,
-)
+from cnn_codes.results.names import run_name
+from cnn_codes.results.predictions import Predictions
+from cnn_codes.results.runs import build_record, read_record, write_run
+from cnn_codes.results.summary import summarise
 from cnn_codes.runs import COLUMNS, find, list_runs
 from cnn_codes.runs.content import content_of
 from scipy.stats import binomtest

@@ -28,16 +28,10 @@ from cnn_codes.compare.seeds import rescaled_seeds, seeded_difference
 from cnn_codes.compare.splits import judge_splits, least_variances
 from cnn_codes.errors import ResultError
 from cnn_codes.results import bootstrap
-from cnn_codes.results.bootstrap import (
-    FIGURES,
-    figure_intervals,
-    interval,
-    resampled,
-    resamples,
-    simultaneous,
-)
+from cnn_codes.results.bootstrap import figure_intervals, interval, simultaneous
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.predictions import Predictions
+from cnn_codes.results.resampling import FIGURES, resampled, resamples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score

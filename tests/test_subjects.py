@@ -9,7 +9,9 @@ import pytest
 from cnn_codes.cli import main
 from cnn_codes.datasets.corrections import Correction, State
 from cnn_codes.results.frame import write_framed
-from cnn_codes.results.runs import SCHEMA, name_for, read_record, result_files
+from cnn_codes.results.names import name_for
+from cnn_codes.results.records import SCHEMA
+from cnn_codes.results.runs import read_record, result_files
 from conftest import SMALL, Inside
 from pictures import write_set
 

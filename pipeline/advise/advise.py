@@ -26,8 +26,8 @@ from ..files import digest_of
 from ..heads.examples import mean_view
 from ..heads.rows import rows_of
 from ..results.frame import framed, known, write_framed
+from ..results.names import named
 from ..results.records import plain
-from ..results.runs import named
 from ..settings import AdviseSettings, LayersSettings, as_dict
 from .cases import place
 from .likeness import familiarity, source_probabilities

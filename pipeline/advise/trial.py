@@ -25,7 +25,7 @@ from ..files import digest_of
 from ..finetune.recipe import recipe_names
 from ..heads.rows import Rows, rows_of
 from ..notation import duration
-from ..results.runs import read_predictions
+from ..results.predictions import read_predictions
 from ..settings import AdviseSettings, FinetuneSettings, as_dict
 from .costs import training_rate, training_seconds
 from .options import Option, command_of

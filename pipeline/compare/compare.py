@@ -28,8 +28,9 @@ from ..errors import (
 from ..files import digest_of
 from ..results.frame import framed, read_framed, write_framed
 from ..results.measures import Measure, measure_named
+from ..results.names import named
 from ..results.predictions import Predictions, read_predictions
-from ..results.runs import named, read_record
+from ..results.runs import read_record
 from ..settings import CompareSettings, as_dict
 from .entries import entry_of
 from .judge import aligned_predictions, judge_pairs, method_intervals

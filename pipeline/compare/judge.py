@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
-from ..results.bootstrap import figure_intervals, interval, resampled, resamples, simultaneous
+from ..results.bootstrap import figure_intervals, interval, simultaneous
 from ..results.measures import Measure, other_measures
 from ..results.metrics import CLIP
 from ..results.predictions import Predictions
+from ..results.resampling import resampled, resamples
 from .flips import group_sums, grouped_interval, sign_flip
 from .marks import ACCURACY, adjust
 from .paired import (
@@ -211,7 +212,7 @@ def method_intervals(
     Returns
     -------
     list of dict
-        One per method, by the names of :data:`~cnn_codes.results.bootstrap.FIGURES`, and ``cost``
+        One per method, by the names of :data:`~cnn_codes.results.resampling.FIGURES`, and ``cost``
         with `costs`.
     """
     first = found[0][0]

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from ..errors import ResultError
 from ..notation import number
-from ..results.runs import list_records, read_predictions
+from ..results.predictions import read_predictions
+from ..results.runs import list_records
 from .flips import accuracy_difference
 from .judge import aligned_predictions, recorded_groups
 

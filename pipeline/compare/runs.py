@@ -26,15 +26,10 @@ from ..heads.rows import redrawn, rows_of
 from ..heads.run import fit_heads
 from ..results.figures import figures_of
 from ..results.frame import write_framed
+from ..results.names import named
 from ..results.predictions import Predictions, read_predictions
-from ..results.runs import (
-    build_record,
-    known_run,
-    named,
-    read_record,
-    summarise,
-    write_run,
-)
+from ..results.runs import build_record, known_run, read_record, write_run
+from ..results.summary import summarise
 from ..settings import (
     METHODS,
     CodesSettings,

@@ -173,7 +173,7 @@ def seeded_difference(
         Which images each seed of each method classified correctly. A method whose fit is not
         random has one row.
     counts : int32 (B, N)
-        Resampled images or groups, from :func:`~cnn_codes.results.bootstrap.resamples`.
+        Resampled images or groups, from :func:`~cnn_codes.results.resampling.resamples`.
     groups : (N,), optional
         The group of each image, as it was resampled.
     seed : int

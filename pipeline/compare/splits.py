@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
-from ..results.bootstrap import resampled, resamples
 from ..results.measures import Measure
 from ..results.predictions import Predictions
+from ..results.resampling import resampled, resamples
 from .marks import ACCURACY, adjust
 from .paired import ALPHA, discordance, split_variance
 from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank

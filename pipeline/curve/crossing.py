@@ -57,7 +57,7 @@ class Curve:
         hits : bool (R, S, N)
             Which test images were classified correctly.
         counts : int32 (B, N)
-            From :func:`~cnn_codes.results.bootstrap.resamples`.
+            From :func:`~cnn_codes.results.resampling.resamples`.
         """
         weights = (counts / counts.sum(axis=1, keepdims=True)).T.astype(np.float32)  # (N, B)
         flat = hits.reshape(-1, hits.shape[2]).astype(np.float32) @ weights

@@ -32,11 +32,12 @@ from ..errors import SettingsError
 from ..files import digest_of, sha256_file
 from ..heads.costs import read_costs
 from ..heads.rows import Rows, rows_of
-from ..results.bootstrap import resampled, resamples
 from ..results.frame import framed, known, write_framed
 from ..results.measures import Measure, measure_named
+from ..results.names import named
+from ..results.predictions import read_predictions
 from ..results.records import plain
-from ..results.runs import named, read_predictions
+from ..results.resampling import resampled, resamples
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
 from .crossing import Curve, covariance_of_means, crossing, interval_of_means
 from .draws import Draw, Pool, drawn, pool_of, sizes_of

@@ -16,7 +16,7 @@ from ..context import Context
 from ..files import digest_of
 from ..heads.rows import Rows, rows_of
 from ..results.frame import framed, known, write_framed
-from ..results.runs import named
+from ..results.names import named
 from ..settings import as_dict
 
 __all__ = ["Request"]

@@ -11,8 +11,8 @@ from ..datasets.images import read_as
 from ..errors import DataError, ImageError
 from ..files import digest_of
 from ..results.frame import framed, known, write_framed
+from ..results.names import named
 from ..results.predictions import Predictions
-from ..results.runs import named
 from .explainer import Explainer
 
 __all__ = ["explain_mistakes"]

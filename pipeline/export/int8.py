@@ -19,7 +19,7 @@ from ..errors import DataError, PipelineError, first_line
 from ..predict.models import Model
 from ..predict.runs import Run
 from ..progress import Progress, silent
-from ..results.runs import read_predictions
+from ..results.predictions import read_predictions
 from ..settings import DataSettings, PlaceSettings, from_mapping
 from .assemble import Parts
 

@@ -23,7 +23,9 @@ from ..results.drawing import drawing, write_svg
 from ..results.figures import figures_of
 from ..results.frame import without_leaks
 from ..results.measures import measure_named
-from ..results.runs import Predictions, build_record, run_name, subject_of, write_run
+from ..results.names import run_name, subject_of
+from ..results.predictions import Predictions
+from ..results.runs import build_record, write_run
 from ..settings import FinetuneSettings, as_dict
 from .checkpoint import save_checkpoint
 from .judging import few_in_val

@@ -30,7 +30,8 @@ from ..heads.decide import Rule, parse_rule
 from ..heads.output import Output
 from ..heads.rules import Ruled, output_of
 from ..progress import Messages
-from ..results.runs import known_run, name_for, read_record
+from ..results.names import name_for
+from ..results.runs import known_run, read_record
 from ..settings import FinetuneSettings, HeadSettings, as_dict
 from .batches import unreadable
 from .judging import improves

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import softmax
 
-from ..results.metrics import brier, expected_calibration_error, log_loss
+from ..results.calibration import expected_calibration_error
+from ..results.metrics import brier, log_loss
 
 __all__ = [
     "Calibration",

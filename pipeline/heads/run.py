@@ -22,15 +22,9 @@ from ..files import digest_of
 from ..notation import share, size
 from ..progress import Messages
 from ..results.frame import without_leaks, write_framed
-from ..results.runs import (
-    build_record,
-    known_run,
-    name_for,
-    run_name,
-    subject_of,
-    summarise,
-    write_run,
-)
+from ..results.names import name_for, run_name, subject_of
+from ..results.runs import build_record, known_run, write_run
+from ..results.summary import summarise
 from ..settings import HeadSettings, as_dict
 from .examples import Codes as Array
 from .file_rows import FileRows

@@ -24,7 +24,7 @@ from ..errors import CacheError, ResultError
 from ..files import sha256_file
 from ..finetune.training_codes import load_training_codes, training_codes_path
 from ..heads.examples import mean_view
-from ..results.runs import read_predictions
+from ..results.predictions import read_predictions
 from .models import HeadModel, Model, NetworkModel
 from .runs import Run
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..compare.words import label
 from ..notation import number
-from ..results.metrics import calibration_bins
+from ..results.calibration import calibration_bins
 from ..results.tables import number_cell, percent_cell
 from . import charts
 from .blocks import Block, Cell, Chart, Charts, Column, Folded, Section, Table, Text

@@ -17,23 +17,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ResultError
+from .calibration import calibration_error, ratio
 
 __all__ = [
     "auroc",
     "average_precision",
     "brier",
-    "calibration_bins",
-    "calibration_error",
     "clustered_error",
     "confusion_matrix",
-    "expected_calibration_error",
     "log_loss",
     "measure",
     "wilson_interval",
 ]
 
-ECE_BINS = 15
-ECE_DRAWS = 200
 CLIP = float(np.finfo(np.float64).eps)
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
@@ -72,13 +68,11 @@ def measure(
         prediction); ``auroc`` (two classes: of the last one; more: mean of one against the
         rest, over the classes that occur; None where no class has both); ``log_loss`` (nats,
         probabilities clipped to [2.2e-16, 1 - 2.2e-16]); ``brier`` (half the squared distance
-        of the row to the true class's corner, 0 to 1); ``ece`` (see
-        :func:`expected_calibration_error`), with ``ece_calibrated``, ``ece_band95`` and
-        ``ece_debiased`` (see :func:`calibration_error`); ``average_precision`` (as ``auroc``);
-        ``absent`` (classes without an image, which no mean over classes counts); ``per_class``
-        (one dict per class: precision, recall
-        and f1, 0 where undefined, and support); ``confusion`` (K x K: rows true, columns
-        predicted).
+        of the row to the true class's corner, 0 to 1); ``ece``, ``ece_calibrated``,
+        ``ece_band95`` and ``ece_debiased`` (see :func:`.calibration.calibration_error`);
+        ``average_precision`` (as ``auroc``); ``absent`` (classes without an image, which no mean
+        over classes counts); ``per_class`` (one dict per class: precision, recall and f1, 0 where
+        undefined, and support); ``confusion`` (K x K: rows true, columns predicted).
 
     Raises
     ------
@@ -91,9 +85,9 @@ def measure(
     confusion = confusion_matrix(y, called_as, n_classes, sample_weight=w)  # (K, K)
     hits, support, called = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     total = float(support.sum())
-    precision = _ratio(hits, called)
-    recall = _ratio(hits, support)
-    f1 = _ratio(2 * hits, support + called)
+    precision = ratio(hits, called)
+    recall = ratio(hits, support)
+    f1 = ratio(2 * hits, support + called)
     accuracy = min(float(hits.sum()) / total, 1.0)
     effective = total**2 / float((w**2).sum())
     integral = sample_weight is None
@@ -240,7 +234,7 @@ def _precision_area(
     up_at, down_at = np.bincount(level, weights=up), np.bincount(level, weights=down)
     hits = np.cumsum(up_at)
     called = hits + np.cumsum(down_at)
-    return float((up_at * _ratio(hits, called)).sum() / up.sum())
+    return float((up_at * ratio(hits, called)).sum() / up.sum())
 
 
 def _area(
@@ -254,103 +248,6 @@ def _area(
     up_at, down_at = np.bincount(level, weights=up), np.bincount(level, weights=down)
     below = np.cumsum(down_at) - down_at
     return float((up_at * (below + down_at / 2)).sum() / (up.sum() * down.sum()))
-
-
-def calibration_bins(
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.float64],
-    *,
-    sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
-) -> NDArray[np.float64]:
-    """Confidence against accuracy in bins of equal mass.
-
-    Images are ordered by the probability of their predicted class and cut into `bins` bins of
-    equal total weight. Images of exactly equal confidence each count with their group's mean
-    accuracy, so the order of the rows is immaterial.
-
-    Returns
-    -------
-    float64 (B, 3)
-        Mean confidence, accuracy and share of the weight of each bin that is not empty, by
-        rising confidence.
-    """
-    w = np.ones(len(labels)) if sample_weight is None else sample_weight
-    confidence = probabilities.max(axis=1)
-    correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
-    _, group = np.unique(confidence, return_inverse=True)
-    mass = np.bincount(group, weights=w)
-    correct = _ratio(np.bincount(group, weights=w * correct), mass)[group]
-    order = np.argsort(confidence, kind="stable")
-    w, confidence, correct = w[order], confidence[order], correct[order]
-    middle = (np.cumsum(w) - w / 2) / w.sum()  # in (0, 1)
-    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    share = np.bincount(which, weights=w, minlength=bins)
-    sums = [np.bincount(which, weights=w * a, minlength=bins) for a in (confidence, correct)]
-    full = share > 0
-    return np.stack(
-        [sums[0][full] / share[full], sums[1][full] / share[full], share[full] / share.sum()], 1
-    )
-
-
-def expected_calibration_error(
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.float64],
-    *,
-    sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
-) -> float:
-    """Mean distance of confidence and accuracy over bins of equal mass (top class, 15 bins).
-
-    The sum over :func:`calibration_bins` of share * |confidence - accuracy|: 0 to 1. Equal mass
-    rather than equal width, for a good network puts most images into the last of 15 equal
-    widths (Nixon et al. 2019, arXiv 1904.01685).
-    """
-    table = calibration_bins(labels, probabilities, sample_weight=sample_weight, bins=bins)
-    return float((table[:, 2] * np.abs(table[:, 0] - table[:, 1])).sum())
-
-
-def calibration_error(
-    labels: NDArray[np.integer],
-    probabilities: NDArray[np.float64],
-    *,
-    sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
-) -> dict[str, Any]:
-    """Calibration error, and what a perfectly calibrated classifier would show.
-
-    The calibration error of a finite sample is above 0 even where the probabilities are exact.
-    How far follows from the probabilities alone: each prediction is right with the probability
-    that it was given. 200 such samples are drawn with a fixed seed.
-
-    Returns
-    -------
-    dict
-        ``ece`` (:func:`expected_calibration_error`); ``ece_calibrated`` and ``ece_band95`` (mean,
-        and 2.5 % and 97.5 % quantiles, over the drawn samples); ``ece_debiased`` (``ece`` less
-        that mean, at least 0; Ferro and Fricker 2012 and Roelofs et al. 2022, arXiv 2012.08668,
-        discuss the bias).
-    """
-    w = np.ones(len(labels)) if sample_weight is None else sample_weight
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(confidence, kind="stable")
-    confidence, w = confidence[order], w[order]
-    middle = (np.cumsum(w) - w / 2) / w.sum()
-    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    starts = np.flatnonzero(np.diff(which, prepend=-1))
-    rng = np.random.default_rng(0)
-    drawn = np.empty(ECE_DRAWS)
-    for draw in range(ECE_DRAWS):
-        right = rng.random(len(confidence)) < confidence
-        drawn[draw] = np.abs(np.add.reduceat(w * (confidence - right), starts)).sum() / w.sum()
-    ece = expected_calibration_error(labels, probabilities, sample_weight=sample_weight, bins=bins)
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return {
-        "ece": ece,
-        "ece_calibrated": float(drawn.mean()),
-        "ece_band95": [float(low), float(high)],
-        "ece_debiased": max(0.0, ece - float(drawn.mean())),
-    }
 
 
 def clustered_error(values: NDArray[np.float64], groups: NDArray[np.int64]) -> float:
@@ -376,12 +273,6 @@ def _checked_classes(predicted: ArrayLike, p: NDArray[np.float64]) -> NDArray[np
     if found.min() < 0 or found.max() >= p.shape[1]:
         raise ResultError("A predicted class does not exist.", expected=f"0 to {p.shape[1] - 1}")
     return found.astype(np.int64)
-
-
-def _ratio(over: NDArray[Any], under: NDArray[Any]) -> NDArray[np.float64]:
-    """Quotient, 0 where the divisor is 0."""
-    out: NDArray[np.float64] = np.divide(over, under, out=np.zeros(len(over)), where=under > 0)
-    return out
 
 
 def _plain(value: float, integral: bool) -> float | int:

@@ -1,4 +1,4 @@
-"""Results: one JSON record a run, the predictions it rests on, and tables of them.
+"""Runs as they are kept: one JSON record a run, with the predictions and the model it rests on.
 
 The end of the flow: heads and fine-tuning hand their predictions here; reports, comparisons and
 lists of runs read from here. ``<run>.json`` takes its name last, so that its
@@ -8,169 +8,29 @@ their digests. Imports neither scikit-learn nor torch, for listing runs must tak
 
 from __future__ import annotations
 
-import hashlib
 import json
-import re
 import shutil
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..context import Context
 from ..errors import ResultError
 from ..files import explained, make_folder, sha256_file, sync_folder
 from .frame import provenance, read_framed, write_framed
-from .predictions import Predictions, read_predictions, write_predictions
-from .provenance import machine, versions
-from .records import FIGURES, MORE_FIGURES, SCHEMA, check_record, plain
-from .tables import table
+from .predictions import Predictions, write_predictions
+from .provenance import versions
+from .records import SCHEMA, check_record, plain
 
 __all__ = [
-    "SCHEMA",
-    "Predictions",
     "build_record",
-    "check_record",
     "known_run",
     "list_records",
-    "machine",
-    "name_for",
-    "named",
-    "read_predictions",
     "read_record",
     "result_files",
-    "run_name",
     "settle",
-    "subject_of",
-    "summarise",
-    "table",
-    "versions",
-    "write_predictions",
     "write_run",
 ]
-
-
-def run_name(
-    *,
-    method: str,
-    model: str,
-    layers: Sequence[str],
-    views: str,
-    size: int,
-    seed: int,
-    extra: str = "",
-) -> str:
-    """Name a run by what was asked for, fit to be a file's name.
-
-    `extra` tells apart runs that differ otherwise: a split's number, a digest of the settings.
-    """
-    parts = [method, model, "+".join(layers), views, str(size), f"seed{seed}", extra]
-    return "-".join(re.sub(r"[^A-Za-z0-9._+]+", "_", part) for part in parts if part)
-
-
-def subject_of(
-    class_names: Sequence[str], sha256: NDArray[np.bytes_], *columns: NDArray[Any]
-) -> str:
-    """Digest of what a run is about: its classes, its images, their labels and their split.
-
-    Parameters
-    ----------
-    class_names : sequence of str
-        In the order of the labels.
-    sha256 : array of shape (N,), S64
-        Digests of the images' bytes.
-    columns : arrays of shape (N,)
-        Labels and split.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits; the order of the images is immaterial.
-    """
-    order = np.lexsort((*columns, sha256))
-    digest = hashlib.sha256(json.dumps(list(class_names)).encode())
-    for column in (sha256, *columns):
-        digest.update(np.ascontiguousarray(column[order]).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def name_for(folder: Path, name: str, *, subject: str, fingerprint: str) -> str:
-    """Give the name under which a run can be written without replacing one of other data.
-
-    Parameters
-    ----------
-    folder : Path
-        Where it is to be written.
-    name : str
-        From :func:`run_name`: what it is called if no other run has that name.
-    subject : str
-        From :func:`subject_of`.
-    fingerprint : str
-        Of the run. A record of an earlier version, which holds no subject, is of the same data
-        only if its fingerprint is the same.
-
-    Returns
-    -------
-    str
-        `name`; if a run of other images, labels or classes has it, followed by the first digits
-        of the subject.
-    """
-    names = (name, f"{name}-{subject[:6]}", f"{name}-{subject}")
-    found = [_about(folder, one, subject, fingerprint) for one in names]
-    for state in ("same", "free"):
-        if state in found:
-            return names[found.index(state)]
-    return names[-1]
-
-
-def named(context: Context, usual: str, *, fingerprint: str = "") -> tuple[str, str]:
-    """Give the name of a record that replaces none of other data, and what it is about.
-
-    For what is made of all images of a context: comparisons, curves, advice, evidence.
-
-    Parameters
-    ----------
-    context : Context
-        The images, and the folder of their results.
-    usual : str
-        What it is called if no record of other data has that name.
-    fingerprint : str
-        Of the record, see :func:`name_for`.
-
-    Returns
-    -------
-    name : str
-    subject : str
-        Goes into the record as ``subject``.
-    """
-    of = context.manifest
-    subject = subject_of(of.class_names, of.sha256, of.labels, of.split)
-    return name_for(context.folder, usual, subject=subject, fingerprint=fingerprint), subject
-
-
-def _about(folder: Path, name: str, subject: str, fingerprint: str) -> str:
-    """Tell whether a name is ``free``, or taken by a run of the ``same`` or of ``other`` data.
-
-    A run that was interrupted takes the name too; a damaged record does not.
-    """
-    states = set()
-    for path in (folder / f"{name}.json", folder / f"{name}.interrupted.json"):
-        with suppress(OSError):
-            settle(path)
-        try:
-            record = read_framed(path)
-        except ResultError:
-            continue
-        if record.get("schema") != SCHEMA:
-            continue  # as damaged: it is made again
-        own = record.get("subject")
-        same = record.get("fingerprint") == fingerprint if own is None else own == subject
-        states.add("same" if same else "other")
-    return next((state for state in ("other", "same") if state in states), "free")
 
 
 def build_record(
@@ -409,76 +269,3 @@ def _is_foreign(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return not (isinstance(found, dict) and {"schema", "metrics"} <= found.keys())
-
-
-def summarise(
-    records: Sequence[Mapping[str, Any]], *, run: str, split: str = "test"
-) -> dict[str, Any]:
-    """Sum up one method over random splits or seeds: mean, spread, and every single value.
-
-    Parameters
-    ----------
-    records : sequence of mapping
-        Runs of one method, network, layers and views on one data set; at least one.
-    run : str
-        The summary's own name.
-    split : str
-        Whose metrics.
-
-    Returns
-    -------
-    dict
-        A record of kind ``summary``. ``metrics[split][figure]`` is the mean, so that a table
-        can show it with single runs; ``spread[split][figure]`` has mean, sd (of a sample;
-        None for a single run), min, max and ``values`` in the order of ``runs``. The interval
-        is left out: runs on overlapping images are not independent.
-    """
-    if not records:
-        raise ResultError("There are no runs to sum up.", expected="at least one record")
-    first = records[0]
-    same = ("data", "method", "model", "layers", "views", "size", "class_names")
-    for record in records:
-        if off := [key for key in same if record[key] != first[key]]:
-            raise ResultError(
-                f"{record['run']} differs from {first['run']} in {', '.join(off)}.",
-                expected="runs that differ in seed or split only",
-            )
-    spread: dict[str, Any] = {}
-    more = [key for key in MORE_FIGURES if all(key in one["metrics"][split] for one in records)]
-    for key in (*FIGURES, *more):
-        values = [record["metrics"][split][key] for record in records]
-        known = [value for value in values if value is not None]
-        spread[key] = {**_spread(known), "values": values}
-    times = {
-        key: statistics.fmean(record["times_s"][key] for record in records)
-        for key in first["times_s"]
-        if all(isinstance(record["times_s"].get(key), int | float) for record in records)
-    }
-    summary = {
-        **{key: first[key] for key in ("schema", *same, "seed", "splits", "versions")},
-        "kind": "summary",
-        "run": run,
-        "runs": [record["run"] for record in records],
-        "seeds": [record["seed"] for record in records],
-        "chosen": {"each": [record["chosen"] for record in records]},
-        "metrics": {split: {key: spread[key]["mean"] for key in spread}},
-        "spread": {split: spread},
-        "times_s": times,
-        "fingerprint": first["fingerprint"],
-        "fingerprints": [record["fingerprint"] for record in records],
-        "warnings": sorted({str(text) for record in records for text in record["warnings"]}),
-    }
-    whole: dict[str, Any] = plain(summary)
-    check_record(whole, name=f"The summary {run}")
-    return whole
-
-
-def _spread(values: Sequence[float]) -> dict[str, float | None]:
-    if not values:
-        return {"mean": None, "sd": None, "min": None, "max": None}
-    return {
-        "mean": statistics.fmean(values),
-        "sd": statistics.stdev(values) if len(values) > 1 else None,
-        "min": min(values),
-        "max": max(values),
-    }
