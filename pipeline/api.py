@@ -236,7 +236,7 @@ def _compared(
     chosen: Chosen, context: Context, networks: Sequence[Network], settings: CompareSettings
 ) -> Compared:
     from .compare.compare import compare
-    from .compare.words import comparison_table, legend
+    from .compare.tables import comparison_table, legend
 
     record = compare(context, networks, settings)
     path = context.folder / f"{record['name']}.json"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cnn_codes.compare.marks import best_of, mark
 from cnn_codes.compare.splits import judge_splits
-from cnn_codes.compare.words import comparison_table, sentences
+from cnn_codes.compare.tables import comparison_table
+from cnn_codes.compare.words import sentences
 from cnn_codes.results.predictions import read_predictions
 from cnn_codes.results.runs import read_record
 from conftest import Inside

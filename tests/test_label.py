@@ -177,14 +177,14 @@ def test_two_sessions_see_each_other_and_a_restart_sees_both(flipped):
         one.act([0], "label", value="bird", who="ann")
         other.act([1], "exclude", who="bob")
         assert one.status()["n_excluded"] == other.status()["n_excluded"] == 1
-        assert one.image(1).state.excluded
-        assert other.image(0).state.label == "bird"
+        assert one.images[1].state.excluded
+        assert other.images[0].state.label == "bird"
         assert "bird" in other.status()["classes"]
         settled(one)
         settled(other)
         third = opened(flipped)
-        assert (third.image(0).state, third.image(1).state) == (
-            one.image(0).state, one.image(1).state,
+        assert (third.images[0].state, third.images[1].state) == (
+            one.images[0].state, one.images[1].state,
         )  # fmt: skip
         third.close()
     finally:

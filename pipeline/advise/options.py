@@ -13,6 +13,7 @@ import numpy as np
 
 from ..compare.runs import Network
 from ..context import Context
+from ..results.measures import ALPHA
 from ..settings import (
     AdviseSettings,
     FinetuneSettings,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Option", "choose", "command_of", "linear_options"]
 
 SIGNIFICANT = 1.64  # standard errors by which a linear option must beat the baseline: 5 %
-ALPHA = 0.05
 LATE_LAYERS = 3
 
 

@@ -16,6 +16,7 @@ from ..notation import (
     signed,
     signed_interval,
 )
+from ..results.measures import ALPHA
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 from .cases import ALIKE, LARGE
 
@@ -158,7 +159,7 @@ def _training(record: Mapping[str, Any]) -> list[str]:
         if one["gain_points"] is None:
             said.append(f"{name}: {one['gain_from']}. To measure it: {one['command']}")
             continue
-        verdict = "significantly" if one["p"] <= 0.05 else "not significantly"
+        verdict = "significantly" if one["p"] <= ALPHA else "not significantly"
         word = "better" if one["gain_points"] >= 0 else "worse"
         said.append(
             f"{name}: {signed(one['gain_points'])} points against {base} ({_ends(one)}; "

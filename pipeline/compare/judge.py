@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from ..errors import ResultError
 from ..results.bootstrap import figure_intervals, interval, simultaneous
-from ..results.measures import Measure, other_measures
+from ..results.measures import ALPHA, Measure, other_measures
 from ..results.metrics import CLIP
 from ..results.predictions import Predictions
 from ..results.resampling import resampled, resamples
 from .flips import group_sums, grouped_interval, sign_flip
 from .marks import ACCURACY, adjust
 from .paired import (
-    ALPHA,
     Discordance,
     difference_interval,
     discordance,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..results.measures import MEASURES, Measure
-from .paired import ALPHA, holm, holm_levels
+from ..results.measures import ALPHA, MEASURES, Measure
+from .paired import holm, holm_levels
 
 __all__ = ["ACCURACY", "adjust", "best_of", "mark"]
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, betaincinv, ndtri
 
 from ..errors import ResultError
+from ..results.measures import ALPHA
 
 __all__ = [
     "Discordance",
@@ -29,7 +30,6 @@ __all__ = [
     "split_variance",
 ]
 
-ALPHA = 0.05
 POWER = 0.8
 MOST_IMAGES = 100_000_000
 REACH = 8.0  # standard deviations of the number of discordant images that power sums over

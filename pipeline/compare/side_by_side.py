@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ResultError
 from ..notation import number, p_equals, percent, signed, signed_interval
+from ..results.measures import ALPHA
 from ..results.records import FIGURES
 from ..results.tables import Table, aligned
 from ..runs.columns import flattened
@@ -20,7 +21,6 @@ __all__ = ["side_by_side", "side_by_side_parts"]
 _IDENTITY = ("data", "method", "model", "layers", "views", "size", "seed", "kind")
 _SAID = (*_IDENTITY, "methods")  # settings that the identity tells already
 _LONG = ("curve", "trials", "each")  # of what was chosen: series, not settings
-_LEVEL = 0.05
 
 
 def side_by_side(a: Run, b: Run) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _paired(a: Run, b: Run) -> dict[str, Any]:
     split = discordance(*hits)
     groups = recorded_groups([a.record, b.record], left.paths, found)
     p, ends = accuracy_difference(hits[0], hits[1], groups)
-    _, wide = accuracy_difference(hits[0], hits[1], groups, level=1 - 2 * _LEVEL)
+    _, wide = accuracy_difference(hits[0], hits[1], groups, level=1 - 2 * ALPHA)
     return {
         "n_shared": split.n,
         "n_a": counts[0],
@@ -139,11 +139,11 @@ def _sentences(found: Mapping[str, Any]) -> list[str]:
         f"{p_equals(found['p'])}."
     ]
     better, other = ("A", "B") if points >= 0 else ("B", "A")
-    if found["p"] <= _LEVEL:
-        said.append(f"{better} is significantly more accurate (\u03b1 = {_LEVEL:g}).")
+    if found["p"] <= ALPHA:
+        said.append(f"{better} is significantly more accurate (\u03b1 = {ALPHA:g}).")
         return said
     said.append(
-        f"The difference is not significant (\u03b1 = {_LEVEL:g}): {other} is at most "
+        f"The difference is not significant (\u03b1 = {ALPHA:g}): {other} is at most "
         f"{percent(found['at_most'])} points worse than {better} (95 % confidence)."
     )
     if n_groups:

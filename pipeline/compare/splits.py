@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ResultError
-from ..results.measures import Measure
+from ..results.measures import ALPHA, Measure
 from ..results.predictions import Predictions
 from ..results.resampling import resampled, resamples
 from .marks import ACCURACY, adjust
-from .paired import ALPHA, discordance, split_variance
+from .paired import discordance, split_variance
 from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank
 
 __all__ = ["judge_folds", "judge_splits", "least_variances"]

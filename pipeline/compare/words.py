@@ -1,4 +1,4 @@
-"""A comparison in sentences and as a table; every word follows from the record's numbers.
+"""A comparison in sentences; every word follows from the record's numbers.
 
 Takes the comparison's record alone, so that a report can say the same.
 """
@@ -6,35 +6,15 @@ Takes the comparison's record alone, so that a report can say the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..notation import (
-    DASH,
-    chance,
-    compact,
-    count,
-    duration,
-    megabytes,
-    p_equals,
-    percent,
-    share,
-)
-from ..results.measures import MEASURES, Measure, measure_of, other_measures
-from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
+from ..notation import chance, count, duration, p_equals, share
+from ..results.measures import ALPHA, Measure, measure_of, other_measures
+from .tables import binomial_error, ends_of
 
-__all__ = [
-    "binomial_error",
-    "comparison_figures",
-    "comparison_table",
-    "ends_of",
-    "label",
-    "legend",
-    "listed",
-    "sentences",
-    "tests_made",
-]
+__all__ = ["label", "listed", "sentences", "tests_made"]
 
-ALPHA = 0.05
 FEW_IMAGES = 1000  # below, nested cross-validation tells more than a split
 TESTS = {
     "mcnemar": "exact McNemar",
@@ -43,44 +23,83 @@ TESTS = {
     "seeds": "bootstrap over seeds and images",
     "corrected_t": "corrected resampled t-test",
 }
-_COLUMNS = ("macro_f1", "auroc", "log_loss")
-
-
-def legend(record: Mapping[str, Any]) -> str:
-    """Say what the marks of the table mean."""
-    measure = measure_of(record)
-    return (
-        f"* {measure.extreme} {measure.word}; ~ not significantly different from it "
-        f"(Holm-adjusted, \u03b1 = {ALPHA:g})"
-    )
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Say what a comparison found; the first two sentences are the verdict."""
-    entries, pairs = record["entries"], record["pairs"]
-    best = next(at for at, one in enumerate(entries) if one["best"])
-    names, measure = [label(one, record) for one in entries], measure_of(record)
-    said = [_first(record, entries, names, best)]
-    if len(entries) == 1:
+    found = _Found.of(record)
+    said = [_first(found)]
+    if len(found.entries) == 1:
         return said + _advice(record)
-    of_best = {pair["a"] + pair["b"] - best: pair for pair in pairs if best in _ends(pair)}
-    if any(pair["p_holm"] is None for pair in of_best.values()):
+    if any(pair["p_holm"] is None for pair in found.of_best.values()):
         return [*said, _untested(record)]
-    alike = [at for at, one in enumerate(entries) if one["alike"]]
-    behind = [at for at in of_best if at not in alike]
-    said.append(_verdict(names, pairs, of_best, alike, behind))
-    if behind:
-        said.append(_margins(of_best, behind, names, best, measure))
-    if alike:
-        said.append(_bounds(of_best, alike, names, best, measure))
-    if alike and all(of_best[at].get("images_for_one_point") for at in alike):
-        said.append(_needed(record, of_best, alike, names))
-    said += _seeds(of_best, names)
-    if all(pair.get("posterior") for pair in of_best.values()):
-        said += _posteriors(record, of_best, names, best)
-    said += _cost(entries, names, best, alike, of_best, measure)
-    said += _other_figures(record, names, best)
-    return said + _advice(record)
+    said.append(_verdict(found))
+    if found.behind:
+        said.append(_margins(found))
+    if found.alike:
+        said.append(_bounds(found))
+    if found.alike and all(found.of_best[at].get("images_for_one_point") for at in found.alike):
+        said.append(_needed(found))
+    said += _seeds(found)
+    if all(pair.get("posterior") for pair in found.of_best.values()):
+        said += _posteriors(found)
+    return said + _cost(found) + _other_figures(found) + _advice(record)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A comparison as its sentences need it.
+
+    Attributes
+    ----------
+    names : list of str
+        Of the entries.
+    best : int
+        The entry of the best figure.
+    alike, behind : list of int
+        The entries that are not, and that are, significantly different from it.
+    of_best : dict of int to pair
+        For each other entry, its pair with the best.
+    """
+
+    record: Mapping[str, Any]
+    names: list[str]
+    best: int
+    alike: list[int]
+    behind: list[int]
+    of_best: Mapping[int, Mapping[str, Any]]
+    measure: Measure
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> _Found:
+        """Read a comparison's record."""
+        entries, pairs = record["entries"], record["pairs"]
+        best = next(at for at, one in enumerate(entries) if one["best"])
+        of_best = {pair["a"] + pair["b"] - best: pair for pair in pairs if best in _ends(pair)}
+        alike = [at for at, one in enumerate(entries) if one["alike"]]
+        return cls(
+            record=record,
+            names=[label(one, record) for one in entries],
+            best=best,
+            alike=alike,
+            behind=[at for at in of_best if at not in alike],
+            of_best=of_best,
+            measure=measure_of(record),
+        )
+
+    @property
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """One per method and network."""
+        entries: Sequence[Mapping[str, Any]] = self.record["entries"]
+        return entries
+
+    def than_best(self, at: int) -> tuple[float, float, float]:
+        """Give by how much the best is better than another entry, and the interval of that."""
+        pair = self.of_best[at]
+        low, high = pair["ci95"]
+        if pair["a"] == self.best:
+            return pair["difference"], low, high
+        return -pair["difference"], -high, -low
 
 
 def label(entry: Mapping[str, Any], record: Mapping[str, Any]) -> str:
@@ -112,10 +131,9 @@ def _ends(pair: Mapping[str, Any]) -> tuple[int, int]:
     return pair["a"], pair["b"]
 
 
-def _first(
-    record: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], names: list[str], best: int
-) -> str:
-    one, measure = entries[best], measure_of(record)
+def _first(found: _Found) -> str:
+    record, entries, measure = found.record, found.entries, found.measure
+    one, name = entries[found.best], found.names[found.best]
     value = measure.text(one[measure.key])
     n_test, n_splits = f"{one['n_test']:,} test images", record["n_splits"]
     if n_splits > 1:
@@ -145,14 +163,8 @@ def _first(
         figure = f"{value}{between}"
     if len(entries) == 1:
         article = "an" if what[0] in "aA" else "a"
-        return f"{names[best]} has {article} {what} of {figure}."
-    return f"Of {len(entries)} methods, {names[best]} has the {measure.extreme} {what}: {figure}."
-
-
-def ends_of(entry: Mapping[str, Any], measure: Measure) -> Sequence[float] | None:
-    """Give the 95 % confidence interval of an entry's figure; None where it has none."""
-    found: Sequence[float] | None = (entry.get("ci95") or {}).get(measure.key)
-    return entry.get("accuracy_ci95") if measure.key == "accuracy" else found
+        return f"{name} has {article} {what} of {figure}."
+    return f"Of {len(entries)} methods, {name} has the {measure.extreme} {what}: {figure}."
 
 
 def _advice(record: Mapping[str, Any]) -> list[str]:
@@ -166,15 +178,6 @@ def _advice(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def binomial_error(accuracy: float, n: int) -> float:
-    """Give the standard error of an accuracy on n independent images, above 0.
-
-    Of (hits + 2) / (n + 4), as Agresti and Coull 1998 have it.
-    """
-    rate = (accuracy * n + 2) / (n + 4)
-    return float((rate * (1 - rate) / (n + 4)) ** 0.5)
-
-
 def _untested(record: Mapping[str, Any]) -> str:
     n = record["n_splits"]
     return (
@@ -183,14 +186,9 @@ def _untested(record: Mapping[str, Any]) -> str:
     )
 
 
-def _verdict(
-    names: list[str],
-    pairs: Sequence[Mapping[str, Any]],
-    of_best: Mapping[int, Mapping[str, Any]],
-    alike: list[int],
-    behind: list[int],
-) -> str:
-    adjusted = "Holm-adjusted " if len(pairs) > 1 else ""
+def _verdict(found: _Found) -> str:
+    names, of_best, alike, behind = found.names, found.of_best, found.alike, found.behind
+    adjusted = "Holm-adjusted " if len(found.record["pairs"]) > 1 else ""
     test = f"{adjusted}{tests_made(list(of_best.values()))}, \u03b1 = {ALPHA:g}"
     if not alike:
         others = "every other method" if len(behind) > 1 else names[behind[0]]
@@ -204,29 +202,20 @@ def _verdict(
     return f"{against} {differ} not significantly different from the best ({test}; {smallest})."
 
 
-def _bounds(
-    of_best: Mapping[int, Mapping[str, Any]],
-    alike: list[int],
-    names: list[str],
-    best: int,
-    measure: Measure,
-) -> str:
+def _bounds(found: _Found) -> str:
     """Say how much worse a method without a significant difference may still be."""
     parts = []
-    for at in alike:
-        pair = of_best[at]
-        worst = pair["at_most"]["b" if pair["a"] == best else "a"]
-        parts.append(f"{names[at]} at most {measure.gap(worst)} worse")
-    several = f", adjusted for {len(of_best)} comparisons" if len(of_best) > 1 else ""
+    for at in found.alike:
+        pair = found.of_best[at]
+        worst = pair["at_most"]["b" if pair["a"] == found.best else "a"]
+        parts.append(f"{found.names[at]} at most {found.measure.gap(worst)} worse")
+    n_others = len(found.of_best)
+    several = f", adjusted for {n_others} comparisons" if n_others > 1 else ""
     return f"Compared with the best: {listed(parts)} (95 % confidence{several})."
 
 
-def _needed(
-    record: Mapping[str, Any],
-    of_best: Mapping[int, Mapping[str, Any]],
-    alike: list[int],
-    names: list[str],
-) -> str:
+def _needed(found: _Found) -> str:
+    of_best, alike, names = found.of_best, found.alike, found.names
     needed = sorted((of_best[at]["images_for_one_point"], names[at]) for at in alike)
     (low, nearest), (high, furthest) = needed[0], needed[-1]
     level = min(of_best[at]["alpha"] for at in alike)
@@ -236,58 +225,38 @@ def _needed(
     return (
         f"To detect a difference of one point (power 80 %, \u03b1 = {level:.2g}"
         f"{' after Holm' if level < ALPHA else ''}, upper 95 % limit of the rate of disagreement), "
-        f"{range_} are needed; there are {record['n_test']:,}."
+        f"{range_} are needed; there are {found.record['n_test']:,}."
     )
 
 
-def _margins(
-    of_best: Mapping[int, Mapping[str, Any]],
-    behind: list[int],
-    names: list[str],
-    best: int,
-    measure: Measure,
-) -> str:
-    parts = []
-    for at in sorted(behind, key=lambda at: abs(of_best[at]["difference"])):
-        mean, low, high = _signed(of_best[at], best)
-        parts.append(f"{names[at]} by {measure.gap(mean)} ({measure.interval(low, high)})")
+def _margins(found: _Found) -> str:
+    parts, measure = [], found.measure
+    for at in sorted(found.behind, key=lambda at: abs(found.of_best[at]["difference"])):
+        mean, low, high = found.than_best(at)
+        parts.append(f"{found.names[at]} by {measure.gap(mean)} ({measure.interval(low, high)})")
     return f"Significantly worse: {listed(parts)}; 95 % confidence intervals, unadjusted."
 
 
-def _signed(pair: Mapping[str, Any], first: int) -> tuple[float, float, float]:
-    """Difference and its interval as those of entry `first` less the other."""
-    low, high = pair["ci95"]
-    if pair["a"] == first:
-        return pair["difference"], low, high
-    return -pair["difference"], -high, -low
-
-
-def _seeds(of_best: Mapping[int, Mapping[str, Any]], names: list[str]) -> list[str]:
+def _seeds(found: _Found) -> list[str]:
     """Say how much of the variance of the differences is due to the seeds."""
-    found = [
-        (names[at], pair["seed_share"])
-        for at, pair in of_best.items()
+    parts = [
+        f"{share(pair['seed_share'], 0)} ({found.names[at]})"
+        for at, pair in found.of_best.items()
         if pair.get("seed_share") is not None
     ]
-    if not found:
+    if not parts:
         return []
-    parts = listed([f"{share(part, 0)} ({name})" for name, part in found])
     return [
         "Share of the variance of the difference from the best that is due to the training seeds: "
-        f"{parts}."
+        f"{listed(parts)}."
     ]
 
 
-def _posteriors(
-    record: Mapping[str, Any],
-    of_best: Mapping[int, Mapping[str, Any]],
-    names: list[str],
-    best: int,
-) -> list[str]:
+def _posteriors(found: _Found) -> list[str]:
     """Give the probability that each method is practically equivalent to the best."""
-    rope = measure_of(record).gap(record["rope"])
-    parts = []
-    for at, pair in of_best.items():
+    rope = found.measure.gap(found.record["rope"])
+    names, best, parts = found.names, found.best, []
+    for at, pair in found.of_best.items():
         equal = pair["posterior"]["equal"]
         better = pair["posterior"]["better" if pair["a"] == best else "worse"]
         parts.append(f"{names[at]} {chance(equal)} (the best is better by more: {chance(better)})")
@@ -297,22 +266,16 @@ def _posteriors(
     ]
 
 
-def _cost(
-    entries: Sequence[Mapping[str, Any]],
-    names: list[str],
-    best: int,
-    alike: list[int],
-    of_best: Mapping[int, Mapping[str, Any]],
-    measure: Measure,
-) -> list[str]:
+def _cost(found: _Found) -> list[str]:
     """Name the cheapest of those that do not differ significantly from the best."""
-    if not alike:
+    if not found.alike:
         return []
-    cost = [_seconds(one) for one in entries]
-    cheapest = min([best, *alike], key=lambda at: cost[at])
+    names, best, measure = found.names, found.best, found.measure
+    cost = [_seconds(one) for one in found.entries]
+    cheapest = min([best, *found.alike], key=lambda at: cost[at])
     if cheapest == best:
         return [f"{names[best]} is also the cheapest of these: {duration(cost[best])} in total."]
-    mean, low, high = _signed(of_best[cheapest], best)
+    mean, low, high = found.than_best(cheapest)
     # The best has the highest figure on all images; over the folds another's mean can be higher.
     gap = f"is better by {measure.gap(mean)}"
     if mean < 0:
@@ -325,21 +288,21 @@ def _cost(
     ]
 
 
-def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> list[str]:
+def _other_figures(found: _Found) -> list[str]:
     """Say where another figure has another best, and significantly so."""
     said = []
-    entries, n_pairs = record["entries"], len(record["pairs"])
-    others = other_measures(measure_of(record).key)
+    names, best, pairs = found.names, found.best, found.record["pairs"]
+    others = other_measures(found.measure.key)
     for measure in others:
         key = measure.key
-        values = [one[key] for one in entries]
+        values = [one[key] for one in found.entries]
         if any(value is None for value in values):
             continue
         sign = measure.sign
         first = max(range(len(values)), key=lambda at: sign * values[at])
         if first == best:
             continue
-        pair = next(pair for pair in record["pairs"] if {*_ends(pair)} == {first, best})
+        pair = next(pair for pair in pairs if {*_ends(pair)} == {first, best})
         ends = pair.get(f"{key}_ci95")
         if not ends or ends[0] <= 0 <= ends[1]:
             continue
@@ -348,85 +311,10 @@ def _other_figures(record: Mapping[str, Any], names: list[str], best: int) -> li
         said.append(
             f"By {measure.word}, {names[first]} is significantly better "
             f"({measure.text(values[first])} against {measure.text(values[best])}; bootstrap, "
-            f"adjusted for {n_pairs} {'pair' if n_pairs == 1 else 'pairs'} and {len(others)} "
+            f"adjusted for {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} and {len(others)} "
             "figures)."
         )
     return said
-
-
-def comparison_table(record: Mapping[str, Any]) -> Table:
-    """Format the comparison as an aligned text table, one line per method and network."""
-    return comparison_figures(record).plain()
-
-
-def comparison_figures(record: Mapping[str, Any]) -> Figures:
-    """Give the figures of a comparison, one row per method and network."""
-    entries, measure = record["entries"], measure_of(record)
-    several = len({one["model"] for one in entries}) > 1
-    single = record["n_splits"] == 1
-    others = [MEASURES[key] for key in _COLUMNS if key != measure.key]
-    plain = measure.key == "accuracy"
-    columns = [
-        Column("Method", numeric=False),
-        *([Column("Network", numeric=False)] if several else []),
-        Column(measure.title, measure.hint),
-        _spread_column(measure, single),
-        *([] if plain else [Column("Accuracy, %")]),
-        *(Column(one.title, one.hint) for one in others),
-        Column("ECE", "expected calibration error, 15 bins of equal mass; lower is better"),
-        Column("Codes", "time to extract the codes"),
-        Column("Fit", "time to select hyper-parameters and fit"),
-        Column("Predict", "time for all test images, from codes"),
-        Column("Images/s", "prediction rate, from file to probabilities"),
-        Column("MB", "size of all files needed for prediction"),
-        Column("Trained", "number of trained parameters"),
-    ]
-    rows = []
-    for one in entries:
-        times = one["times_s"]
-        mark = "best" if one["best"] else "alike" if one["alike"] else ""
-        rows.append(
-            [
-                Cell(one["method"], mark=mark),
-                *([Cell(one["model"])] if several else []),
-                Cell(measure.cell(one[measure.key]), one[measure.key], mark),
-                _spread(one, measure, single),
-                *([] if plain else [percent_cell(one["accuracy"])]),
-                *(number_cell(one[other.key]) for other in others),
-                number_cell(one["ece"]),
-                *(Cell(duration(times[key]), times[key]) for key in ("codes", "fit", "predict")),
-                number_cell(one["images_per_s"], 0),
-                Cell(megabytes(one["disk_bytes"]), one["disk_bytes"]),
-                Cell(compact(one["n_trained"]), one["n_trained"]),
-            ]
-        )
-    return Figures(columns, rows)
-
-
-def _spread_column(measure: Measure, single: bool) -> Column:
-    if single:
-        return Column("95 % CI", f"confidence interval of the {measure.word}")
-    if measure.key != "accuracy":
-        return Column("SD", "standard deviation over the splits")
-    return Column(
-        "SD (binomial SE)",
-        "standard deviation over the splits, and the standard error on the test images of one "
-        "split; in points",
-    )
-
-
-def _spread(entry: Mapping[str, Any], measure: Measure, single: bool) -> Cell:
-    """Write the interval of a figure, or over several splits its standard deviation."""
-    ends = ends_of(entry, measure)
-    if single and ends:
-        return Cell(measure.interval(*ends), ends[0])
-    sd = entry.get(f"{measure.key}_sd")
-    if sd is None:
-        return Cell(DASH)
-    if measure.key != "accuracy":
-        return Cell(measure.cell(sd), sd)
-    error = binomial_error(entry["accuracy"], entry["n_test"])
-    return Cell(f"{percent(sd)} ({percent(error)})", sd)
 
 
 def _seconds(one: Mapping[str, Any]) -> float:

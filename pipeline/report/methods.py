@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..compare.words import comparison_figures, ends_of, tests_made
+from ..compare.tables import comparison_figures, ends_of
+from ..compare.words import tests_made
 from ..notation import (
     count,
     p_equals,
     p_value,
 )
-from ..results.measures import Measure, measure_of
+from ..results.measures import ALPHA, Measure, measure_of
 from ..results.tables import number_cell
 from . import charts
 from .blocks import Block, Cell, Column, Missing, Section, Table, Text
@@ -19,8 +20,6 @@ from .cells import figures_table, mark_of, names_of, with_methods
 from .gather import Evidence
 
 __all__ = ["comparison", "cost", "pairs", "scratch_gap"]
-
-ALPHA = 0.05
 
 
 def comparison(evidence: Evidence) -> Section:
