@@ -4,7 +4,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cnn_codes.curve.curve as curve_module
+import cnn_codes.curve.fits as fits_module
+import cnn_codes.curve.plan as plan_module
 import numpy as np
 import pytest
 from cnn_codes.codes.extract import extract
@@ -369,7 +370,7 @@ def test_a_killed_curve_goes_on(
     stage_one: StageOne, some: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, network = asked(stage_one, some)
-    real, made = curve_module._fit_one, []
+    real, made = fits_module._fit_one, []
 
     def until_killed(*arguments: Any) -> Piece:
         if len(made) == 5:
@@ -377,10 +378,10 @@ def test_a_killed_curve_goes_on(
         made.append(1)
         return real(*arguments)
 
-    monkeypatch.setattr(curve_module, "_fit_one", until_killed)
+    monkeypatch.setattr(fits_module, "_fit_one", until_killed)
     with pytest.raises(KeyboardInterrupt):
         curve(context, network, QUICK)
-    monkeypatch.setattr(curve_module, "_fit_one", real)
+    monkeypatch.setattr(fits_module, "_fit_one", real)
     assert curve(context, network, QUICK)["n_new"] == 12 - 5
 
 
@@ -426,7 +427,7 @@ def test_networks_are_trained_on_draws_and_the_trunk_runs_once_an_image(
     quick = {"unfreeze": "last", "epochs": 1, "trunk_views": "random:2", "batch_size": 8}
     training = from_mapping(FinetuneSettings, quick)
     monkeypatch.setattr(making_module, "_run", counted)
-    monkeypatch.setattr(curve_module, "training_of", lambda method, fit: training)
+    monkeypatch.setattr(plan_module, "training_of", lambda method, fit: training)
     context, network = asked(stage_one, some)
     settings = replace(
         QUICK, methods=("ridge", "finetune"), sizes=("5", "8"), draws=2, trained_draws=1

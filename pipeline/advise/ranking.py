@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,16 @@ SCORES = ("log_me", "probe")  # the first one ranks
 TRAINED = ("finetune", "scratch")
 
 
-def order(entries: Sequence[Mapping[str, Any]], *, by: str = SCORES[0]) -> list[dict[str, Any]]:
-    """Sort the networks, the best score first; those without one come last."""
+def order(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Sort the networks by the first of the scores, the best first; those without one come last."""
     return sorted(
         (dict(one) for one in entries),
-        key=lambda one: -math.inf if one[by] is None else one[by],
+        key=lambda one: -math.inf if one[SCORES[0]] is None else one[SCORES[0]],
         reverse=True,
     )
 
 
-def measured_of(
-    folder: Path, entry: Mapping[str, Any], *, on_error: Callable[[Any], None] | None = None
-) -> dict[str, float]:
+def measured_of(folder: Path, entry: Mapping[str, Any]) -> dict[str, float]:
     """Find test accuracies of one network among the runs of this data set, by method.
 
     Parameters
@@ -44,7 +42,7 @@ def measured_of(
         several runs of one kind the newest.
     """
     found: dict[str, tuple[str, float]] = {}
-    for record in list_records(folder, on_error=on_error or (lambda error: None)):
+    for record in list_records(folder, on_error=lambda error: None):
         asked = record.get("provenance", {}).get("settings", {})
         same = (
             record["schema"] == SCHEMA

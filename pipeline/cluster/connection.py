@@ -44,11 +44,6 @@ class Connection:
     n_gpus: int
     most_cores: int
 
-    @property
-    def is_local(self) -> bool:
-        """Whether all work is done on this machine."""
-        return self.address == "local"
-
 
 @contextmanager
 def connected(address: str, *, cores: int = 0) -> Iterator[Connection]:

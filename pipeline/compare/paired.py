@@ -115,28 +115,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def holm_levels(p_values: Sequence[float], *, alpha: float = ALPHA) -> list[float]:
+def holm_levels(p_values: Sequence[float]) -> list[float]:
     """Give the level that each test was held to by Holm's procedure.
 
     Returns
     -------
     list of float
-        In the order given: alpha / (m - rank) for a test that rejects, and for all others the
+        In the order given: .05 / (m - rank) for a test that rejects, and for all others the
         level of the step at which the procedure stopped.
     """
     order = sorted(range(len(p_values)), key=lambda at: p_values[at])
-    levels = [alpha] * len(p_values)
+    levels = [ALPHA] * len(p_values)
     stopped: float | None = None
     for rank, at in enumerate(order):
-        level = alpha / (len(p_values) - rank)
+        level = ALPHA / (len(p_values) - rank)
         if stopped is None and p_values[at] > level:
             stopped = level
         levels[at] = level if stopped is None else stopped
     return levels
 
 
-def rate_limit(found: Discordance, *, level: float = 0.95) -> float:
-    """One-sided upper confidence limit of the rate of discordant images, in (0, 1].
+def rate_limit(found: Discordance) -> float:
+    """One-sided upper 95 % confidence limit of the rate of discordant images, in (0, 1].
 
     References
     ----------
@@ -145,7 +145,7 @@ def rate_limit(found: Discordance, *, level: float = 0.95) -> float:
     count = found.only_a + found.only_b
     if count >= found.n:
         return 1.0
-    return float(betaincinv(count + 1, found.n - count, level))
+    return float(betaincinv(count + 1, found.n - count, 0.95))
 
 
 def split_variance(found: Discordance) -> float:
@@ -232,13 +232,9 @@ def _critical(m: NDArray[np.int64], alpha: float) -> NDArray[np.int64]:
 
 
 def required_images(
-    discordant_rate: float,
-    difference: float = 0.01,
-    *,
-    alpha: float = ALPHA,
-    wanted: float = POWER,
+    discordant_rate: float, difference: float = 0.01, *, alpha: float = ALPHA
 ) -> int:
-    """Give the number of test images that the exact McNemar test needs for a wanted power.
+    """Give the number of test images that the exact McNemar test needs for a power of 80 %.
 
     Parameters
     ----------
@@ -248,8 +244,6 @@ def required_images(
         True difference of the accuracies, in (0, 1].
     alpha : float
         Level of the two-sided test.
-    wanted : float
-        Power.
 
     Returns
     -------
@@ -267,17 +261,17 @@ def required_images(
             expected="a difference in (0, 1] and a rate in [0, 1]",
         )
     rate = max(discordant_rate, difference)
-    z_alpha, z_power = -float(ndtri(alpha / 2)), float(ndtri(wanted))
+    z_alpha, z_power = -float(ndtri(alpha / 2)), float(ndtri(POWER))
     root = z_alpha * math.sqrt(rate) + z_power * math.sqrt(max(0.0, rate - difference**2))
     start = max(1.0, root**2 / difference**2)
     if start * rate > EXACT_BELOW:
         return _rounded_up(min(start, MOST_IMAGES))
     low, high = 1, math.ceil(start)
-    while power(high, rate, difference, alpha=alpha) < wanted:
+    while power(high, rate, difference, alpha=alpha) < POWER:
         low, high = high, 2 * high
     while high - low > max(1, low // 200):
         middle = (low + high) // 2
-        enough = power(middle, rate, difference, alpha=alpha) >= wanted
+        enough = power(middle, rate, difference, alpha=alpha) >= POWER
         low, high = (low, middle) if enough else (middle, high)
     return _rounded_up(high)
 

@@ -164,8 +164,6 @@ def signed_rank(
     *,
     rope: float,
     prior: float = 0.5,
-    samples: int = SAMPLES,
-    seed: int = 0,
 ) -> Posterior:
     """Bayesian signed-rank test with a region of practical equivalence.
 
@@ -180,10 +178,6 @@ def signed_rank(
         Differences of at most this size count as none, at least 0.
     prior : float
         Weight of the one observation of no difference that stands for the prior, above 0.
-    samples : int
-        Draws from the posterior.
-    seed : int
-        Of the draws.
 
     Returns
     -------
@@ -201,13 +195,13 @@ def signed_rank(
     # A pair exactly on the border counts half for either side, as Heaviside's function has it.
     right = (mean > rope) + 0.5 * (mean == rope)
     left = (mean < -rope) + 0.5 * (mean == -rope)
-    random = np.random.default_rng(seed)
-    w = random.dirichlet(np.concatenate([[prior], np.ones(len(d))]), size=samples)  # (S, R + 1)
+    random = np.random.default_rng(0)
+    w = random.dirichlet(np.concatenate([[prior], np.ones(len(d))]), size=SAMPLES)  # (S, R + 1)
     weight = np.stack(
         [np.einsum("si,ij,sj->s", w, one, w, optimize=True) for one in (left, right)]
     )  # (2, S)
     regions = np.stack([weight[0], 1 - weight.sum(axis=0), weight[1]])  # (3, S)
     if rope == 0:
         regions[1] = -1.0  # no region to be in
-    wins = np.bincount(regions.argmax(axis=0), minlength=3) / samples
+    wins = np.bincount(regions.argmax(axis=0), minlength=3) / SAMPLES
     return Posterior(float(wins[0]), float(wins[1]), float(wins[2]))

@@ -217,9 +217,8 @@ def seeded_accuracy(
     counts: NDArray[np.int32],
     *,
     groups: NDArray[np.generic] | None = None,
-    level: float = 0.95,
 ) -> tuple[float, float]:
-    """Confidence interval of the mean accuracy over seeds, for other seeds and other images.
+    """95 % confidence interval of the mean accuracy over seeds, for other seeds and other images.
 
     Parameters
     ----------
@@ -229,8 +228,6 @@ def seeded_accuracy(
         Resampled images or groups.
     groups : (N,), optional
         The group of each image, as it was resampled.
-    level : float
-        Coverage, in (0, 1).
 
     Returns
     -------
@@ -251,7 +248,7 @@ def seeded_accuracy(
     variance = images + by_seed
     free = (max(n_units - 1, 1), len(hits) - 1)
     df = variance**2 / (images**2 / free[0] + by_seed**2 / free[1])
-    half = float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance)
+    half = float(stdtrit(df, 0.975)) * math.sqrt(variance)
     return max(0.0, mean - half), min(1.0, mean + half)
 
 

@@ -11,46 +11,34 @@ goes on where it was, and one of more sizes or draws adds to what is there.
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..compare.compare import comparison_name
-from ..compare.runs import Network, head_settings, is_head, train, training_of
+from ..compare.runs import Network, is_head
 from ..context import Context
-from ..datasets import SPLITS, Manifest
-from ..datasets.remaining import check_test
+from ..datasets import Manifest
 from ..errors import SettingsError
-from ..files import digest_of, sha256_file
-from ..heads.costs import read_costs
-from ..heads.rows import Rows, rows_of
+from ..files import digest_of
 from ..results.frame import framed, known, write_framed
-from ..results.measures import Measure, measure_named
 from ..results.names import named
-from ..results.predictions import read_predictions
 from ..results.records import plain
 from ..results.resampling import resampled, resamples
-from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
+from ..settings import CurveSettings, as_dict
 from .crossing import Curve, covariance_of_means, crossing, interval_of_means
-from .draws import Draw, Pool, drawn, pool_of, sizes_of
+from .fits import fit_heads, train_networks
 from .pieces import Piece, Pieces
+from .plan import Plan, plan_of
 from .power_law import FEWEST_SIZES, extrapolated
 from .words import draw_picture, sentences
 
 __all__ = ["curve", "curve_name"]
 
 SCHEMA = 1
-VERSION = 1  # of what a fit makes of a draw; part of every piece's key
-TRAIN, VAL, TEST = range(len(SPLITS))
-_SMALL = 4_000_000  # numbers that all fits read: below, processes take longer to start than to fit
 
 
 def curve(context: Context, network: Network, settings: CurveSettings) -> dict[str, Any]:
@@ -85,7 +73,7 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     """
     if not settings.methods:
         raise SettingsError("METHODS is empty.", expected="at least one method")
-    plan = _plan(context, network, settings)
+    plan = plan_of(context, network, settings)
     fingerprint = digest_of(
         {"schema": SCHEMA, "keys": [task.key for task in plan.tasks], "sizes": plan.sizes}
     )
@@ -98,8 +86,8 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     missing = set(pieces.missing(task.key for task in plan.tasks))
     todo = [task for task in plan.tasks if task.key in missing]
     heads = [task for task in todo if is_head(task.method)]
-    _fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
-    _train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
+    fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
+    train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
     record = framed(
         "curve", name, {"subject": subject} | _body(context, network, plan, pieces),
         data=context.manifest.name,
@@ -116,241 +104,7 @@ def curve_name(context: Context, network: Network) -> str:
     return "curve" + comparison_name(context, [network]).removeprefix("compare")
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One method on one draw of one size."""
-
-    key: str
-    method: str
-    draw: int
-    size: int
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """All that is to be measured.
-
-    Attributes
-    ----------
-    test : int64 (n,)
-        Rows of the codes that are measured on.
-    """
-
-    rows: Rows
-    pool: Pool
-    test: NDArray[np.int64]
-    sizes: list[int]
-    draws: list[Draw]
-    n_draws: dict[str, int]
-    tasks: list[_Task]
-    heads: dict[str, HeadSettings]
-    trainings: dict[str, FinetuneSettings]
-    measure: Measure
-    costs: NDArray[np.float64] | None
-
-
-def _plan(context: Context, network: Network, settings: CurveSettings) -> _Plan:
-    manifest = context.manifest
-    rows = rows_of(manifest, network.codes)
-    test = rows.split == TEST
-    if context.data.leaks == "drop":
-        test &= ~rows.leaks()
-    check_test(test, command=context.command)
-    labelled = np.flatnonzero(rows.split != TEST)
-    pool = pool_of(labelled, rows.sha256, rows.labels, rows.strata, rows.groups)
-    sizes = sizes_of(settings.sizes, pool.counts(manifest.n_classes), manifest.class_names)
-    methods = tuple(dict.fromkeys(settings.methods))
-    trainings = {m: training_of(m, settings) for m in methods if not is_head(m)}
-    heads = {method: head_settings(settings, method) for method in methods if is_head(method)}
-    n_draws = {m: settings.draws if is_head(m) else settings.trained_draws for m in methods}
-    draws = [drawn(pool, r, seed=context.seed) for r in range(max(n_draws.values()))]
-    shared = {
-        "version": VERSION,
-        "weights": network.codes.config["weights_digest"],
-        "codes": network.codes.fingerprint,
-        "classes": manifest.class_names,
-        "test": _digest(rows, np.flatnonzero(test)),
-    } | ({"cost": sha256_file(Path(settings.cost))} if settings.cost else {})
-    tasks = []
-    for draw in draws:
-        for size in sizes:
-            train_rows = _digest(rows, draw.rows(pool, size))
-            for method in methods:
-                if draw.number >= n_draws[method]:
-                    continue
-                asked = (
-                    as_dict(heads[method], affects="bytes")
-                    if is_head(method)
-                    else as_dict(replace(trainings[method], repeat=draw.number), affects="bytes")
-                    | as_dict(network.asked)
-                )
-                # The seed varies with the draw at every size, that of all images too: the folds of
-                # heads; order, augmentation and new layers of what trains the network. The views
-                # in the trunk's cache keep one seed, so that the trunk runs once.
-                seed = context.seed + (draw.number if is_head(method) else 0)
-                parts = {"method": method, "settings": asked, "train": train_rows, "seed": seed}
-                tasks.append(_Task(digest_of(shared | parts), method, draw.number, size))
-    return _Plan(
-        rows=rows, pool=pool, test=np.flatnonzero(test), sizes=sizes, draws=draws,
-        n_draws=n_draws, tasks=tasks, heads=heads, trainings=trainings,
-        measure=measure_named(settings.metric, settings.cost),
-        costs=read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None,
-    )  # fmt: skip
-
-
-def _digest(rows: Rows, some: NDArray[np.int64]) -> str:
-    """Digest of which images these rows are, and of their labels."""
-    total = hashlib.sha256(np.ascontiguousarray(rows.sha256[some]).tobytes())
-    total.update(np.ascontiguousarray(rows.labels[some]).tobytes())
-    return total.hexdigest()
-
-
-def _fit_heads(
-    context: Context,
-    network: Network,
-    plan: _Plan,
-    tasks: Sequence[_Task],
-    pieces: Pieces,
-    *,
-    jobs: int,
-) -> None:
-    """Fit heads, one process a fit at a time; the codes are mapped, not copied, into each."""
-    if not tasks:
-        return
-    from joblib import Parallel, cpu_count, delayed
-
-    matrix = network.codes.matrix()  # (N, V, D)
-    n_numbers = sum(task.size for task in tasks) * context.manifest.n_classes * matrix[0].size
-    jobs = 1 if n_numbers < _SMALL else min(jobs or cpu_count(), len(tasks))
-    # The largest first: a long fit begun last would leave the other cores idle.
-    order = sorted(tasks, key=lambda task: -task.size)
-    shared = (matrix, plan.rows.labels, plan.rows.groups)
-    calls = [
-        (
-            task, plan.heads[task.method], plan.draws[task.draw].rows(plan.pool, task.size),
-            plan.test, context.manifest.class_names, context.seed + task.draw,
-        )
-        for task in order
-    ]  # fmt: skip
-    with ExitStack() as stack:
-        if context.cluster.cluster and jobs > 1:
-            from ..cluster import connected, spread_tasks
-
-            stack.enter_context(connected(context.cluster.cluster))
-            found = (piece for _, piece in spread_tasks(_fit_one, shared, calls))
-        else:
-            parallel = Parallel(jobs, return_as="generator_unordered", max_nbytes="1M")
-            found = parallel(delayed(_fit_one)(*shared, *call) for call in calls)
-        meter = stack.enter_context(context.progress("learning curve", len(order), "fits"))
-        for piece in found:
-            pieces.add(piece)
-            meter.advance()
-
-
-def _fit_one(
-    matrix: NDArray[np.float32],
-    labels: NDArray[np.int32],
-    groups: NDArray[np.int64],
-    task: _Task,
-    settings: HeadSettings,
-    train_rows: NDArray[np.int64],
-    test_rows: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    seed: int,
-) -> Piece:
-    """Choose and fit one head on the rows of a draw, then measure it."""
-    from ..heads import Examples, fit_head
-
-    head = fit_head(
-        task.method,
-        Examples(matrix[train_rows], labels[train_rows], groups[train_rows]),
-        None,
-        replace(settings, jobs=1),
-        n_classes=len(class_names),
-        seed=seed,
-        class_names=class_names,
-    )
-    probabilities = head.predict_proba(matrix[test_rows])
-    called = head.decide(probabilities)
-    kept = _kept(measure_named(settings.metric, settings.cost), called, probabilities)
-    chosen = {key: head.chosen[key] for key in ("C", "gamma", "k", "metric") if key in head.chosen}
-    return Piece(
-        key=task.key,
-        hits=Piece.bits(called == labels[test_rows]),
-        n_test=len(test_rows),
-        n_train=len(train_rows),
-        fit_s=float(head.times_s["fit"]),
-        chosen=plain(chosen | {"folds": head.chosen["folds"]}),
-        warnings=[text for text in head.warnings if "converge" in text],
-        called=kept[0],
-        probabilities=kept[1],
-    )
-
-
-def _kept(
-    measure: Measure, called: NDArray[np.int64], probabilities: NDArray[np.float64]
-) -> tuple[str, str]:
-    """Encode what a figure needs besides the hits: classes and probabilities."""
-    scored = measure.key in ("auroc", "average_precision", "log_loss")
-    return (
-        "" if measure.key == "accuracy" else Piece.packed(called.astype(np.int32)),
-        Piece.packed(probabilities.astype(np.float32)) if scored else "",
-    )
-
-
-def _train_networks(
-    context: Context, network: Network, plan: _Plan, tasks: Sequence[_Task], pieces: Pieces
-) -> None:
-    """Train the network on each draw, small sizes first; keep what counts of it.
-
-    The runs lie in a folder of their own until they are done: a killed one goes on at its last
-    epoch, and a finished one leaves its piece, not a network for each point of the curve. Nothing
-    is published in the cache: training finds its rows by digest.
-    """
-    if not tasks:
-        return
-    asked = replace(network.asked, layers=("final",))
-    context = replace(context, codes=asked)
-    tested = [plan.rows.paths[row] for row in plan.test.tolist()]
-    for task in sorted(tasks, key=lambda one: (one.method, one.draw, one.size)):
-        context.say(f"{task.method}: draw {task.draw + 1}, {task.size} images per class")
-        below = f"curve/{task.key[:16]}"
-        split = _split(context.manifest, plan, task)
-        training = replace(plan.trainings[task.method], repeat=task.draw)
-        record = train(context, training, split, below=below)
-        place = context.folder / below
-        found = read_predictions(place / context.manifest.name / f"{record['run']}.predictions.csv")
-        at = {path: row for row, path in enumerate(found.paths)}
-        order = np.array([at[path] for path in tested])
-        own = _kept(plan.measure, found.predicted[order], found.probabilities[order])
-        kept = record["splits"]["train"], record["splits"]["val"]
-        pieces.add(
-            Piece(
-                key=task.key,
-                hits=Piece.bits((found.predicted == found.labels)[order]),
-                n_test=len(tested),
-                n_train=sum(sum(counts.values()) for counts in kept),
-                fit_s=float(record["times_s"]["fit"]),
-                chosen={"epoch": record["chosen"]["epoch"]},
-                called=own[0],
-                probabilities=own[1],
-            )
-        )
-        shutil.rmtree(place)
-    folder = context.folder / "curve"
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
-
-
-def _split(manifest: Manifest, plan: _Plan, task: _Task) -> NDArray[np.int8]:
-    """Split (N,) of a draw: its images train, those that are measured on test, -1 the others."""
-    split = np.full(manifest.n_images, -1, np.int8)
-    split[plan.rows.at[plan.draws[task.draw].rows(plan.pool, task.size)]] = TRAIN
-    split[plan.rows.at[plan.test]] = TEST
-    return split
-
-
-def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> dict[str, Any]:
+def _body(context: Context, network: Network, plan: Plan, pieces: Pieces) -> dict[str, Any]:
     manifest, sizes = context.manifest, plan.sizes
     curves: dict[str, Curve] = {}
     methods: dict[str, Any] = {}
@@ -408,7 +162,7 @@ def _body(context: Context, network: Network, plan: _Plan, pieces: Pieces) -> di
 
 
 def _curve(
-    plan: _Plan, found: Sequence[Sequence[Piece]], counts: NDArray[np.int32], n_classes: int
+    plan: Plan, found: Sequence[Sequence[Piece]], counts: NDArray[np.int32], n_classes: int
 ) -> Curve:
     """Measure the pieces of one method, draws (outer) by sizes (inner)."""
     key = plan.measure.key
@@ -435,7 +189,7 @@ def _curve(
     return Curve(values[:, :, 0], samples.astype(np.float32))
 
 
-def _forecast(one: Curve, plan: _Plan) -> list[dict[str, float]] | None:
+def _forecast(one: Curve, plan: Plan) -> list[dict[str, float]] | None:
     """Extrapolate to twice and four times the largest size; None with few draws or sizes.
 
     Only figures from 0 to 1: the power law is one of the distance to 1.
@@ -451,14 +205,14 @@ def _forecast(one: Curve, plan: _Plan) -> list[dict[str, float]] | None:
     return [vars(point) for point in found]
 
 
-def _pieces_of(plan: _Plan, pieces: Pieces, method: str, n_draws: int) -> Iterator[list[Piece]]:
+def _pieces_of(plan: Plan, pieces: Pieces, method: str, n_draws: int) -> Iterator[list[Piece]]:
     """Give the pieces of one method, draw by draw, in the order of the sizes."""
     keys = {(t.draw, t.size): t.key for t in plan.tasks if t.method == method}
     for draw in range(n_draws):
         yield [pieces[keys[draw, size]] for size in plan.sizes]
 
 
-def _remarks(manifest: Manifest, plan: _Plan) -> list[str]:
+def _remarks(manifest: Manifest, plan: Plan) -> list[str]:
     """Say where a size means less than it says."""
     counts = plan.pool.counts(manifest.n_classes)
     short = [

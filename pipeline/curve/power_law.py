@@ -52,7 +52,6 @@ def extrapolated(
     covariance: NDArray[np.float64],
     wanted: Sequence[float],
     *,
-    floor: float = 0.0,
     one_draw: float = 0.0,
 ) -> list[Forecast]:
     """Extrapolate a learning curve.
@@ -67,8 +66,6 @@ def extrapolated(
         Of these means, over draws and test images.
     wanted : sequence of float
         Sizes to predict at, at least the largest of `sizes`.
-    floor : float
-        Least error that is possible, 0 to 1.
     one_draw : float
         Variance of the accuracy of single draws at the largest size: the larger training set will
         be one draw too. It is taken to fall with the error.
@@ -85,7 +82,7 @@ def extrapolated(
 
     Notes
     -----
-    For each pair of an asymptote a (40 values from `floor` to the lowest error) and an exponent c
+    For each pair of an asymptote a (40 values from 0 to the lowest error) and an exponent c
     (40 values from 0.05 to 2, log-normal prior around 0.5), b is fitted by generalised least
     squares and its own uncertainty is kept. The covariance of the fit is that of the means plus
     (4 % of the error)^2 on the diagonal, for no curve is exactly a power law; a prediction adds
@@ -109,8 +106,7 @@ def extrapolated(
     spread = covariance + np.diag((MISFIT * np.maximum(error, least)) ** 2 + 1e-8)
     inverse = np.linalg.inv(spread)
     shape = x[None, :] ** -EXPONENTS[:, None]  # (C, S)
-    top = max(float(error.min()), floor + least)
-    floors = np.linspace(floor, top, N_FLOORS)  # (A,)
+    floors = np.linspace(0, max(float(error.min()), least), N_FLOORS)  # (A,)
     rest = error[None, :] - floors[:, None]  # (A, S)
     weight = np.einsum("cs,st,ct->c", shape, inverse, shape)  # precision of b, (C,)
     slope = np.einsum("cs,st,at->ac", shape, inverse, rest) / weight  # (A, C)

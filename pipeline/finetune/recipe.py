@@ -22,12 +22,12 @@ FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "rec
 _EXTRA = ("about", "stage")
 
 
-def recipe_names(folder: Path = FOLDER) -> list[str]:
+def recipe_names() -> list[str]:
     """Names of all recipes."""
-    return sorted(path.stem for path in folder.glob("*.toml"))
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
+def load_recipe(name: str) -> dict[str, Any]:
     """Read a recipe: its settings by name, as the settings' classes take them.
 
     Besides settings of the codes, of fine-tuning or of the heads the mapping has ``stage``
@@ -38,17 +38,15 @@ def load_recipe(name: str, folder: Path = FOLDER) -> dict[str, Any]:
     ----------
     name : str
         Without the ending ``.toml``; or the path of a recipe file.
-    folder : Path
-        Where the recipes are.
 
     Raises
     ------
     SettingsError
         No such recipe, not TOML, or a setting in it that no stage has.
     """
-    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    path = Path(name) if name.endswith(".toml") else FOLDER / f"{name}.toml"
     if not path.is_file():
-        names = recipe_names(folder)
+        names = recipe_names()
         near = f"near: {', '.join(nearest(name, names, 3))}" if names else ""
         raise SettingsError(
             f"There is no recipe {name}.", expected=f"one of {', '.join(names)}", todo=near

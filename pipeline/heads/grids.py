@@ -112,8 +112,8 @@ def tested(axis: Axis, values: Collection[Any]) -> Axis:
     )
 
 
-def around(axes: Sequence[Axis], best: Candidate, *, steps: int = 2) -> tuple[Axis, ...]:
-    """Keep `steps` values to either side of `best` on each axis; the others lie beyond its ends.
+def around(axes: Sequence[Axis], best: Candidate) -> tuple[Axis, ...]:
+    """Keep two values to either side of `best` on each axis; the others lie beyond its ends.
 
     For a second search on a larger form of the same problem: what is far from the first one's
     best is tried only if the best moves there.
@@ -125,7 +125,7 @@ def around(axes: Sequence[Axis], best: Candidate, *, steps: int = 2) -> tuple[Ax
             continue
         values = (*reversed(axis.beyond_start), *axis.values, *axis.beyond_end)
         at = values.index(best[axis.name])
-        low, high = max(0, at - steps), at + steps + 1
+        low, high = max(0, at - 2), at + 3
         near.append(Axis(axis.name, values[low:high], tuple(reversed(values[:low])), values[high:]))
     return tuple(near)
 

@@ -66,12 +66,12 @@ class Opinion:
     seconds: float
 
 
-def assign_folds(groups: NDArray[np.integer], seed: int, n_folds: int = FOLDS) -> NDArray[np.int8]:
+def assign_folds(groups: NDArray[np.integer], seed: int) -> NDArray[np.int8]:
     """Give the fold (N,) of each image: whole groups, folds of about equal size."""
     _, numbers, counts = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order], kind="stable")]
-    sizes = np.zeros(n_folds, dtype=np.int64)
+    sizes = np.zeros(FOLDS, dtype=np.int64)
     fold_of = np.empty(len(counts), dtype=np.int8)
     for group in order.tolist():
         fold = int(sizes.argmin())

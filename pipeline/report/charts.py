@@ -38,6 +38,7 @@ __all__ = [
 WIDTH = 420
 _LETTER = 7.0  # mean width of a letter of a label
 _LONGEST = 22  # letters of a label
+_LINE_PX = 16.0  # from one label to the next
 _COLOURS = {"best": ACCENT, "alike": INK}
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (2, 1.6)), (0, (7, 2, 1.5, 2)), (0, (1, 1.2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
@@ -347,15 +348,13 @@ def _end_labels(ax: Axes, ends: Sequence[float], names: Sequence[str], *, height
         )  # fmt: skip
 
 
-def _spread(
-    values: Sequence[float], limits: tuple[float, float], *, height_px: int, line_px: float = 16.0
-) -> list[float]:
+def _spread(values: Sequence[float], limits: tuple[float, float], *, height_px: int) -> list[float]:
     """Give each label a height near its value, at least a line from its neighbours.
 
     Labels that would meet form a group, which stands evenly about the mean of its values and
     within the limits; groups that meet are joined in turn.
     """
-    gap = line_px * (limits[1] - limits[0]) / height_px
+    gap = _LINE_PX * (limits[1] - limits[0]) / height_px
     order = sorted(range(len(values)), key=lambda at: values[at])
 
     def base(group: list[int]) -> float:

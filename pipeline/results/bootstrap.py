@@ -63,10 +63,9 @@ def figure_intervals(
     predicted: NDArray[np.integer] | None = None,
     costs: NDArray[np.float64] | None = None,
     groups: NDArray[np.generic] | None = None,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, tuple[float, float] | None]:
-    """Confidence interval of every figure, over images or over groups.
+    """95 % confidence interval of every figure, over images or over groups.
 
     Parameters
     ----------
@@ -78,8 +77,6 @@ def figure_intervals(
         As :func:`resampled`.
     groups : (N,), optional
         The group of each image; then groups are the units.
-    level : float
-        Coverage, in (0, 1).
     seed : int
         Of the bootstrap.
 
@@ -96,10 +93,10 @@ def figure_intervals(
     out: dict[str, tuple[float, float] | None] = {}
     decided = p.argmax(axis=1) if predicted is None else predicted
     for name, values in resampled(y, p, counts, predicted=decided, costs=costs).items():
-        ends = interval(name, values, level=level, n_units=n_units)
+        ends = interval(name, values, n_units=n_units)
         out[name] = ends if ends and ends[0] < ends[1] else None
     out["accuracy"] = accuracy_interval(
-        decided == y, groups=groups, n_classes=p.shape[1], level=level, seed=seed
+        decided == y, groups=groups, n_classes=p.shape[1], seed=seed
     )
     return out
 
@@ -156,9 +153,8 @@ def simultaneous(
     samples: Mapping[str, NDArray[np.float64]],
     *,
     n_units: int,
-    level: float = LEVEL,
 ) -> dict[str, tuple[float, float] | None]:
-    """Intervals of several differences that hold together: the single-step max-t bootstrap.
+    """95 % intervals of several differences that hold together: the single-step max-t bootstrap.
 
     Parameters
     ----------
@@ -168,8 +164,6 @@ def simultaneous(
         The same on each resampled set; NaN where undefined.
     n_units : int
         Images or groups that were resampled.
-    level : float
-        Probability that all intervals hold, in (0, 1).
 
     Returns
     -------
@@ -191,9 +185,9 @@ def simultaneous(
         return out
     deviations = [np.abs(samples[name] - differences[name]) / able[name] for name in able]
     largest = np.nanmax(np.nan_to_num(np.stack(deviations), nan=0.0), axis=0)  # (B,)
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     factor = math.sqrt(n_units / (n_units - 1)) * float(stdtrit(n_units - 1, tail) / ndtri(tail))
-    reach = factor * max(float(np.quantile(largest, level)), -float(ndtri(tail)))
+    reach = factor * max(float(np.quantile(largest, LEVEL)), -float(ndtri(tail)))
     for name, error in able.items():
         out[name] = differences[name] - reach * error, differences[name] + reach * error
     return out

@@ -72,7 +72,6 @@ def calibration_error(
     probabilities: NDArray[np.float64],
     *,
     sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
 ) -> dict[str, Any]:
     """Calibration error, and what a perfectly calibrated classifier would show.
 
@@ -93,14 +92,14 @@ def calibration_error(
     order = np.argsort(confidence, kind="stable")
     confidence, w = confidence[order], w[order]
     middle = (np.cumsum(w) - w / 2) / w.sum()
-    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
+    which = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
     starts = np.flatnonzero(np.diff(which, prepend=-1))
     rng = np.random.default_rng(0)
     drawn = np.empty(ECE_DRAWS)
     for draw in range(ECE_DRAWS):
         right = rng.random(len(confidence)) < confidence
         drawn[draw] = np.abs(np.add.reduceat(w * (confidence - right), starts)).sum() / w.sum()
-    ece = expected_calibration_error(labels, probabilities, sample_weight=sample_weight, bins=bins)
+    ece = expected_calibration_error(labels, probabilities, sample_weight=sample_weight)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return {
         "ece": ece,

@@ -12,9 +12,7 @@ from .records import FIGURES, MORE_FIGURES, check_record, plain
 __all__ = ["summarise"]
 
 
-def summarise(
-    records: Sequence[Mapping[str, Any]], *, run: str, split: str = "test"
-) -> dict[str, Any]:
+def summarise(records: Sequence[Mapping[str, Any]], *, run: str) -> dict[str, Any]:
     """Sum up one method over random splits or seeds: mean, spread, and every single value.
 
     Parameters
@@ -23,14 +21,12 @@ def summarise(
         Runs of one method, network, layers and views on one data set; at least one.
     run : str
         The summary's own name.
-    split : str
-        Whose metrics.
 
     Returns
     -------
     dict
-        A record of kind ``summary``. ``metrics[split][figure]`` is the mean, so that a table
-        can show it with single runs; ``spread[split][figure]`` has mean, sd (of a sample;
+        A record of kind ``summary``. ``metrics["test"][figure]`` is the mean, so that a table
+        can show it with single runs; ``spread["test"][figure]`` has mean, sd (of a sample;
         None for a single run), min, max and ``values`` in the order of ``runs``. The interval
         is left out: runs on overlapping images are not independent.
     """
@@ -45,9 +41,9 @@ def summarise(
                 expected="runs that differ in seed or split only",
             )
     spread: dict[str, Any] = {}
-    more = [key for key in MORE_FIGURES if all(key in one["metrics"][split] for one in records)]
+    more = [key for key in MORE_FIGURES if all(key in one["metrics"]["test"] for one in records)]
     for key in (*FIGURES, *more):
-        values = [record["metrics"][split][key] for record in records]
+        values = [record["metrics"]["test"][key] for record in records]
         known = [value for value in values if value is not None]
         spread[key] = {**_spread(known), "values": values}
     times = {
@@ -62,8 +58,8 @@ def summarise(
         "runs": [record["run"] for record in records],
         "seeds": [record["seed"] for record in records],
         "chosen": {"each": [record["chosen"] for record in records]},
-        "metrics": {split: {key: spread[key]["mean"] for key in spread}},
-        "spread": {split: spread},
+        "metrics": {"test": {key: spread[key]["mean"] for key in spread}},
+        "spread": {"test": spread},
         "times_s": times,
         "fingerprint": first["fingerprint"],
         "fingerprints": [record["fingerprint"] for record in records],

@@ -54,9 +54,9 @@ def number_cell(value: float | None, digits: int = 3) -> Cell:
     return Cell(number(value, digits), value)
 
 
-def percent_cell(value: float | None, mark: str = "") -> Cell:
+def percent_cell(value: float | None) -> Cell:
     """Write a share (0 to 1) in percent; a dash for None."""
-    return Cell(percent(value), value, mark)
+    return Cell(percent(value), value)
 
 
 @dataclass(frozen=True)
