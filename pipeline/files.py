@@ -17,14 +17,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .errors import CacheError, NoSpaceError
 from .notation import size
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 __all__ = [
     "canonical_json",
     "digest_of",
+    "digest_of_arrays",
     "explained",
     "make_folder",
     "need_space",
@@ -235,6 +239,17 @@ def canonical_json(value: Any) -> str:
 def digest_of(value: Any) -> str:
     """SHA-256 of the canonical JSON of `value`, 64 hexadecimal digits."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def digest_of_arrays(*arrays: NDArray[Any] | None) -> str:
+    """SHA-256 of the bytes of arrays, one after the other, 64 hexadecimal digits; None is one byte.
+
+    Shapes and types are not in it: they must follow from what calls.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(b"-" if array is None else array.tobytes())
+    return digest.hexdigest()
 
 
 def _largest_file() -> float:

@@ -8,7 +8,6 @@ ranking: what runs measured on test is only set next to it.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +21,7 @@ from ..compare.runs import Network
 from ..context import Context
 from ..datasets import SPLITS, resplit, uncut
 from ..errors import ResultError
-from ..files import digest_of
+from ..files import digest_of, digest_of_arrays
 from ..heads.examples import mean_view
 from ..heads.rows import rows_of
 from ..results.frame import framed, known, write_framed
@@ -131,8 +130,8 @@ def advise(
     body = plain(body)
     body["sentences"] = sentences(body | {"data": context.manifest.name})
     record = framed(
-        "advise", name, body, data=context.manifest.name, fingerprint=fingerprint,
-        settings=as_dict(settings) | as_dict(context.data), command=context.command,
+        context, "advise", name, body, fingerprint=fingerprint,
+        settings=as_dict(settings) | as_dict(context.data),
     )  # fmt: skip
     return write_framed(path, record)
 
@@ -176,14 +175,12 @@ def _sample(context: Context, network: Network, settings: AdviseSettings) -> Sam
 def _fingerprint(
     context: Context, networks: Sequence[Network], settings: AdviseSettings, sample: Sample
 ) -> str:
-    codes = networks[0].codes
-    rows = hashlib.sha256(np.ascontiguousarray(codes.sha256[sample.rows]).tobytes())
-    rows.update(np.ascontiguousarray(sample.labels).tobytes())
+    images = networks[0].codes.sha256[sample.rows]
     return digest_of(
         {
             "version": VERSION,
             "codes": [network.codes.fingerprint for network in networks],
-            "rows": rows.hexdigest(),
+            "rows": digest_of_arrays(images, sample.labels),
             "n_train": sample.n_train,
             "classes": sample.names,
             "settings": as_dict(settings, affects="bytes"),

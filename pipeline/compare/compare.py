@@ -154,9 +154,9 @@ def compare(
     }
     body["sentences"] = sentences(body | {"data": context.manifest.name})
     record = framed(
-        "compare", name, body, data=context.manifest.name,
+        context, "compare", name, body,
         fingerprint=digest_of([one["fingerprint"] for one in entries]),
-        settings=as_dict(settings) | as_dict(context.data), command=context.command,
+        settings=as_dict(settings) | as_dict(context.data),
     )  # fmt: skip
     return write_framed(path, record)
 

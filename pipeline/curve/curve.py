@@ -89,11 +89,9 @@ def curve(context: Context, network: Network, settings: CurveSettings) -> dict[s
     fit_heads(context, network, plan, heads, pieces, jobs=settings.jobs)
     train_networks(context, network, plan, [one for one in todo if one not in heads], pieces)
     record = framed(
-        "curve", name, {"subject": subject} | _body(context, network, plan, pieces),
-        data=context.manifest.name,
+        context, "curve", name, {"subject": subject} | _body(context, network, plan, pieces),
         fingerprint=fingerprint,
         settings=as_dict(settings) | as_dict(context.data) | as_dict(network.asked),
-        command=context.command,
     )  # fmt: skip
     draw_picture(path.with_name(f"{name}.svg"), record)
     return write_framed(path, record) | {"n_new": len(todo)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from ..compare.runs import Network, head_settings, is_head, training_of
 from ..context import Context
 from ..datasets.remaining import check_test
-from ..files import digest_of, sha256_file
+from ..files import digest_of, digest_of_arrays, sha256_file
 from ..heads.costs import read_costs
 from ..heads.rows import TEST, TRAIN, Rows, rows_of
 from ..results.measures import Measure, measure_named
@@ -142,6 +141,4 @@ def plan_of(context: Context, network: Network, settings: CurveSettings) -> Plan
 
 def _digest(rows: Rows, some: NDArray[np.int64]) -> str:
     """Digest of which images these rows are, and of their labels."""
-    total = hashlib.sha256(np.ascontiguousarray(rows.sha256[some]).tobytes())
-    total.update(np.ascontiguousarray(rows.labels[some]).tobytes())
-    return total.hexdigest()
+    return digest_of_arrays(rows.sha256[some], rows.labels[some])

@@ -9,7 +9,6 @@ cut. Cut by :attr:`Manifest.keys`; compare by :attr:`Manifest.groups`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
+from ..files import digest_of_arrays
 from ..progress import Progress, silent
 from ..settings import DataSettings, PlaceSettings
 from .adopt import adopt_codes
@@ -167,8 +167,8 @@ class Manifest:
         """What groups add to the fingerprint of all that depends on them; empty: there are none."""
         if not self.grouping:
             return {}
-        keys = b"" if self.group_keys is None else np.ascontiguousarray(self.group_keys).tobytes()
-        return {"groups": hashlib.sha256(keys).hexdigest() if keys else ""}
+        found = "" if self.group_keys is None else digest_of_arrays(self.group_keys)
+        return {"groups": found}
 
     @cached_property
     def leaks(self) -> NDArray[np.bool_]:

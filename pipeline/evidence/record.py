@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..codes.reader import Codes
 from ..context import Context
-from ..files import digest_of
+from ..files import digest_of, digest_of_arrays
 from ..heads.rows import Rows, rows_of
 from ..results.frame import framed, known, write_framed
 from ..results.names import named
@@ -80,16 +77,14 @@ class Request:
     @cached_property
     def fingerprint(self) -> str:
         """Digest of everything that changes the record, 64 hexadecimal digits."""
-        manifest, rows = self.context.manifest, hashlib.sha256(self.codes.sha256.tobytes())
-        for column in (self.rows.labels, self.rows.split):
-            rows.update(np.ascontiguousarray(column).tobytes())
+        manifest, rows = self.context.manifest, self.rows
         return digest_of(
             {
                 "kind": self.kind,
                 "version": self.version,
                 "codes": self.codes.fingerprint,
-                "rows": rows.hexdigest(),
-                "paths": digest_of(self.rows.paths),
+                "rows": digest_of_arrays(self.codes.sha256, rows.labels, rows.split),
+                "paths": digest_of(rows.paths),
                 "classes": manifest.class_names,
                 "val_from": manifest.val_from,
                 "settings": as_dict(self.settings, affects="bytes"),
@@ -112,9 +107,7 @@ class Request:
             "class_names": list(self.context.manifest.class_names),
         }
         record = framed(
-            self.kind, self.name, head | dict(body),
-            data=self.context.manifest.name, fingerprint=self.fingerprint,
+            self.context, self.kind, self.name, head | dict(body), fingerprint=self.fingerprint,
             settings=as_dict(self.settings) | as_dict(self.context.data),
-            command=self.context.command,
         )  # fmt: skip
         return write_framed(self.path, record)

@@ -101,10 +101,5 @@ def explain_mistakes(
         "warnings": [],
         "sentences": [f"{len(images)} wrong predictions of {run.stem}: {explainer.method}."],
     }
-    return write_framed(
-        path,
-        framed(
-            KIND, name, body, data=context.manifest.name, fingerprint=fingerprint, settings={},
-            command=context.command,
-        ),
-    )  # fmt: skip
+    record = framed(context, KIND, name, body, fingerprint=fingerprint, settings={})
+    return write_framed(path, record)

@@ -6,7 +6,6 @@ results (records). A run whose fingerprint agrees with what is there already is 
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ import numpy as np
 
 from ..context import Context
 from ..errors import HeadError
-from ..files import digest_of
+from ..files import digest_of, digest_of_arrays, sha256_file
 from ..notation import share, size
 from ..progress import Messages
 from ..results.frame import without_leaks, write_framed
@@ -139,14 +138,12 @@ class _Run:
         """Digest of everything that changes one of its numbers."""
         context, codes, task = self.context, self.codes, self.task
         one = replace(self.settings, methods=(task.method,), splits=1, seeds=1)
-        drawn = hashlib.sha256(codes.sha256.tobytes())
-        for column in (task.rows.labels, task.rows.split, task.rows.weight):
-            drawn.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+        rows = task.rows
         return digest_of(
             {
                 "version": VERSION,
                 "codes": codes.fingerprint,
-                "rows": drawn.hexdigest(),
+                "rows": digest_of_arrays(codes.sha256, rows.labels, rows.split, rows.weight),
                 "classes": context.manifest.class_names,
                 "val_from": context.manifest.val_from,
                 "settings": as_dict(one, affects="bytes"),
@@ -258,7 +255,7 @@ class _Run:
 def _digest(path: str) -> str:
     """SHA-256 of a file's bytes; empty where there is none (what reads it says so)."""
     file = Path(path)
-    return hashlib.sha256(file.read_bytes()).hexdigest() if path and file.is_file() else ""
+    return sha256_file(file) if path and file.is_file() else ""
 
 
 def _spread(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..context import Context
 from ..errors import ResultError
 from ..files import digest_of, write_json
 from .provenance import machine, versions
@@ -46,26 +47,27 @@ def without_leaks(warnings: Iterable[str], of_run: Iterable[str]) -> list[str]:
 
 
 def framed(
+    context: Context,
     kind: str,
     name: str,
     body: Mapping[str, Any],
     *,
-    data: str,
     fingerprint: str,
     settings: Mapping[str, Any],
-    command: str,
 ) -> dict[str, Any]:
     """Put the header and the provenance around the `body` of a record.
 
     Parameters
     ----------
-    kind, name, data : str
-        What it is, what its file is called, which data set it is of.
+    context : Context
+        The data set, and the command that makes it again.
+    kind, name : str
+        What it is, and what its file is called.
     body : mapping
         The record's own fields.
     fingerprint : str
         Digest of everything that changes a number in it.
-    settings, command
+    settings : mapping
         For the provenance.
     """
     record: dict[str, Any] = plain(
@@ -73,11 +75,11 @@ def framed(
             "schema": SCHEMA,
             "kind": kind,
             "name": name,
-            "data": data,
+            "data": context.manifest.name,
             **body,
             "fingerprint": fingerprint,
             "versions": versions(),
-            "provenance": provenance(settings, command),
+            "provenance": provenance(settings, context.command),
         }
     )
     return record
