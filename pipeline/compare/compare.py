@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,59 +81,9 @@ def compare(
     usual = comparison_name(context, networks, splits=settings.splits, test=settings.test)
     name, subject = named(context, usual)
     path = context.folder / f"{name}.json"
-    earlier = _earlier(path)
-    entries: list[dict[str, Any]] = []
-    left_out: list[dict[str, str]] = []
-    warnings: dict[str, None] = {}
-    failures: list[PipelineError] = []
-    with context.progress("methods", len(networks) * len(settings.methods), "runs") as meter:
-        for network in networks:
-            for method in settings.methods:
-                try:
-                    known = earlier.get((method, network.model))
-                    done = run_method(context, network, method, settings, earlier=known)
-                    entries.append(entry_of(context, network, method, done, measure))
-                    warnings |= dict.fromkeys(map(str, done.record["warnings"]))
-                except (HeadError, TrainingError, BackboneError, NoSpaceError) as error:
-                    failures.append(error)
-                    left_out.append({"method": method, "model": network.model, "why": error.found})
-                    context.say(f"{method} on {network.model} is left out: {error.found}")
-                meter.advance()
-    if not entries:
-        raise failures[0]
-    if settings.splits == 1:
-        found = [
-            [
-                read_predictions(context.folder / f"{run}.predictions.csv")
-                for run in one.get("repeats") or [one["run"]]
-            ]
-            for one in entries
-        ]
-        shared = _aligned(found)
-        groups = groups_of(context.manifest, shared[0][0].paths)
-        of: dict[str, Any] = {"costs": costs, "groups": groups, "seed": context.seed}
-        if settings.outer[0]:
-            pairs = judge_folds(
-                [one["cv"] for one in entries], [one for (one,) in shared],
-                measure=measure, costs=costs, rope=settings.rope / 100, seed=context.seed,
-            )  # fmt: skip
-        else:
-            pairs = judge_pairs(shared, measure=measure, **of)
-        for one, ends in zip(entries, method_intervals(shared, **of), strict=True):
-            one |= {"ci95": ends, "accuracy_ci95": ends["accuracy"]}
-        n_test = len(shared[0][0].labels)
-    else:
-        first = read_record(context.folder / f"{entries[0]['run']}.json")["splits"]
-        n_train = sum(sum(first[key].values()) for key in ("train", "val") if key in first)
-        n_test = sum(first["test"].values())
-        pairs = judge_splits(
-            [one["values"] for one in entries],
-            measure=measure,
-            n_train=n_train,
-            n_test=n_test,
-            rope=settings.rope / 100,
-            least=_least(context, entries, settings, measure, costs),
-        )
+    entries, left_out, warnings = _run_all(context, networks, settings, measure, _earlier(path))
+    judge = _judge_split if settings.splits == 1 else _judge_splits
+    pairs, n_test = judge(context, entries, settings, measure, costs)
     mark(entries, pairs, measure)
     body: dict[str, Any] = {
         "subject": subject,
@@ -150,7 +101,7 @@ def compare(
         "entries": entries,
         "pairs": pairs,
         "left_out": left_out,
-        "warnings": list(warnings),
+        "warnings": warnings,
     }
     body["sentences"] = sentences(body | {"data": context.manifest.name})
     record = framed(
@@ -159,6 +110,96 @@ def compare(
         settings=as_dict(settings) | as_dict(context.data),
     )  # fmt: skip
     return write_framed(path, record)
+
+
+def _run_all(
+    context: Context,
+    networks: Sequence[Network],
+    settings: CompareSettings,
+    measure: Measure,
+    earlier: Mapping[tuple[str, str], Mapping[str, Any]],
+) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:
+    """Run every method on every network: the entries, what was left out and why, warnings.
+
+    Raises
+    ------
+    PipelineError
+        The first method's own, where no method could be run.
+    """
+    entries: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
+    warnings: dict[str, None] = {}
+    failures: list[PipelineError] = []
+    with context.progress("methods", len(networks) * len(settings.methods), "runs") as meter:
+        for network, method in product(networks, settings.methods):
+            try:
+                known = earlier.get((method, network.model))
+                done = run_method(context, network, method, settings, earlier=known)
+                entries.append(entry_of(context, network, method, done, measure))
+                warnings |= dict.fromkeys(map(str, done.record["warnings"]))
+            except (HeadError, TrainingError, BackboneError, NoSpaceError) as error:
+                failures.append(error)
+                left_out.append({"method": method, "model": network.model, "why": error.found})
+                context.say(f"{method} on {network.model} is left out: {error.found}")
+            meter.advance()
+    if not entries:
+        raise failures[0]
+    return entries, left_out, list(warnings)
+
+
+def _judge_split(
+    context: Context,
+    entries: list[dict[str, Any]],
+    settings: CompareSettings,
+    measure: Measure,
+    costs: NDArray[np.float64] | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Test every pair on the one test split, or over its folds; give the pairs, and its images.
+
+    The entries get the intervals of their figures.
+    """
+    shared = _aligned(
+        [
+            [
+                read_predictions(context.folder / f"{run}.predictions.csv")
+                for run in one.get("repeats") or [one["run"]]
+            ]
+            for one in entries
+        ]
+    )
+    groups = groups_of(context.manifest, shared[0][0].paths)
+    of: dict[str, Any] = {"costs": costs, "groups": groups, "seed": context.seed}
+    if settings.outer[0]:
+        pairs = judge_folds(
+            [one["cv"] for one in entries], [one for (one,) in shared],
+            measure=measure, costs=costs, rope=settings.rope / 100, seed=context.seed,
+        )  # fmt: skip
+    else:
+        pairs = judge_pairs(shared, measure=measure, **of)
+    for one, ends in zip(entries, method_intervals(shared, **of), strict=True):
+        one |= {"ci95": ends, "accuracy_ci95": ends["accuracy"]}
+    return pairs, len(shared[0][0].labels)
+
+
+def _judge_splits(
+    context: Context,
+    entries: list[dict[str, Any]],
+    settings: CompareSettings,
+    measure: Measure,
+    costs: NDArray[np.float64] | None,
+) -> tuple[list[dict[str, Any]], int]:
+    """Test every pair over the random splits; give the pairs, and the test images of a split."""
+    first = read_record(context.folder / f"{entries[0]['run']}.json")["splits"]
+    n_test = sum(first["test"].values())
+    pairs = judge_splits(
+        [one["values"] for one in entries],
+        measure=measure,
+        n_train=sum(sum(first[key].values()) for key in ("train", "val") if key in first),
+        n_test=n_test,
+        rope=settings.rope / 100,
+        least=_least(context, entries, settings, measure, costs),
+    )
+    return pairs, n_test
 
 
 def _measured(

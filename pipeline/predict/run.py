@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,11 +14,11 @@ from ..datasets.listing import is_archive, is_image
 from ..errors import CacheError, ImageError, SettingsError
 from ..files import replacing
 from ..notation import duration, number
-from ..progress import Messages, silent
+from ..progress import Messages, Meter, silent
 from ..results.tables import Table as Aligned
 from ..results.tables import aligned
 from ..settings import MachineSettings, PlaceSettings, PredictSettings
-from .classifier import Classifier
+from .classifier import Classifier, Outcome
 from .inputs import gathered
 from .neighbours import Neighbours
 from .output import Table
@@ -116,10 +116,19 @@ def predict(
             n_nearest=settings.nearest if neighbours else 0,
             sets=bool(classifier.model.output.sets),
         )
+        if cluster:
+            outcomes = classify_spread(
+                cluster, settings, machine, places, inputs.paths, inputs.names,
+                neighbours=neighbours is not None,
+            )  # fmt: skip
+        else:
+            outcomes = classifier.classify(
+                inputs.paths,
+                names=inputs.names,
+                neighbours=neighbours,
+                n_nearest=max(1, settings.nearest),
+            )
         start_s = time.perf_counter() - began
-        counts = dict.fromkeys(("ok", "abstain", "error", "unlike"), 0)
-        rows: list[dict[str, Any]] = []
-        first_error = ""
         # Rows on a terminal are progress enough.
         drawn = not settings.out and stream is not None and stream.isatty()
         progress = silent if drawn else messages.progress
@@ -127,47 +136,64 @@ def predict(
             _opened(settings.out, stream) as output,
             progress("images", len(inputs.paths), "images") as meter,
         ):
-            if output is not None:
-                output.write(table.header())
-            if cluster:
-                outcomes = classify_spread(
-                    cluster,
-                    settings,
-                    machine,
-                    places,
-                    inputs.paths,
-                    inputs.names,
-                    neighbours=neighbours is not None,
-                )
-            else:
-                outcomes = classifier.classify(
-                    inputs.paths,
-                    names=inputs.names,
-                    neighbours=neighbours,
-                    n_nearest=max(1, settings.nearest),
-                )
-            for outcome in outcomes:
-                row = table.row(outcome)
-                counts[row["status"]] += 1
-                counts["unlike"] += bool(row.get("unlike"))
-                if outcome.error and not first_error:
-                    first_error = f"{outcome.name}: {outcome.error}"
-                if output is None:
-                    rows.append(row)
-                else:
-                    output.write(table.line(row))
-                meter.advance()
+            counted = _written(outcomes, table, output, meter)
         run_s = time.perf_counter() - began - start_s
-    n_images = sum(counts[key] for key in ("ok", "abstain", "error"))
-    rate = n_images / max(run_s, 1e-9)
     messages.say(
-        f"{n_images} images by {classifier.run} in {duration(run_s)} ({number(rate, 0)} images/s, "
-        f"{classifier.engine}); {duration(start_s)} to start."
+        f"{counted.n_images} images by {classifier.run} in {duration(run_s)} "
+        f"({number(counted.n_images / max(run_s, 1e-9), 0)} images/s, {classifier.engine}); "
+        f"{duration(start_s)} to start."
     )
     if settings.out:
         messages.say(settings.out)
-    warnings = _warnings(settings, counts, first_error, messages)
-    return Predicted(classifier.classes, rows, counts, warnings)
+    warnings = _warnings(settings, counted, messages)
+    return Predicted(classifier.classes, counted.rows, counted.by_status, warnings)
+
+
+@dataclass(eq=False)
+class _Counted:
+    """What was predicted.
+
+    Attributes
+    ----------
+    rows : list of dict
+        Those that went to no stream.
+    by_status : dict of str to int
+        Images ``ok``, ``abstain`` and ``error``, and those ``unlike`` all training images.
+    first_error : str
+        Why the first image that cannot be used cannot be.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    by_status: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("ok", "abstain", "error", "unlike"), 0)
+    )
+    first_error: str = ""
+
+    @property
+    def n_images(self) -> int:
+        """Number of images."""
+        return sum(self.by_status[key] for key in ("ok", "abstain", "error"))
+
+
+def _written(
+    outcomes: Iterable[Outcome], table: Table, output: IO[bytes] | None, meter: Meter
+) -> _Counted:
+    """Write a row for each outcome as it comes; without an output, keep the rows."""
+    counted = _Counted()
+    if output is not None:
+        output.write(table.header())
+    for outcome in outcomes:
+        row = table.row(outcome)
+        counted.by_status[row["status"]] += 1
+        counted.by_status["unlike"] += bool(row.get("unlike"))
+        if outcome.error and not counted.first_error:
+            counted.first_error = f"{outcome.name}: {outcome.error}"
+        if output is None:
+            counted.rows.append(row)
+        else:
+            output.write(table.line(row))
+        meter.advance()
+    return counted
 
 
 def _format(settings: PredictSettings) -> str:
@@ -244,9 +270,7 @@ def _opened(out: str, stream: IO[bytes] | None) -> Iterator[IO[bytes] | None]:
             ) from error
 
 
-def _warnings(
-    settings: PredictSettings, counts: dict[str, int], first_error: str, messages: Messages
-) -> tuple[str, ...]:
+def _warnings(settings: PredictSettings, counted: _Counted, messages: Messages) -> tuple[str, ...]:
     """Say what was counted besides sound predictions.
 
     Raises
@@ -254,7 +278,7 @@ def _warnings(
     ImageError
         No image could be used.
     """
-    n_images = sum(counts[key] for key in ("ok", "abstain", "error"))
+    counts, n_images = counted.by_status, counted.n_images
     warnings = []
     if counts["abstain"]:
         messages.say(
@@ -268,12 +292,12 @@ def _warnings(
         )
     if counts["error"] == n_images:
         raise ImageError(
-            f"None of the {n_images} images can be used; the first: {first_error}.",
+            f"None of the {n_images} images can be used; the first: {counted.first_error}.",
             expected="at least one image that can be read",
         )
     if counts["error"]:
         warnings.append(
             f"{counts['error']} images cannot be used, their rows say why; the first: "
-            f"{first_error}."
+            f"{counted.first_error}."
         )
     return tuple(warnings)
