@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
 from ..datasets.listing import few, plural
+from ..heads.rows import Rows
 from ..notation import number, share
 from ..results.tables import Table, aligned
 from ..settings import LabelsSettings
@@ -66,23 +68,9 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
     known = request.known()
     if known is not None:
         return known
-    from ..heads.folds import cut_folds
-    from ..heads.held_out import held_out
-
     rows, names = request.rows, context.manifest.class_names
-    labels = rows.labels
-    folds, notes = cut_folds(
-        labels, rows.groups, folds=settings.folds, seed=context.seed, class_names=names
-    )
-    held = held_out(
-        codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
-        progress=context.progress,
-    )  # fmt: skip
-    # Images of a class that cannot be held out are not judged: they count as correctly labelled.
-    judged = np.zeros(len(labels), dtype=bool)
-    judged[held.rows] = True
-    p = np.eye(len(names))[labels]  # (N, K)
-    p[held.rows] = held.probabilities()
+    judged = _judged(context, codes, rows, settings)
+    labels, p = rows.labels, judged.probabilities
     thresholds = class_thresholds(p, labels)
     confident = confident_classes(p, thresholds)
     suspect = (confident >= 0) & (confident != labels)
@@ -101,8 +89,8 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
             "split": SPLITS[rows.split[row]],
             "label": names[labels[row]],
             "suggested": names[suggested[row]],
-            "p_label": float(p[row, labels[row]]) if judged[row] else None,
-            "p_suggested": float(p[row, suggested[row]]) if judged[row] else None,
+            "p_label": float(p[row, labels[row]]) if judged.held[row] else None,
+            "p_suggested": float(p[row, suggested[row]]) if judged.held[row] else None,
             "score": float(score[row]),
             "certain": bool(certain[row]),
             "suspect": bool(suspect[row]),
@@ -119,12 +107,12 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
         "n_certain": int(certain.sum()),
         "n_suspects": int(suspect.sum()),
         "n_listed": n_listed,
-        "accuracy": held.accuracy,
-        "C": held.C,
-        "folds": len(folds),
+        "accuracy": judged.accuracy,
+        "C": judged.C,
+        "folds": judged.n_folds,
         "thresholds": dict(zip(names, thresholds.tolist(), strict=True)),
         "images": images,
-        "warnings": [*notes, *held.warnings],
+        "warnings": judged.warnings,
     }
     pairs = Counter(
         zip(labels[suspect].tolist(), suggested[suspect].tolist(), strict=True)
@@ -132,6 +120,47 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
     said = [f"labelled {names[a]}, looks like {names[b]}: {n:,}" for (a, b), n in pairs]
     body["sentences"] = _sentences(body, said)
     return request.write(body)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What heads say of images that they never saw.
+
+    Attributes
+    ----------
+    probabilities : float64 (N, K)
+    held : bool (N,)
+        Which images were held out; the others, of a class that cannot be held out, count as
+        correctly labelled.
+    """
+
+    probabilities: NDArray[np.float64]
+    held: NDArray[np.bool_]
+    accuracy: float
+    C: float
+    n_folds: int
+    warnings: list[str]
+
+
+def _judged(context: Context, codes: Codes, rows: Rows, settings: LabelsSettings) -> _Judged:
+    """Judge every image by a head that never saw its group."""
+    from ..heads.folds import cut_folds
+    from ..heads.held_out import held_out
+
+    labels, names = rows.labels, context.manifest.class_names
+    folds, notes = cut_folds(
+        labels, rows.groups, folds=settings.folds, seed=context.seed, class_names=names
+    )
+    found = held_out(
+        codes.matrix(), labels, folds, method=METHOD, n_classes=len(names), jobs=settings.jobs,
+        progress=context.progress,
+    )  # fmt: skip
+    held = np.zeros(len(labels), dtype=bool)
+    held[found.rows] = True
+    p = np.eye(len(names))[labels]  # (N, K)
+    p[found.rows] = found.probabilities()
+    warnings = [*notes, *found.warnings]
+    return _Judged(p, held, found.accuracy, found.C, len(folds), warnings)
 
 
 def _contradicting(
