@@ -625,7 +625,7 @@ def test_an_image_that_goes_or_changes_meanwhile_is_answered(stage_one, pets, na
             victim.write_bytes(jpeg(950))
         return open_engine(*arguments, **settings)
 
-    monkeypatch.setattr("cnn_codes.codes.keys.open_engine", changed_by_then)
+    monkeypatch.setattr("cnn_codes.codes.engine.open_engine", changed_by_then)
     with pytest.raises(Exception, match=re.escape(manifest.paths[20])) as caught:
         stage_one(manifest)
     assert type(caught.value).__name__ == "DataError"

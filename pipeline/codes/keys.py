@@ -6,19 +6,16 @@ engine, batch, workers) is not in it, nor are library versions, which are kept f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ..backbones.card import Card, safe_name
-from ..backbones.engine import Engine, open_engine
 from ..backbones.preprocess import Preprocessing, Views
-from ..backbones.quantise import Calibration
 from ..backbones.resize import resizer_name
 from ..files import digest_of
-from ..settings import CodesSettings, MachineSettings, as_dict
+from ..settings import CodesSettings, as_dict
 from .reader import fingerprint_of
 
 __all__ = ["Key", "Spec", "codes_key"]
@@ -85,28 +82,6 @@ class Spec:
     def pool(self) -> str:
         """How maps become codes."""
         return self.card.pooling(self.asked.pool)
-
-    def engine(
-        self,
-        machine: MachineSettings,
-        source: Mapping[str, Any],
-        calibration: Calibration | None = None,
-    ) -> Engine:
-        """Open what runs the network.
-
-        Parameters
-        ----------
-        machine : MachineSettings
-            Device, engine and batch.
-        source : mapping
-            As :attr:`cnn_codes.context.Context.source`.
-        calibration : Calibration, optional
-            The images whose digest is `calibration`.
-        """
-        return open_engine(
-            self.card, self.layers, self.preprocessing, self.asked, machine, **source,
-            calibration=calibration,
-        )  # fmt: skip
 
     def matters(self) -> dict[str, Any]:
         """Give everything that changes a number of the codes: what the fingerprint is taken of."""

@@ -19,6 +19,7 @@ from ..notation import scientific
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import CacheFile, Known
+from .engine import engine_of
 from .stream import Batch, Stream
 from .wanted import Wanted
 from .work import Work, refused, row_bytes, write_batches
@@ -132,7 +133,7 @@ def completed(asked: Wanted, file: CacheFile, job: Job, began: float) -> Known:
         crew = _crew(stack, context, file, job.work, len(missing))
         if crew is None or not crew.connection.n_gpus:
             # For a crew: exports the network once, for all.
-            engine = spec.engine(context.machine, context.source, asked.calibration)
+            engine = engine_of(spec, context.machine, context.source, asked.calibration)
             job.start(engine, context.machine.workers)
             file.probe = probe_codes(engine, spec.preprocessing.size, spec.layers)
         else:

@@ -36,6 +36,7 @@ from ..settings import MachineSettings
 from .agreement import TOLERANCE, disagreement, probe_codes
 from .cache import PART_ROWS, CacheFile
 from .calibration import known_calibration
+from .engine import engine_of
 from .keys import Key
 from .stream import Batch, Stream
 from .work import Work, refused, row_bytes, write_batches
@@ -80,7 +81,7 @@ class Plan:
         digest = self.work.spec.calibration
         calibration = known_calibration(digest, "make features") if digest else None
         source = {"cache": self.cache, "seed": self.seed, "offline": self.offline}
-        return self.work.spec.engine(self.machine, source, calibration)
+        return engine_of(self.work.spec, self.machine, source, calibration)
 
     def probe(self, engine: Engine) -> dict[str, NDArray[Any]]:
         """Run the fixed batch."""

@@ -21,6 +21,7 @@ from ..backbones.engine import JoinedEngine, pick_device
 from ..backbones.preprocess import JoinedPreprocessing, Preprocessing, Views
 from ..backbones.quantise import Calibration
 from ..codes.calibration import known_calibration
+from ..codes.engine import engine_of
 from ..codes.joined import joined_fingerprint
 from ..codes.keys import Key, Spec, codes_key
 from ..errors import BackboneError, SettingsError, command_line
@@ -207,7 +208,7 @@ class _Heads:
                 "The run's codes were made with mixed precision, on a GPU; here they are made with "
                 "float32, and may differ in the third digit.",
             )
-        engine = spec.engine(self.machine, source, _calibration(run, spec))
+        engine = engine_of(spec, self.machine, source, _calibration(run, spec))
         return HeadModel(head, key, spec, engine, notes, source)
 
 

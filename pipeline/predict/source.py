@@ -25,6 +25,7 @@ from ..backbones.engine import Engine, n_cores
 from ..backbones.preprocess import Views
 from ..codes.agreement import probe_codes
 from ..codes.cache import CacheFile
+from ..codes.engine import engine_of
 from ..codes.keys import Key, Spec, codes_key
 from ..codes.store import CodeStore
 from ..codes.stream import Batch, Stream
@@ -176,7 +177,7 @@ class Source:
         """Open the network at its first use."""
         with self._lock:
             if self._engine is None:
-                self._engine = self._spec.engine(self._machine, self._from)
+                self._engine = engine_of(self._spec, self._machine, self._from)
             return self._engine
 
     def _make(
