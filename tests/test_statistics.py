@@ -27,7 +27,7 @@ from cnn_codes.compare.repeated import corrected_t, correlated_posterior, signed
 from cnn_codes.compare.seeds import rescaled_seeds, seeded_difference
 from cnn_codes.compare.splits import judge_splits, least_variances
 from cnn_codes.errors import ResultError
-from cnn_codes.results import bootstrap
+from cnn_codes.results import resampling
 from cnn_codes.results.bootstrap import figure_intervals, interval, simultaneous
 from cnn_codes.results.metrics import measure
 from cnn_codes.results.predictions import Predictions
@@ -307,9 +307,9 @@ def test_areas_of_many_classes_are_those_of_each_class_by_itself(n, k, monkeypat
     p /= p.sum(axis=1, keepdims=True)
     counts = resamples(n, n_classes=k)[:50]
     found = resampled(y, p, counts)
-    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 7 * n)
+    monkeypatch.setattr(resampling, "BLOCK_CELLS", 7 * n)
     blocks = resampled(y, p, counts)
-    monkeypatch.setattr(bootstrap, "FEW_PER_CLASS", 0)
+    monkeypatch.setattr(resampling, "FEW_PER_CLASS", 0)
     each = resampled(y, p, counts)
     for key in found:
         np.testing.assert_allclose(found[key], each[key], rtol=1e-12)
