@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,9 +67,8 @@ def tried_options(
     cut = resplit(
         sample.labels, rows.keys[sample.rows], HELD_OUT, context.seed, class_names=sample.names
     )
-    parts = sample.rows[cut != TEST], sample.rows[cut == TEST]
-    right = _baseline(context, network, rows, parts, baseline.method, settings)
-    groups = context.manifest.groups_at(rows.at[parts[1]])
+    cut_up = _Cut(context, network, rows, sample.rows[cut != TEST], sample.rows[cut == TEST])
+    right = _baseline(cut_up, baseline.method, settings)
     options: list[Option] = []
     ends = time.monotonic() + settings.seconds
     with context.progress("trials of training", len(trials()), "trainings") as meter:
@@ -87,19 +86,29 @@ def tried_options(
                 gain_from="not tried", cost_s=full,
                 cost_from=f"the rate of {rate.n_runs} runs here" if rate.n_runs else "estimated",
             )  # fmt: skip
-            needed = full * len(parts[0]) / max(1, sample.n_train)
+            needed = full * len(cut_up.fitted) / max(1, sample.n_train)
             if time.monotonic() + needed > ends:
                 why = (
                     f"not tried: it would take about {duration(needed)} of BUDGET={settings.budget}"
                 )
                 options.append(replace(blank, gain_from=why))
             else:
-                test = right, groups
-                options.append(_tried(context, network, rows, parts, test, blank, training))
+                options.append(_tried(cut_up, right, blank, training))
             meter.advance()
     tested = [one.p for one in options if one.p is not None]
     adjusted = iter(holm(tested))
     return [one if one.p is None else replace(one, p=next(adjusted)) for one in options]
+
+
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """The images that every option is trained on (`fitted`) and measured on (`held`), as rows."""
+
+    context: Context
+    network: Network
+    rows: Rows
+    fitted: NDArray[np.int64]
+    held: NDArray[np.int64]
 
 
 def trials() -> list[tuple[str, FinetuneSettings]]:
@@ -113,63 +122,50 @@ def trials() -> list[tuple[str, FinetuneSettings]]:
     return trials
 
 
-def _baseline(
-    context: Context,
-    network: Network,
-    rows: Rows,
-    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
-    method: str,
-    settings: AdviseSettings,
-) -> NDArray[np.bool_]:
+def _baseline(cut: _Cut, method: str, settings: AdviseSettings) -> NDArray[np.bool_]:
     """Say which held-out images (n,) the linear head on the last layer predicts correctly."""
     from ..heads import Examples, fit_head
     from ..settings import HeadSettings, from_mapping
 
-    layer = "final" if "final" in network.codes.layers else network.codes.layers[-1]
-    matrix = network.codes.matrix([layer])  # (N, V, D)
-    fitted, held = parts
+    codes, rows, context = cut.network.codes, cut.rows, cut.context
+    matrix = codes.matrix(["final" if "final" in codes.layers else codes.layers[-1]])  # (N, V, D)
     head = fit_head(
         method,
-        Examples(matrix[fitted], rows.labels[fitted], rows.groups[fitted]),
+        Examples(matrix[cut.fitted], rows.labels[cut.fitted], rows.groups[cut.fitted]),
         None,
         from_mapping(HeadSettings, {**vars(settings), "methods": (method,)}),
         n_classes=context.manifest.n_classes,
         seed=context.seed,
         class_names=context.manifest.class_names,
     )
-    right: NDArray[np.bool_] = head.predict(matrix[held]) == rows.labels[held]
+    right: NDArray[np.bool_] = head.predict(matrix[cut.held]) == rows.labels[cut.held]
     return right
 
 
 def _tried(
-    context: Context,
-    network: Network,
-    rows: Rows,
-    parts: tuple[NDArray[np.int64], NDArray[np.int64]],
-    test: tuple[NDArray[np.bool_], NDArray[np.int64] | None],
-    blank: Option,
-    training: FinetuneSettings,
+    cut: _Cut, baseline: NDArray[np.bool_], blank: Option, training: FinetuneSettings
 ) -> Option:
     """Train once and compare on the held-out images."""
-    split = np.full(context.manifest.n_images, -1, np.int8)
-    split[rows.at[parts[0]]], split[rows.at[parts[1]]] = TRAIN, TEST
+    rows, manifest = cut.rows, cut.context.manifest
+    split = np.full(manifest.n_images, -1, np.int8)
+    split[rows.at[cut.fitted]], split[rows.at[cut.held]] = TRAIN, TEST
     below = f"advise/{digest_of([as_dict(training), blank.strategy])[:12]}"
-    context = replace(context, codes=replace(network.asked, layers=("final",)))
-    context.say(f"trial: {blank.strategy}, on {len(parts[0]):,} training images")
+    context = replace(cut.context, codes=replace(cut.network.asked, layers=("final",)))
+    context.say(f"trial: {blank.strategy}, on {len(cut.fitted):,} training images")
     began = time.monotonic()
     try:
         record = train(context, training, split, below=below)
     except (HeadError, TrainingError) as error:
         return replace(blank, gain_from=f"not tried: {error.found}")
     place = context.folder / below
-    table = place / context.manifest.name / f"{record['run']}.predictions.csv"
+    table = place / manifest.name / f"{record['run']}.predictions.csv"
     found = read_predictions(table)
     hits = dict(zip(found.paths, found.predicted == found.labels, strict=True))
-    right = np.array([hits[rows.paths[row]] for row in parts[1].tolist()], bool)
+    right = np.array([hits[rows.paths[row]] for row in cut.held.tolist()], bool)
     shutil.rmtree(place)
     if not any(place.parent.iterdir()):
         place.parent.rmdir()
-    baseline, groups = test
+    groups = manifest.groups_at(rows.at[cut.held])
     p, (low, high) = accuracy_difference(right, baseline, groups, seed=context.seed)
     gain = 100 * float(right.mean() - baseline.mean())
     return replace(
@@ -178,7 +174,8 @@ def _tried(
         gain_points=gain,
         interval=[100 * low, 100 * high],
         error_points=100 * (high - low) / (2 * 1.96),
-        gain_from=f"tried on {len(parts[0]):,} training images, measured on {len(right):,} others",
+        gain_from=f"tried on {len(cut.fitted):,} training images, "
+        f"measured on {len(right):,} others",
         cost_s=max(blank.cost_s, time.monotonic() - began),
         p=p,
     )

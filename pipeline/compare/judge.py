@@ -177,13 +177,14 @@ def judge_pairs(
     n_units = len(first.labels) if groups is None else len(np.unique(groups))
     methods = [_method(seeds, counts, costs, seed + at) for at, seeds in enumerate(found)]
     level = 1 - 2 * ALPHA / max(1, len(methods) - 1)  # of two-sided intervals, for one-sided limits
+    test = _Test(counts, groups, level, seed)
     pairs = []
     for a, b in combinations(range(len(methods)), 2):
         pair = _counted(methods[a].hits, methods[b].hits, groups)
         if measure is ACCURACY:
-            pair |= _tested(methods[a].hits, methods[b].hits, counts, groups, level, seed)
+            pair |= test.accuracies(methods[a].hits, methods[b].hits)
         else:
-            pair |= _bootstrapped(methods[a], methods[b], measure, costs, groups, level, seed)
+            pair |= test.figures(methods[a], methods[b], measure, costs)
         pairs.append({"a": a, "b": b} | pair)
     adjust(pairs)
     for pair in pairs:
@@ -284,35 +285,82 @@ def _counted(
     return out
 
 
-def _bootstrapped(
-    a: _Method,
-    b: _Method,
-    measure: Measure,
-    costs: NDArray[np.float64] | None,
-    groups: NDArray[np.generic] | None,
-    level: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Test one pair by a figure other than accuracy."""
-    first, second = (a, b) if measure.sign > 0 else (b, a)
-    n_units = a.hits.shape[1] if groups is None else len(np.unique(groups))
-    key, several = measure.key, len(a.hits) * len(b.hits) > 1
-    tested = figure_difference(
-        first.figures[key], second.figures[key], n_units=n_units, bound=measure.bound, seed=seed
-    )
-    parts = [_contributions(one, measure, costs) for one in (first, second)]
-    p = tested.p
-    if parts[0] is not None and parts[1] is not None:
-        p = max(p, sign_flip(group_sums(parts[0] - parts[1], groups)[0], seed=seed))
-    wide = tested.interval(level)
-    return {
-        "test": "seeds" if several else "bootstrap",
-        "difference": tested.difference,
-        "p": p,
-        "ci95": list(tested.interval()),
-        "at_most": {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])},
-        "seed_share": tested.seed_share if several else None,
-    }
+@dataclass(frozen=True, eq=False)
+class _Test:
+    """How pairs are tested: on which resampled sets, at which level.
+
+    Attributes
+    ----------
+    counts : int32 (B, N)
+        Resampled images or groups.
+    groups : (N,) or None
+        The group of each image.
+    level : float
+        Coverage of the intervals whose limits say how much worse a method may be.
+    seed : int
+        Of the bootstrap.
+    """
+
+    counts: NDArray[np.int32]
+    groups: NDArray[np.generic] | None
+    level: float
+    seed: int
+
+    def accuracies(self, a: NDArray[np.bool_], b: NDArray[np.bool_]) -> dict[str, Any]:
+        """Test one pair by its hits (S_a, N) and (S_b, N)."""
+        each = [discordance(one, other) for one in a for other in b]
+        only = [float(np.mean([getattr(one, key) for one in each])) for key in ("only_a", "only_b")]
+        mean = Discordance(round(only[0]), round(only[1]), each[0].n)
+        out: dict[str, Any] = {"rate_limit": rate_limit(mean), "design": 1.0}
+        if len(each) > 1:
+            tested = seeded_difference(a, b, self.counts, groups=self.groups, seed=self.seed)
+            out |= {"test": "seeds", "difference": tested.difference, "p": tested.p}
+            out |= {"seed_share": tested.seed_share, "design": _design(tested, mean)}
+            ends, wide = tested.interval(), tested.interval(self.level)
+        elif self.groups is None:
+            out |= {"test": "mcnemar", "difference": mean.difference}
+            out["p"] = mcnemar(mean.only_a, mean.only_b)
+            ends, wide = difference_interval(mean), difference_interval(mean, level=self.level)
+        else:
+            sums, sizes = group_sums(a[0].astype(np.int64) - b[0], self.groups)
+            out |= {"test": "sign_flip", "difference": mean.difference, "p": sign_flip(sums)}
+            ends, wide = (
+                grouped_interval(mean, sums, sizes, level=one, seed=self.seed)
+                for one in (0.95, self.level)
+            )
+            independent = difference_interval(mean)
+            out["design"] = max(1.0, ((ends[1] - ends[0]) / (independent[1] - independent[0])) ** 2)
+        out["ci95"] = list(ends)
+        out["at_most"] = {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])}
+        return out
+
+    def figures(
+        self, a: _Method, b: _Method, measure: Measure, costs: NDArray[np.float64] | None
+    ) -> dict[str, Any]:
+        """Test one pair by a figure other than accuracy."""
+        first, second = (a, b) if measure.sign > 0 else (b, a)
+        n_units = a.hits.shape[1] if self.groups is None else len(np.unique(self.groups))
+        key, several = measure.key, len(a.hits) * len(b.hits) > 1
+        tested = figure_difference(
+            first.figures[key],
+            second.figures[key],
+            n_units=n_units,
+            bound=measure.bound,
+            seed=self.seed,
+        )
+        parts = [_contributions(one, measure, costs) for one in (first, second)]
+        p = tested.p
+        if parts[0] is not None and parts[1] is not None:
+            p = max(p, sign_flip(group_sums(parts[0] - parts[1], self.groups)[0], seed=self.seed))
+        wide = tested.interval(self.level)
+        return {
+            "test": "seeds" if several else "bootstrap",
+            "difference": tested.difference,
+            "p": p,
+            "ci95": list(tested.interval()),
+            "at_most": {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])},
+            "seed_share": tested.seed_share if several else None,
+        }
 
 
 def _contributions(
@@ -332,41 +380,6 @@ def _contributions(
         return None
     found: NDArray[np.float64] = np.mean(each, axis=0)
     return found
-
-
-def _tested(
-    a: NDArray[np.bool_],
-    b: NDArray[np.bool_],
-    counts: NDArray[np.int32],
-    groups: NDArray[np.generic] | None,
-    level: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Test one pair by its hits (S_a, N) and (S_b, N)."""
-    each = [discordance(one, other) for one in a for other in b]
-    only = [float(np.mean([getattr(one, key) for one in each])) for key in ("only_a", "only_b")]
-    mean = Discordance(round(only[0]), round(only[1]), each[0].n)
-    out: dict[str, Any] = {"rate_limit": rate_limit(mean), "design": 1.0}
-    if len(each) > 1:
-        tested = seeded_difference(a, b, counts, groups=groups, seed=seed)
-        out |= {"test": "seeds", "difference": tested.difference, "p": tested.p}
-        out |= {"seed_share": tested.seed_share, "design": _design(tested, mean)}
-        ends, wide = tested.interval(), tested.interval(level)
-    elif groups is None:
-        out |= {"test": "mcnemar", "difference": mean.difference}
-        out["p"] = mcnemar(mean.only_a, mean.only_b)
-        ends, wide = difference_interval(mean), difference_interval(mean, level=level)
-    else:
-        sums, sizes = group_sums(a[0].astype(np.int64) - b[0], groups)
-        out |= {"test": "sign_flip", "difference": mean.difference, "p": sign_flip(sums)}
-        ends, wide = (
-            grouped_interval(mean, sums, sizes, level=one, seed=seed) for one in (0.95, level)
-        )
-        independent = difference_interval(mean)
-        out["design"] = max(1.0, ((ends[1] - ends[0]) / (independent[1] - independent[0])) ** 2)
-    out["ci95"] = list(ends)
-    out["at_most"] = {"a": max(0.0, -wide[0]), "b": max(0.0, wide[1])}
-    return out
 
 
 def _design(found: Seeded, mean: Discordance) -> float:

@@ -15,7 +15,6 @@ from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
 from ..notation import number, share
-from ..progress import Progress
 from ..settings import LayersSettings
 from .record import Request
 
@@ -59,16 +58,7 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
     rows = request.rows
     # What stage two trains on: val too, unless the data set brings its own.
     train = rows.split == TRAIN if context.manifest.val_from == "data" else rows.split != TEST
-    layers, folds, warnings = _probed(
-        codes,
-        train,
-        rows.labels[train],
-        rows.groups[train],
-        settings,
-        names=context.manifest.class_names,
-        seed=context.seed,
-        progress=context.progress,
-    )
+    layers, folds, warnings = _probed(request, train)
     best = max(layers, key=lambda one: (one["accuracy"], one["depth"]))
     body = {
         "method": settings.probe,
@@ -84,15 +74,7 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
 
 
 def _probed(
-    codes: Codes,
-    train: NDArray[np.bool_],
-    labels: NDArray[np.int32],
-    groups: NDArray[np.int64],
-    settings: LayersSettings,
-    *,
-    names: tuple[str, ...],
-    seed: int,
-    progress: Progress,
+    request: Request, train: NDArray[np.bool_]
 ) -> tuple[list[dict[str, Any]], int, list[str]]:
     """Search every layer's C on the same folds: figures, number of folds, warnings."""
     import joblib
@@ -101,7 +83,11 @@ def _probed(
     from ..heads.held_out import held_out
     from ..heads.search import quiet_solvers
 
-    folds, notes = cut_folds(labels, groups, folds=settings.folds, seed=seed, class_names=names)
+    context, codes, settings, rows = request.context, request.codes, request.settings, request.rows
+    labels, names = rows.labels[train], context.manifest.class_names
+    folds, notes = cut_folds(
+        labels, rows.groups[train], folds=settings.folds, seed=context.seed, class_names=names
+    )
 
     def one_layer(layer: str) -> tuple[dict[str, Any], list[str]]:
         block = codes.matrix([layer])[train]  # (n, V, D)
@@ -128,7 +114,7 @@ def _probed(
     with quiet_solvers():
         tasks = (joblib.delayed(one_layer)(layer) for layer in codes.layers)
         jobs = settings.jobs or joblib.cpu_count()
-        with progress("layers", len(codes.layers), "layers") as meter:
+        with context.progress("layers", len(codes.layers), "layers") as meter:
             for figures, texts in joblib.Parallel(jobs, prefer="threads", return_as="generator")(
                 tasks
             ):
