@@ -12,6 +12,8 @@ from typing import Any
 
 from cnn_codes.codes import cache as cache_module
 from cnn_codes.codes import extract as extract_module
+from cnn_codes.codes import making as making_module
+from cnn_codes.codes import publication as publication_module
 from cnn_codes.context import Context
 from cnn_codes.datasets import load_manifest
 from cnn_codes.errors import PipelineError
@@ -62,7 +64,7 @@ def _run(
     cache_module.PART_ROWS = part_rows
     if largest_file:
         # The check beforehand would foresee it; a disk that others fill meanwhile is not foreseen.
-        cache_module.need_space = extract_module.need_space = lambda *_: None
+        publication_module.need_space = making_module.need_space = lambda *_: None
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     data = from_mapping(DataSettings, settings)
     places = PlaceSettings(cache=str(cache))

@@ -21,7 +21,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,87 +32,19 @@ from numpy.typing import NDArray
 from ..datasets import Manifest
 from ..datasets.images import decoder_version
 from ..errors import CacheBusyError, CacheError
-from ..files import explained, make_folder, need_space, publishing, sync_folder, write_atomic
+from ..files import explained, make_folder, sync_folder, write_atomic
 from .columns import columns_of, same_column
-from .hdf5 import SEAL, lay_out
+from .hdf5 import SEAL
 from .keys import Key
+from .known import Known, Source
 from .parts import DamagedPartError, read_part, rejects_of, write_part
-from .reader import (
-    FORMAT_VERSION,
-    Codes,
-    as_config,
-    columns_digest,
-    fingerprint_of,
-    open_codes,
-    probe_name,
-    row_digests,
-    text_column,
-)
-from .reader import dataset_name as codes_dataset
-from .rows import match_rows, put_seal, write_rows
+from .publication import Publication
+from .reader import Codes, fingerprint_of, open_codes, row_digests, text_column
 
-__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile", "Known"]
+__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile"]
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
-_NONE = np.empty(0, "S64")
-
-
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """Rows that are there: a part or the published file, and the bytes they belong to."""
-
-    path: Path
-    sha256: NDArray[np.bytes_]  # (n,) S64; b"" where the row is damaged
-    is_part: bool
-    seconds: float  # that its rows took
-    probe: dict[str, NDArray[Any]] = field(default_factory=dict)  # layer to codes of a fixed batch
-    inherited: bool = False  # from a file under the predecessor of the fingerprint
-
-
-@dataclass(eq=False)
-class Known:
-    """What a cache file and its parts hold under one fingerprint.
-
-    Attributes
-    ----------
-    sources : list
-        Parts and the published file.
-    rejects : dict of str to str
-        SHA-256 of images that the decoders here cannot use, to the reason.
-    notes : list of str
-        What was found wrong, and what was done about it.
-    """
-
-    sources: list[_Source] = field(default_factory=list)
-    rejects: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    def sha256(self) -> NDArray[np.bytes_]:
-        """Sorted digests (n,) of all images that have a row."""
-        return np.unique(np.concatenate([_NONE, *(source.sha256 for source in self.sources)]))
-
-    def manifest(self) -> Manifest:
-        """List every image that has a row, as a data set of one class without splits."""
-        sha256 = self.sha256()
-        sha256 = sha256[sha256 != b""]  # damaged rows
-        zeros = np.zeros(len(sha256))
-        return Manifest(
-            name="all",
-            root=Path("/"),
-            paths=tuple(digest.decode() for digest in sha256.tolist()),
-            sha256=sha256,
-            labels=zeros.astype(np.int32),
-            split=zeros.astype(np.int8),
-            class_names=("image",),
-        )
-
-    def missing(self, manifest: Manifest) -> NDArray[np.int64]:
-        """Rows of the manifest to run: one for each image without a row, in order."""
-        _, first = np.unique(manifest.sha256, return_index=True)
-        rejects = np.array(list(self.rejects), "S64")
-        done = np.isin(manifest.sha256[first], np.concatenate([self.sha256(), rejects]))
-        return np.sort(first[~done])
 
 
 class CacheFile:
@@ -255,7 +187,7 @@ class CacheFile:
             if attributes["fingerprint"] != self.key.fingerprint:
                 continue
             known.sources.append(
-                _Source(
+                Source(
                     path,
                     arrays["sha256"],
                     is_part=True,
@@ -267,7 +199,7 @@ class CacheFile:
                 known.rejects |= rejects_of(arrays)
         codes = self._published()
         if codes is not None:
-            known.sources.append(_source(codes))
+            known.sources.append(Source.of(codes))
             if codes.decoder == decoder_version():
                 known.rejects |= codes.rejects
         elif converts is not None and self.key.predecessor:
@@ -288,13 +220,13 @@ class CacheFile:
             f"{path} is damaged ({error.found}) and was moved to {goal}; its rows are made again."
         )
 
-    def _inherited(self, converts: NDArray[np.bytes_]) -> list[_Source]:
+    def _inherited(self, converts: NDArray[np.bytes_]) -> list[Source]:
         """Take over rows of a file under the predecessor of the fingerprint."""
         stem = self.key.path.stem.removesuffix(f"-{self.key.fingerprint[:8]}")
         for name in (f"{stem}.h5", f"{stem}-{self.key.predecessor[:8]}.h5"):
             path = self.key.path.with_name(name)
             if path.is_file() and fingerprint_of(path) == self.key.predecessor:
-                source = _source(open_codes(path))
+                source = Source.of(open_codes(path))
                 source.sha256[np.isin(source.sha256, converts)] = b""
                 return [replace(source, inherited=True)]
         return []
@@ -402,64 +334,14 @@ class CacheFile:
                 f"{self.key.path} holds codes of another fingerprint, which are not replaced.",
                 todo=f"mv {self.key.path} {self.key.path}.other",
             )
-        columns = columns_of(manifest, known.rejects)
-        sha256 = columns["images/sha256"]
-        order = np.argsort(sha256, kind="stable")  # to find the rows of a source's images
-        filled = np.zeros(len(sha256), bool)
-        seconds, matches = 0.0, []
-        for source in known.sources:
-            at, rows = match_rows(source.sha256, sha256, order, filled)
-            filled[rows] = True
-            seconds += source.seconds * len(np.unique(at)) / max(1, len(source.sha256))
-            matches.append((source, at, rows))
-        if not filled.all():
-            raise CacheError(f"{np.sum(~filled)} rows are missing; run it again.")
-        layout = {name: (column.shape, column.dtype) for name, column in columns.items()}
-        layout["images/row_digest"] = (sha256.shape, np.dtype(np.uint64))
-        for layer, (shape, dtype) in zip(self.layers, self._row_shapes(known), strict=True):
-            layout[codes_dataset(layer)] = ((len(sha256), *shape), dtype)
-        layout[SEAL] = ((1,), np.dtype("S64"))
-        probe = self.probe or next((s.probe for s in known.sources if s.probe), {})
-        for layer, codes in probe.items():
-            layout[probe_name(layer)] = (codes.shape, codes.dtype)
-        row_digest = np.zeros(len(sha256), np.uint64)
-        for source, at, rows in matches:
-            if len(at):
-                row_digest[rows] = self._read(source)[1][at]
-        columns["images/row_digest"] = row_digest
-        attributes = {
-            "columns_digest": columns_digest(columns, manifest.class_names),
-            "decoder": decoder_version(),
-            "format_version": FORMAT_VERSION,
-            "fingerprint": self.key.fingerprint,
-            "config": as_config(self.key.config),
-            "class_names": text_column(manifest.class_names),
-            "extraction_s": seconds,
-            "complete": True,
-        }
-        n_bytes = sum(int(np.prod(s, dtype=np.int64)) * d.itemsize for s, d in layout.values())
-        need_space(self.key.path.parent, n_bytes + 1_000_000, f"Publishing {self.key.path.name}")
-        with publishing(self.key.path) as temporary:
-            fields = lay_out(temporary, layout, attributes)
-            with temporary.open("r+b") as stream:
-                handle = stream.fileno()
-                for name, column in columns.items():
-                    write_rows(handle, fields[name], np.arange(len(column)), column)
-                for source, at, rows in matches:
-                    if not len(at):
-                        continue
-                    blocks, _ = self._read(source)
-                    for layer, block in zip(self.layers, blocks, strict=True):
-                        write_rows(handle, fields[codes_dataset(layer)], rows, block, at)
-                for layer, codes in probe.items():
-                    where = fields[probe_name(layer)]
-                    write_rows(handle, where, np.arange(len(codes)), codes)
-                stream.flush()
-                put_seal(handle, fields)
-                os.fsync(handle)
-            self._retire(known, sha256)
+        new = Publication(self.key, manifest, known, self.probe)
+
+        def before_swap() -> None:
+            self._retire(known, new.sha256)
             self._untidy.touch()
-        self._tidy(known, sha256)
+
+        new.write(before_swap)
+        self._tidy(known, new.sha256)
         return open_codes(self.key.path)
 
     @property
@@ -472,36 +354,13 @@ class CacheFile:
         """The layers of the codes, in order."""
         return tuple(self.key.config["layers"])
 
-    def _read(self, source: _Source) -> tuple[list[NDArray[Any]], NDArray[np.uint64]]:
-        if source.is_part:
-            arrays, _ = read_part(source.path)
-            return [arrays[f"codes/{i}"] for i in range(len(self.layers))], arrays["row_digest"]
-        codes = open_codes(source.path)
-        return [codes[layer] for layer in self.layers], codes.row_digest
-
-    def row(self, known: Known, digest: str) -> list[NDArray[Any]]:
-        """Give the codes (1, ...) of one image, which has a row, for each layer."""
-        for source in known.sources:
-            at = np.flatnonzero(source.sha256 == digest.encode())
-            if len(at):
-                return [block[at[:1]] for block in self._read(source)[0]]
-        raise CacheError(f"There is no row of {digest}.")
-
-    def _row_shapes(self, known: Known) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """Shape and dtype of one row, a layer."""
-        for source in known.sources:
-            if len(source.sha256):
-                blocks, _ = self._read(source)
-                return [(block.shape[1:], block.dtype) for block in blocks]
-        return [((0,), np.dtype(np.float32)) for _ in self.layers]
-
     def _retire(self, known: Known, kept: NDArray[np.bytes_]) -> None:
         """Keep, as parts, the rows of the published file that its successor will not have."""
         for source in known.sources:
             if source.is_part or source.inherited:
                 continue
             rows = np.flatnonzero(~np.isin(source.sha256, kept) & (source.sha256 != b""))
-            blocks, _ = self._read(source)
+            blocks, _ = source.read(self.layers)
             for start in range(0, len(rows), PART_ROWS):
                 some = rows[start : start + PART_ROWS]
                 digests = [digest.decode() for digest in source.sha256[some].tolist()]
@@ -523,10 +382,3 @@ class CacheFile:
         if self._untidy.exists():
             with suppress(CacheError), self.locked(None):
                 self._tidy(self.known(), published.sha256)
-
-
-def _source(codes: Codes) -> _Source:
-    """Give the rows of a published file, without those that do not match their digests."""
-    sha256 = codes.sha256.copy()
-    sha256[codes.damaged_rows()] = b""
-    return _Source(codes.path, sha256, is_part=False, seconds=codes.extraction_s, probe=codes.probe)

@@ -18,8 +18,9 @@ from ..files import need_space
 from ..notation import scientific
 from ..progress import Progress
 from .agreement import TOLERANCE, disagreement, probe_codes
-from .cache import CacheFile, Known
+from .cache import CacheFile
 from .engine import engine_of
+from .known import Known
 from .stream import Batch, Stream
 from .wanted import Wanted
 from .work import Work, refused, row_bytes, write_batches
@@ -198,11 +199,11 @@ def _differs(known: Known, file: CacheFile, job: Job) -> float:
     probes = [source.probe for source in known.sources if source.probe]
     worst = max((disagreement(file.probe, probe) for probe in probes), default=0.0)
     if not probes and known.sources:
-        worst = _rerun(known, file, job)
+        worst = _rerun(known, job)
     return worst if worst > TOLERANCE[job.work.spec.asked.precision] else 0.0
 
 
-def _rerun(known: Known, file: CacheFile, job: Job) -> float:
+def _rerun(known: Known, job: Job) -> float:
     """Run two images again whose rows are there, and compare."""
     if job.engine is None:  # it is on the workers
         return 0.0
@@ -216,7 +217,7 @@ def _rerun(known: Known, file: CacheFile, job: Job) -> float:
         step = job.engine.batch
         chunks = [job.engine.run(views[i : i + step]) for i in range(0, len(views), step)]
         blocks = [job.work.stored(np.concatenate(some)[None]) for some in zip(*chunks, strict=True)]
-        held = file.row(known, job.digest(row))
+        held = known.row(job.digest(row), job.work.spec.layers)
         here = {str(i): block for i, block in enumerate(blocks)}
         there = {str(i): block for i, block in enumerate(held)}
         worst, n_run = max(worst, disagreement(here, there)), n_run + 1

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .cache import CacheFile, Known
+from .cache import CacheFile
 from .keys import Key
+from .known import Known
 from .parts import read_part
 from .reader import open_codes, row_digests
 

@@ -106,19 +106,16 @@ def accuracy_interval(
     *,
     groups: NDArray[np.generic] | None = None,
     n_classes: int = 2,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval of an accuracy: Wilson's; with groups, no shorter than that over them.
+    """95 % confidence interval of an accuracy: Wilson's; with groups, no shorter than that over them.
 
     Parameters
     ----------
     hits : bool (N,)
         Which images were classified correctly.
     groups, n_classes, seed
-        As :func:`resamples`. Without groups, images are independent.
-    level : float
-        Coverage, in (0, 1).
+        As :func:`.resampling.resamples`. Without groups, images are independent.
 
     Returns
     -------
@@ -130,7 +127,7 @@ def accuracy_interval(
     ----------
     Wilson 1927; Efron 1979.
     """
-    n, z = len(hits), -float(ndtri((1 - level) / 2))
+    n, z = len(hits), -float(ndtri((1 - LEVEL) / 2))
     ends = wilson_interval(int(hits.sum()), n, z=z)
     if groups is None:
         return ends
@@ -144,7 +141,7 @@ def accuracy_interval(
         return wilson_interval(accuracy * n_groups, n_groups, z=z)
     drawn = draws(n_groups, n_resamples(n, n_classes), seed)
     values = np.array([(one @ right) / (one @ sizes) for one in drawn])
-    found = interval("accuracy", values, level=level, n_units=n_groups)
+    found = interval("accuracy", values, n_units=n_groups)
     return (min(ends[0], found[0]), max(ends[1], found[1])) if found else ends
 
 

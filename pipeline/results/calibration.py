@@ -55,7 +55,6 @@ def expected_calibration_error(
     probabilities: NDArray[np.float64],
     *,
     sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
 ) -> float:
     """Mean distance of confidence and accuracy over bins of equal mass (top class, 15 bins).
 
@@ -63,7 +62,7 @@ def expected_calibration_error(
     rather than equal width, for a good network puts most images into the last of 15 equal
     widths (Nixon et al. 2019, arXiv 1904.01685).
     """
-    table = calibration_bins(labels, probabilities, sample_weight=sample_weight, bins=bins)
+    table = calibration_bins(labels, probabilities, sample_weight=sample_weight)
     return float((table[:, 2] * np.abs(table[:, 0] - table[:, 1])).sum())
 
 
