@@ -108,7 +108,7 @@ def accuracy_interval(
     n_classes: int = 2,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % confidence interval of an accuracy: Wilson's; with groups, no shorter than that over them.
+    """95 % interval of an accuracy: Wilson's; with groups, no shorter than that over them.
 
     Parameters
     ----------

@@ -18,11 +18,10 @@ def calibration_bins(
     probabilities: NDArray[np.float64],
     *,
     sample_weight: NDArray[np.float64] | None = None,
-    bins: int = ECE_BINS,
 ) -> NDArray[np.float64]:
     """Confidence against accuracy in bins of equal mass.
 
-    Images are ordered by the probability of their predicted class and cut into `bins` bins of
+    Images are ordered by the probability of their predicted class and cut into 15 bins of
     equal total weight. Images of exactly equal confidence each count with their group's mean
     accuracy, so the order of the rows is immaterial.
 
@@ -41,9 +40,9 @@ def calibration_bins(
     order = np.argsort(confidence, kind="stable")
     w, confidence, correct = w[order], confidence[order], correct[order]
     middle = (np.cumsum(w) - w / 2) / w.sum()  # in (0, 1)
-    which = np.minimum((middle * bins).astype(np.int64), bins - 1)
-    share = np.bincount(which, weights=w, minlength=bins)
-    sums = [np.bincount(which, weights=w * a, minlength=bins) for a in (confidence, correct)]
+    which = np.minimum((middle * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    share = np.bincount(which, weights=w, minlength=ECE_BINS)
+    sums = [np.bincount(which, weights=w * a, minlength=ECE_BINS) for a in (confidence, correct)]
     full = share > 0
     return np.stack(
         [sums[0][full] / share[full], sums[1][full] / share[full], share[full] / share.sum()], 1
