@@ -451,7 +451,9 @@ def test_a_bootstrap_over_groups_is_called_so():
 def test_a_cheaper_method_that_is_better_over_the_folds_is_not_said_to_be_worse(mean, says):
     entries = [{"times_s": {"codes": 1.0, "fit": fit}} for fit in (2.0, 0.1)]
     pair = {"a": 0, "b": 1, "difference": mean, "ci95": [mean - 0.12, mean + 0.12]}
-    (text,) = words._cost(
-        entries, ["svm", "centroid"], 0, [1], {1: pair}, measure_named("accuracy")
-    )
+    found = words._Found(
+        record={"entries": entries}, names=["svm", "centroid"], best=0, alike=[1], behind=[],
+        of_best={1: pair}, measure=measure_named("accuracy"),
+    )  # fmt: skip
+    (text,) = words._cost(found)
     assert f"{says} (95 % confidence interval \u22128.9 to 15.1)." in text

@@ -147,8 +147,7 @@ def _tried(
 ) -> Option:
     """Train once and compare on the held-out images."""
     rows, manifest = cut.rows, cut.context.manifest
-    split = np.full(manifest.n_images, -1, np.int8)
-    split[rows.at[cut.fitted]], split[rows.at[cut.held]] = TRAIN, TEST
+    split = rows.split_of(cut.fitted, cut.held, manifest.n_images)
     below = f"advise/{digest_of([as_dict(training), blank.strategy])[:12]}"
     context = replace(cut.context, codes=replace(cut.network.asked, layers=("final",)))
     context.say(f"trial: {blank.strategy}, on {len(cut.fitted):,} training images")

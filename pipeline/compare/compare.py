@@ -206,7 +206,7 @@ def _measured(
     context: Context, settings: CompareSettings
 ) -> tuple[Measure, NDArray[np.float64] | None]:
     """Give the figure that is compared, and the costs it needs; refuse one that is undefined."""
-    from ..heads.costs import read_costs
+    from ..heads.costs import asked_costs
 
     manifest = context.manifest
     measure = measure_named(settings.metric, settings.cost)
@@ -217,8 +217,7 @@ def _measured(
             expected="test images of at least two classes",
             todo="METRIC=accuracy",
         )
-    costs = read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None
-    return measure, costs
+    return measure, asked_costs(settings.cost, manifest.class_names)
 
 
 def _test_of(pairs: Sequence[Mapping[str, Any]], splits: int) -> str:

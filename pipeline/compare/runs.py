@@ -21,7 +21,7 @@ from ..context import Context
 from ..datasets import SPLITS, Manifest
 from ..errors import SettingsError
 from ..files import digest_of
-from ..heads.costs import read_costs
+from ..heads.costs import asked_costs
 from ..heads.rows import redrawn, rows_of
 from ..heads.run import fit_heads
 from ..results.figures import figures_of
@@ -267,8 +267,7 @@ def _by_folds(
     runs, tables = [], []
     for number, (inside, held) in enumerate(outer):
         context.say(f"fold {number + 1} of {len(outer)}")
-        split = np.full(manifest.n_images, -1, np.int8)
-        split[rows.at[inside]], split[rows.at[held]] = TRAIN, TEST
+        split = rows.split_of(inside, held, manifest.n_images)
         below = f"fold{number + 1}of{len(outer)}"
         record = train(context, replace(training, repeat=number), split, below=below)
         runs.append(record)
@@ -285,10 +284,10 @@ def _by_folds(
         else None,
         groups_of(manifest, paths),
     )
-    costs = read_costs(Path(training.cost), manifest.class_names) if training.cost else None
     tested = figures_of(
-        found.labels, found.probabilities, predicted=found.predicted, costs=costs,
-        groups=found.groups, seed=context.seed,
+        found.labels, found.probabilities, predicted=found.predicted,
+        costs=asked_costs(training.cost, manifest.class_names), groups=found.groups,
+        seed=context.seed,
     )  # fmt: skip
     counts = {name: int(np.sum(found.labels == k)) for k, name in enumerate(manifest.class_names)}
     first, summary = runs[0], summarise(runs, run=runs[0]["run"])

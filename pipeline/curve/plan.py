@@ -12,8 +12,8 @@ from ..compare.runs import Network, head_settings, is_head, training_of
 from ..context import Context
 from ..datasets.remaining import check_test
 from ..files import digest_of, digest_of_arrays, sha256_file
-from ..heads.costs import read_costs
-from ..heads.rows import TEST, TRAIN, Rows, rows_of
+from ..heads.costs import asked_costs
+from ..heads.rows import TEST, Rows, rows_of
 from ..results.measures import Measure, measure_named
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
 from .draws import Draw, Pool, drawn, pool_of, sizes_of
@@ -75,10 +75,7 @@ class Plan:
 
     def split_of(self, task: Task, n_images: int) -> NDArray[np.int8]:
         """Split (N,) of a draw: its images train, those measured on test, -1 all others."""
-        split = np.full(n_images, -1, np.int8)
-        split[self.rows.at[self.rows_of(task)]] = TRAIN
-        split[self.rows.at[self.test]] = TEST
-        return split
+        return self.rows.split_of(self.rows_of(task), self.test, n_images)
 
 
 def plan_of(context: Context, network: Network, settings: CurveSettings) -> Plan:
@@ -135,7 +132,7 @@ def plan_of(context: Context, network: Network, settings: CurveSettings) -> Plan
         rows=rows, pool=pool, test=np.flatnonzero(test), sizes=sizes, draws=draws,
         n_draws=n_draws, tasks=tasks, heads=heads, trainings=trainings,
         measure=measure_named(settings.metric, settings.cost),
-        costs=read_costs(Path(settings.cost), manifest.class_names) if settings.cost else None,
+        costs=asked_costs(settings.cost, manifest.class_names),
     )  # fmt: skip
 
 

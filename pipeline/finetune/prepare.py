@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Set
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..codes.extract import Extraction, extract
 from ..context import Context
 from ..datasets.images import read_as
 from ..errors import BackboneError, NoSpaceError, SettingsError, TrainingError
-from ..heads.costs import read_costs
+from ..heads.costs import asked_costs
 from ..notation import size
 from ..settings import CodesSettings, FinetuneSettings
 from .augment import Augmentation
@@ -56,9 +55,7 @@ class Setup:
 
     def costs(self, settings: FinetuneSettings) -> NDArray[np.float64] | None:
         """Read COST, (K, K); None where it is not given."""
-        if not settings.cost:
-            return None
-        return read_costs(Path(settings.cost), self.context.manifest.class_names)
+        return asked_costs(settings.cost, self.context.manifest.class_names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 from ..cells import plain
 from ..errors import HeadError
 
-__all__ = ["read_costs"]
+__all__ = ["asked_costs", "read_costs"]
 
 EXAMPLE = "a header ',{0},{1}' and the rows '{0},0,1' and '{1},5,0'"
+
+
+def asked_costs(cost: str, class_names: Sequence[str]) -> NDArray[np.float64] | None:
+    """Read the file that COST names, as :func:`read_costs`; None where it names none."""
+    return read_costs(Path(cost), class_names) if cost else None
 
 
 def read_costs(path: Path, class_names: Sequence[str]) -> NDArray[np.float64]:

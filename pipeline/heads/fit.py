@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..errors import HeadError
 from ..progress import Progress, silent
 from ..settings import METHODS, HeadSettings
 from .choice import Fitting, choose
-from .costs import read_costs
+from .costs import asked_costs
 from .decide import parse_rule
 from .examples import LEAST_VAL, Examples, check_examples
 from .final import Fitted, Standard, fit_final
@@ -79,7 +78,7 @@ def fit_head(
     names = tuple(class_names) if class_names else tuple(map(str, range(n_classes)))
     _check(method, train, val, n_classes, names)
     started = time.perf_counter()
-    costs = read_costs(Path(settings.cost), names) if settings.cost else None
+    costs = asked_costs(settings.cost, names)
     rule = parse_rule(settings.threshold, names, has_costs=costs is not None)
     fitting = Fitting(method, train, settings, names, seed, progress, costs, rule)
     few = _few_in_val(val, n_classes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..datasets.remaining import check_test
 from ..results.figures import figures_of
 from ..results.predictions import Predictions
 from ..settings import HeadSettings
-from .costs import read_costs
+from .costs import asked_costs
 from .examples import Codes as Array
 from .examples import take
 from .rows import TEST, TRAIN, VAL, Rows
@@ -101,7 +100,7 @@ def _on_split(context: Context, matrix: Array, settings: HeadSettings, task: Tas
         progress=context.progress,
     )
     fit_s = time.perf_counter() - began
-    costs = _costs(context, settings)
+    costs = asked_costs(settings.cost, manifest.class_names)
     metrics, predict_s = {}, 0.0
     probabilities = np.empty((0, manifest.n_classes))
     decided = np.empty(0, np.int64)
@@ -140,7 +139,7 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: Tas
     began = time.perf_counter()
     head = fit_head(task.method, every, None, settings, **shared)
     fit_s = time.perf_counter() - began
-    costs = _costs(context, settings)
+    costs = asked_costs(settings.cost, manifest.class_names)
     found = nested(task.method, every, settings, folds=folds, repeats=repeats, **shared)
     each = [
         [
@@ -178,12 +177,6 @@ def _by_folds(context: Context, matrix: Array, settings: HeadSettings, task: Tas
             }
         },
     )
-
-
-def _costs(context: Context, settings: HeadSettings) -> NDArray[np.float64] | None:
-    if not settings.cost:
-        return None
-    return read_costs(Path(settings.cost), context.manifest.class_names)
 
 
 def _figures(

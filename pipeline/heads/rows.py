@@ -61,6 +61,14 @@ class Rows:
         leaks: NDArray[np.bool_] = test & np.isin(self.groups, self.groups[~test])
         return leaks
 
+    def split_of(
+        self, train: NDArray[np.int64], test: NDArray[np.int64], n_images: int
+    ) -> NDArray[np.int8]:
+        """Split all images (n_images,): these rows train, those are tested on, -1 all others."""
+        split = np.full(n_images, -1, np.int8)
+        split[self.at[train]], split[self.at[test]] = TRAIN, TEST
+        return split
+
 
 def rows_of(manifest: Manifest, codes: Codes) -> Rows:
     """Take the rows of the manifest that have codes, in the order of the codes.
