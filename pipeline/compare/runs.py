@@ -273,17 +273,7 @@ def _by_folds(
         runs.append(record)
         place = context.folder / below / manifest.name
         tables.append(read_predictions(place / f"{record['run']}.predictions.csv"))
-    paths = tuple(path for one in tables for path in one.paths)
-    found = Predictions(
-        paths,
-        np.concatenate([one.labels for one in tables]),
-        np.concatenate([one.probabilities for one in tables]),
-        manifest.class_names,
-        np.concatenate([one.predicted for one in tables])
-        if any(one.decided is not None for one in tables)
-        else None,
-        groups_of(manifest, paths),
-    )
+    found = _joined(manifest, tables)
     tested = figures_of(
         found.labels, found.probabilities, predicted=found.predicted,
         costs=asked_costs(training.cost, manifest.class_names), groups=found.groups,
@@ -324,6 +314,20 @@ def _by_folds(
         },
     )
     return read_record(write_run(context.folder, record, found))
+
+
+def _joined(manifest: Manifest, tables: Sequence[Predictions]) -> Predictions:
+    """Put the predictions of the folds into one table: every image is in one of them."""
+    paths = tuple(path for one in tables for path in one.paths)
+    by_threshold = any(one.decided is not None for one in tables)
+    return Predictions(
+        paths,
+        np.concatenate([one.labels for one in tables]),
+        np.concatenate([one.probabilities for one in tables]),
+        manifest.class_names,
+        np.concatenate([one.predicted for one in tables]) if by_threshold else None,
+        groups_of(manifest, paths),
+    )
 
 
 def _asked(
