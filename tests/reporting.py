@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 from cnn_codes.audit import audit
-from cnn_codes.compare.judge import aligned_predictions, judge_pairs
+from cnn_codes.compare.aligned import aligned_predictions
+from cnn_codes.compare.judge import judge_pairs
 from cnn_codes.compare.marks import mark
 from cnn_codes.compare.splits import judge_splits
 from cnn_codes.compare.words import sentences

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import sklearn.metrics as sk
-from cnn_codes.compare.judge import aligned_predictions, judge_pairs, method_intervals
+from cnn_codes.compare.aligned import aligned_predictions
+from cnn_codes.compare.judge import judge_pairs, method_intervals
 from cnn_codes.compare.marks import best_of
 from cnn_codes.compare.splits import judge_splits, least_variances
 from cnn_codes.curve.pieces import Pieces

@@ -33,8 +33,9 @@ from ..results.names import named
 from ..results.predictions import Predictions, read_predictions
 from ..results.runs import read_record
 from ..settings import CompareSettings, as_dict
+from .aligned import aligned_predictions
 from .entries import entry_of
-from .judge import aligned_predictions, judge_pairs, method_intervals
+from .judge import judge_pairs, method_intervals
 from .marks import mark
 from .runs import Network, groups_of, is_head, run_method, training_of
 from .splits import judge_folds, judge_splits, least_variances

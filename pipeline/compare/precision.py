@@ -17,8 +17,8 @@ from ..errors import ResultError
 from ..notation import number
 from ..results.predictions import read_predictions
 from ..results.runs import list_records
+from .aligned import aligned_predictions, recorded_groups
 from .flips import accuracy_difference
-from .judge import aligned_predictions, recorded_groups
 
 __all__ = ["effect_words", "float_twin", "precision_effect"]
 

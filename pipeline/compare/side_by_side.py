@@ -90,8 +90,8 @@ def _chosen(run: Run) -> dict[str, Any]:
 
 def _paired(a: Run, b: Run) -> dict[str, Any]:
     """Test the two on the test images that both have."""
+    from .aligned import aligned_predictions, recorded_groups
     from .flips import accuracy_difference
-    from .judge import aligned_predictions, recorded_groups
     from .paired import discordance, rate_limit, required_images
 
     if a.record["data"] != b.record["data"]:
