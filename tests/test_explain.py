@@ -6,11 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
+import torch
+from cnn_codes.backbones.network import Tapped, survey
 from cnn_codes.backbones.preprocess import Preprocessing, Views, take_views
 from cnn_codes.cli import main
 from cnn_codes.errors import ImageError
 from cnn_codes.explain import Explainer
 from cnn_codes.explain.explanation import source_box
+from cnn_codes.explain.gradients import Differentiated, map_layers
 from cnn_codes.explain.regions import combined, layer_contributions, score_gradient, upright
 from cnn_codes.heads import load_head
 from cnn_codes.settings import MachineSettings, PlaceSettings
@@ -259,3 +263,49 @@ def test_the_command_writes_pictures_and_json(shop: Workshop, tmp_path: Path) ->
     (tmp_path / "file").write_text("")
     wrong = [*places[:-1], f"OUT={tmp_path / 'file'}"]
     assert main(["explain", f"IMAGES={images}", f"RUN={run}", *wrong]) == 2
+
+
+@pytest.mark.parametrize(("model", "pool", "layer"), [
+    ("test_vit", "mean", "blocks.5.norm1"), ("test_vit", "cls", "blocks.5.norm1"),
+    ("test_vit", "patches", "norm"), ("test_resnet", "mean", "layer4"),
+])  # fmt: skip
+def test_regions_count_as_much_as_the_score_moves_with_them(
+    model: str, pool: str, layer: str
+) -> None:
+    """A transformer that reads its class token alone has none behind its last attention."""
+    torch.manual_seed(0)
+    network = timm.create_model(model, num_classes=3).eval().requires_grad_(False)
+    size = 160 if model == "test_vit" else 64
+    seen = survey(network, size)
+    square = Preprocessing(size, 1.0, "stretch", "bilinear", (0.5,) * 3, (0.5,) * 3)
+    tapped = Tapped(
+        network, ("final",), seen.final, pool, square, tokens=seen.tokens, stop_early=False
+    )
+    found = Differentiated(tapped, map_layers(seen), size)
+    assert found.layer == layer
+    random = np.random.default_rng(0)
+    views = random.integers(0, 256, (1, size, size, 3), np.uint8)
+    with torch.inference_mode():
+        direction = random.normal(size=(1, tapped(torch.from_numpy(views))[0].shape[1]))
+    (maps,) = found.contributions(views, direction)
+    row, column = np.unravel_index(np.abs(maps[0]).argmax(), maps[0].shape)
+    scores = []
+    for factor in (0.99, 1.01):
+
+        def scaled(module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:
+            output = output.clone()
+            if output.ndim == 4:
+                output[:, :, row, column] *= factor  # noqa: B023
+            else:
+                n_front = output.shape[1] - maps[0].size
+                output[:, n_front + row * maps[0].shape[1] + column] *= factor  # noqa: B023
+            return output
+
+        module = network.get_submodule(found.layer)
+        hook = module.register_forward_hook(scaled, prepend=True)
+        with torch.inference_mode():
+            codes = tapped(torch.from_numpy(views))[0].double().numpy()
+        hook.remove()
+        scores.append(float((codes @ direction[0])[0]))
+    slope = (scores[1] - scores[0]) / 0.02
+    assert abs(slope - maps[0][row, column]) < 0.02 * abs(slope) + 1e-9

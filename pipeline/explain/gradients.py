@@ -1,11 +1,14 @@
 """Gradient x activation at a network's last map, by PyTorch, for what is not linear in a map.
 
-Fine-tuned networks, and networks between whose last map and codes stands more than a pooling.
+Fine-tuned networks, and networks between whose last map and codes stands more than a pooling. The
+last map is the last one whose regions the codes depend on: of a transformer that reads its class
+token alone, the patches that its last attention reads, since those behind it are never read.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..backbones.card import load_network
-from ..backbones.network import Tapped, channels_first, survey
+from ..backbones.network import Survey, Tapped, channels_first, survey
 from ..errors import BackboneError
 from ..predict.models import HeadModel, Model
 
-__all__ = ["Differentiated"]
+__all__ = ["Differentiated", "map_layers"]
 
 
 class Differentiated:
@@ -29,15 +32,42 @@ class Differentiated:
     ----------
     tapped : Tapped
         Gives the codes, or the scores, that the gradients are of.
-    stage : str
+    layers : sequence of str
+        Modules whose output may be the map, in order of running; the last one of which a region
+        counts is taken.
+    size : int
+        Side of the network's input, in pixels.
+
+    Attributes
+    ----------
+    layer : str
         The module whose output is the map.
+
+    Raises
+    ------
+    BackboneError
+        No region of any of them counts.
     """
 
-    def __init__(self, tapped: Tapped, stage: str) -> None:
+    def __init__(self, tapped: Tapped, layers: Sequence[str], size: int) -> None:
         self._tapped = tapped.eval()
         self._lock = threading.Lock()
         self._seen: list[Tensor] = []
-        tapped.network.get_submodule(stage).register_forward_hook(self._note)
+        random = np.random.default_rng(0)
+        noise = random.integers(0, 256, (1, size, size, 3), np.uint8)
+        with torch.inference_mode():
+            n_codes = sum(one[0].numel() for one in tapped(torch.from_numpy(noise)))
+        for layer in reversed(layers):
+            # Before the taps' own hooks, which else see what came before the leaf.
+            hook = tapped.network.get_submodule(layer).register_forward_hook(
+                self._note, prepend=True
+            )
+            (found,) = self.contributions(noise, random.normal(size=(1, n_codes)))
+            if found.any():
+                self.layer = layer
+                return
+            hook.remove()
+        raise _no_map()
 
     @classmethod
     def of(cls, model: Model) -> Differentiated:
@@ -56,13 +86,8 @@ class Differentiated:
         else:
             network = model.build()
             layers, final, pool, tokens = ("final",), None, "mean", None
-        seen = survey(network, model.preprocessing.size)
-        stages = [name for name in seen.stages if len(seen.layers[name]) in (2, 3)]
-        if not stages:
-            raise BackboneError(
-                "This network has no layer with a map, so that no region can be named.",
-                todo="make predict gives its probabilities",
-            )
+        size = model.preprocessing.size
+        layers_with_maps = map_layers(survey(network, size))
         for parameter in network.parameters():
             parameter.requires_grad_(False)
         tapped = Tapped(
@@ -74,7 +99,7 @@ class Differentiated:
             tokens=tokens,
             stop_early=False,
         )
-        return cls(tapped, stages[-1])
+        return cls(tapped, layers_with_maps, size)
 
     def _note(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
         # A leaf of its own: what comes before it needs no gradient.
@@ -105,11 +130,31 @@ class Differentiated:
             (leaf,) = self._seen
             found = []
             for direction in torch.from_numpy(wanted):
-                (slope,) = torch.autograd.grad((codes @ direction).sum(), leaf, retain_graph=True)
+                slope = torch.zeros_like(leaf)
+                if codes.requires_grad:  # else the codes were taken before the map
+                    score = (codes @ direction).sum()
+                    (slope,) = torch.autograd.grad(score, leaf, retain_graph=True)
                 found.append(_on_a_grid((slope * leaf).detach()))
             self._seen.clear()
         stacked = np.stack(found, axis=1)  # (V, Q, h, w)
         return list(stacked)
+
+
+def map_layers(seen: Survey) -> list[str]:
+    """Name the layers whose output is a map as the stages give them, in order of running.
+
+    Blocks of transformers alone would not do: they begin with a norm, which takes the length of a
+    token out, and the gradient times a token is then 0. The norm's own output is among the layers.
+    """
+    shapes = {seen.layers[name] for name in seen.stages if len(seen.layers[name]) in (2, 3)}
+    return [name for name, shape in seen.layers.items() if shape in shapes]
+
+
+def _no_map() -> BackboneError:
+    return BackboneError(
+        "This network has no layer with a map, so that no region can be named.",
+        todo="make predict gives its probabilities",
+    )
 
 
 def _on_a_grid(product: Tensor) -> NDArray[np.float64]:
