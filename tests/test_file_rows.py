@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cnn_codes.heads.design as design_module
+import cnn_codes.heads.examples as examples_module
 import cnn_codes.heads.room as room_module
 import cnn_codes.heads.run as run_module
 import numpy as np
@@ -23,6 +24,7 @@ from cnn_codes.errors import HeadError
 from cnn_codes.files import digest_of
 from cnn_codes.heads.examples import take
 from cnn_codes.heads.file_rows import FileRows
+from cnn_codes.heads.linear import LinearPath
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.progress import Messages
 from cnn_codes.results.predictions import read_predictions
@@ -246,3 +248,23 @@ def test_memory_is_flat_where_codes_stay_on_disk(tmp_path: Path) -> None:
     assert inside > 500e6
     assert outside < 400e6
     assert open_codes(tmp_path / "cache" / "large" / "made.h5").layers == ("final",)
+
+
+@pytest.mark.parametrize("method", ["svm", "softmax", "ridge"])
+def test_a_part_of_large_codes_is_read_where_it_lies_to_the_same_bits(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes, labels = drawn(900, 24, 3)
+    held = np.arange(0, 900, 5)
+    fold = (np.setdiff1d(np.arange(900), held), held)
+    found = []
+    for most in (2**30, 0):
+        monkeypatch.setattr(examples_module, "COPIED_BYTES", most)
+        path = LinearPath(
+            method, codes[:, None], labels, codes[:, None], [fold],
+            way="mean", n_classes=3, balanced=False, jobs=2,
+        )  # fmt: skip
+        assert isinstance(path.design.codes, FileRows) == (most == 0)
+        assert path.solve(0.01)
+        found.append(path.scores(0.01))
+    assert np.array_equal(*found)

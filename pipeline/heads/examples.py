@@ -12,11 +12,21 @@ from numpy.typing import NDArray
 from ..errors import HeadError
 from .file_rows import FileRows
 
-__all__ = ["LEAST_VAL", "Codes", "Examples", "check_examples", "mean_view", "row_blocks", "take"]
+__all__ = [
+    "LEAST_VAL",
+    "Codes",
+    "Examples",
+    "check_examples",
+    "mean_view",
+    "part_of",
+    "row_blocks",
+    "take",
+]
 
 Codes: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | FileRows
 LEAST_VAL = 20  # different images that val needs, to choose anything on it
 BLOCK_BYTES = 32 * 2**20
+COPIED_BYTES = 64 * 2**20  # of codes of which a part is copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +100,13 @@ def take(codes: Codes, rows: NDArray[np.int64] | NDArray[np.bool_]) -> Codes:
     if isinstance(codes, np.memmap) and not codes.flags.writeable:
         codes = FileRows([codes], codes.shape[1])
     return codes.take(at) if isinstance(codes, FileRows) else codes[at]
+
+
+def part_of(codes: Codes, rows: NDArray[np.int64]) -> Codes:
+    """Give some rows for solvers: a copy, or where that would be large, blocks as they are read."""
+    if isinstance(codes, FileRows) or codes.nbytes <= COPIED_BYTES:
+        return take(codes, rows)
+    return FileRows([codes], codes.shape[1], rows)
 
 
 def mean_view(codes: NDArray[Any]) -> NDArray[np.float32]:

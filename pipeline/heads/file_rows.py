@@ -2,7 +2,7 @@
 
 For sets whose codes do not fit into memory. It has what the heads use of an array (shape, dtype,
 slices, lists of rows), so that solvers read it as they read a matrix; what is read is given back to
-the system as it goes, so that memory stays flat.
+the system as it goes, so that memory stays flat. Of matrices in memory it is a part without a copy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FileRows:
     Parameters
     ----------
     parts : sequence of arrays (M, V, D_part), or (M, D_part) with one view
-        Memory maps of float32 or float16, or rows of some.
+        Of float32 or float16: memory maps, matrices in memory, or rows of some.
     n_views : int
         V.
     rows : int64 (N,), optional

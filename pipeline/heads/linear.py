@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .design import Basis, Block, Design, Floats, moments
-from .examples import Codes, take
+from .examples import Codes, part_of
 from .folds import Fold
 from .losses import n_outputs
 from .solver import Linear, Solution
@@ -120,8 +120,9 @@ class LinearPath:
         for some in [[fold] for fold in folds] if self._apart else [folds]:
             inner, outer = codes, held_codes
             if self._apart:  # a fold by itself sees nothing of the others
-                (rows, held), inner = some[0], take(codes, some[0][0])
-                some, outer = [(np.arange(len(rows)), np.arange(len(held)))], take(held_codes, held)
+                (rows, held), inner = some[0], part_of(codes, some[0][0])
+                some = [(np.arange(len(rows)), np.arange(len(held)))]
+                outer = part_of(held_codes, held)
             else:
                 rows, held = np.arange(len(codes)), np.arange(len(held_codes))
             part = _Part(
