@@ -8,7 +8,6 @@ pool are added: the same arithmetic as :class:`cnn_codes.backbones.network.Tappe
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
 
 from ..errors import BackboneError, CacheError
-from .pooling import TOKEN_POOLS, Tokens, check_pool, no_class_token, prefix_of
+from .pooling import TOKEN_POOLS, Tokens, bins_of, check_pool, no_class_token, prefix_of
 
 __all__ = ["cut_graph"]
 
@@ -141,8 +140,8 @@ def _pooled(
             )
         x = add.node("Transpose", [x], perm=[0, 2, 1])
     if grid:
-        rows = add.constant(_bins(shape[2], grid))  # (K, H)
-        columns = add.constant(_bins(shape[3], grid).T)  # (W, K)
+        rows = add.constant(bins_of(shape[2], grid).astype(np.float32))  # (K, H)
+        columns = add.constant(bins_of(shape[3], grid).T.astype(np.float32))  # (W, K)
         binned = add.node("MatMul", [add.node("MatMul", [rows, x]), columns])  # (B, C, K, K)
         return add.node("Flatten", [binned], axis=1), 2
     if len(shape) == 4:
@@ -167,12 +166,3 @@ def _of_tokens(add: _Adder, x: str, n_tokens: int, pool: str, tokens: Tokens) ->
         )
         parts.append(add.node("ReduceMean", [patches, add.ints(1)], keepdims=0))
     return parts[0] if len(parts) == 1 else add.node("Concat", parts, axis=1)
-
-
-def _bins(n: int, k: int) -> NDArray[np.float32]:
-    """Averaging weights (k, n) of `k` bins, bounds as adaptive pooling has them."""
-    weights = np.zeros((k, n), np.float32)
-    for i in range(k):
-        start, stop = i * n // k, math.ceil((i + 1) * n / k)
-        weights[i, start:stop] = 1 / (stop - start)
-    return weights

@@ -11,9 +11,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import BackboneError, SettingsError
 
-__all__ = ["PLACE", "POOLS", "TOKEN_POOLS", "Tokens", "check_pool", "no_class_token", "prefix_of"]
+__all__ = [
+    "PLACE",
+    "POOLS",
+    "TOKEN_POOLS",
+    "Tokens",
+    "bins_of",
+    "check_pool",
+    "no_class_token",
+    "prefix_of",
+]
 
 PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
 POOLS = ("mean", "max")
@@ -76,3 +88,12 @@ def no_class_token(what: str) -> BackboneError:
         expected="layers of a transformer after its class token was added",
         todo="POOL=mean, or other LAYERS",
     )
+
+
+def bins_of(n: int, k: int) -> NDArray[np.float64]:
+    """Averaging weights (k, n) of `k` bins, with the bounds of adaptive pooling."""
+    weights = np.zeros((k, n))
+    for i in range(k):
+        start, stop = i * n // k, math.ceil((i + 1) * n / k)
+        weights[i, start:stop] = 1 / (stop - start)
+    return weights

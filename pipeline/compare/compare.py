@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,14 @@ def compare(
     for method in settings.methods:
         if not is_head(method):
             training_of(method)  # a misspelt name must not surface after an hour
-    measure, costs = _measured(context, settings)
+    asked = _asked(context, settings)
+    measure = asked.measure
     usual = comparison_name(context, networks, splits=settings.splits, test=settings.test)
     name, subject = named(context, usual)
     path = context.folder / f"{name}.json"
-    entries, left_out, warnings = _run_all(context, networks, settings, measure, _earlier(path))
+    entries, left_out, warnings = _run_all(context, networks, asked, _earlier(path))
     judge = _judge_split if settings.splits == 1 else _judge_splits
-    pairs, n_test = judge(context, entries, settings, measure, costs)
+    pairs, n_test = judge(context, entries, asked)
     mark(entries, pairs, measure)
     body: dict[str, Any] = {
         "subject": subject,
@@ -113,11 +115,19 @@ def compare(
     return write_framed(path, record)
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is compared: the settings, the figure, and the costs that it may need."""
+
+    settings: CompareSettings
+    measure: Measure
+    costs: NDArray[np.float64] | None
+
+
 def _run_all(
     context: Context,
     networks: Sequence[Network],
-    settings: CompareSettings,
-    measure: Measure,
+    asked: _Asked,
     earlier: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> tuple[list[dict[str, Any]], list[dict[str, str]], list[str]]:
     """Run every method on every network: the entries, what was left out and why, warnings.
@@ -131,12 +141,12 @@ def _run_all(
     left_out: list[dict[str, str]] = []
     warnings: dict[str, None] = {}
     failures: list[PipelineError] = []
-    with context.progress("methods", len(networks) * len(settings.methods), "runs") as meter:
-        for network, method in product(networks, settings.methods):
+    with context.progress("methods", len(networks) * len(asked.settings.methods), "runs") as meter:
+        for network, method in product(networks, asked.settings.methods):
             try:
                 known = earlier.get((method, network.model))
-                done = run_method(context, network, method, settings, earlier=known)
-                entries.append(entry_of(context, network, method, done, measure))
+                done = run_method(context, network, method, asked.settings, earlier=known)
+                entries.append(entry_of(context, network, method, done, asked.measure))
                 warnings |= dict.fromkeys(map(str, done.record["warnings"]))
             except (HeadError, TrainingError, BackboneError, NoSpaceError) as error:
                 failures.append(error)
@@ -149,16 +159,13 @@ def _run_all(
 
 
 def _judge_split(
-    context: Context,
-    entries: list[dict[str, Any]],
-    settings: CompareSettings,
-    measure: Measure,
-    costs: NDArray[np.float64] | None,
+    context: Context, entries: list[dict[str, Any]], asked: _Asked
 ) -> tuple[list[dict[str, Any]], int]:
     """Test every pair on the one test split, or over its folds; give the pairs, and its images.
 
     The entries get the intervals of their figures.
     """
+    settings, measure, costs = asked.settings, asked.measure, asked.costs
     shared = _aligned(
         [
             [
@@ -183,30 +190,24 @@ def _judge_split(
 
 
 def _judge_splits(
-    context: Context,
-    entries: list[dict[str, Any]],
-    settings: CompareSettings,
-    measure: Measure,
-    costs: NDArray[np.float64] | None,
+    context: Context, entries: list[dict[str, Any]], asked: _Asked
 ) -> tuple[list[dict[str, Any]], int]:
     """Test every pair over the random splits; give the pairs, and the test images of a split."""
     first = read_record(context.folder / f"{entries[0]['run']}.json")["splits"]
     n_test = sum(first["test"].values())
     pairs = judge_splits(
         [one["values"] for one in entries],
-        measure=measure,
+        measure=asked.measure,
         n_train=sum(sum(first[key].values()) for key in ("train", "val") if key in first),
         n_test=n_test,
-        rope=settings.rope / 100,
-        least=_least(context, entries, settings, measure, costs),
+        rope=asked.settings.rope / 100,
+        least=_least(context, entries, asked),
     )
     return pairs, n_test
 
 
-def _measured(
-    context: Context, settings: CompareSettings
-) -> tuple[Measure, NDArray[np.float64] | None]:
-    """Give the figure that is compared, and the costs it needs; refuse one that is undefined."""
+def _asked(context: Context, settings: CompareSettings) -> _Asked:
+    """Read what is asked for; refuse a figure that is undefined."""
     from ..heads.costs import asked_costs
 
     manifest = context.manifest
@@ -218,7 +219,7 @@ def _measured(
             expected="test images of at least two classes",
             todo="METRIC=accuracy",
         )
-    return measure, asked_costs(settings.cost, manifest.class_names)
+    return _Asked(settings, measure, asked_costs(settings.cost, manifest.class_names))
 
 
 def _test_of(pairs: Sequence[Mapping[str, Any]], splits: int) -> str:
@@ -237,17 +238,15 @@ def _aligned(found: Sequence[Sequence[Predictions]]) -> list[list[Predictions]]:
 def _least(
     context: Context,
     entries: Sequence[Mapping[str, Any]],
-    settings: CompareSettings,
-    measure: Measure,
-    costs: NDArray[np.float64] | None,
+    asked: _Asked,
 ) -> dict[tuple[int, int], float] | None:
     """Variance by the test images of a split for each pair; None without the predictions."""
     by_method = []
     for one in entries:
         below = "" if is_head(one["method"]) else f"/{context.manifest.name}"
         folders = [
-            context.folder / (f"split{r + 1}of{settings.splits}{below}" if below else "")
-            for r in range(settings.splits)
+            context.folder / (f"split{r + 1}of{asked.settings.splits}{below}" if below else "")
+            for r in range(asked.settings.splits)
         ]
         paths = [
             folder / f"{run}.predictions.csv"
@@ -259,7 +258,7 @@ def _least(
     splits = [aligned_predictions(one) for one in zip(*by_method, strict=True)]
     return least_variances(
         [list(one) for one in zip(*splits, strict=True)],
-        measure=measure, costs=costs, seed=context.seed,
+        measure=asked.measure, costs=asked.costs, seed=context.seed,
     )  # fmt: skip
 
 

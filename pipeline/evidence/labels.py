@@ -101,8 +101,6 @@ def find_mislabelled(context: Context, codes: Codes, settings: LabelsSettings) -
     body = {
         "method": METHOD,
         "layers": list(codes.layers),
-        "views": str(codes.config["asked"]["views"]),
-        "size": int(codes.config["size"]),
         "n_images": len(labels),
         "n_certain": int(certain.sum()),
         "n_suspects": int(suspect.sum()),

@@ -62,8 +62,6 @@ def probe_layers(context: Context, codes: Codes, settings: LayersSettings) -> di
     best = max(layers, key=lambda one: (one["accuracy"], one["depth"]))
     body = {
         "method": settings.probe,
-        "views": str(codes.config["asked"]["views"]),
-        "size": int(codes.config["size"]),
         "n_train": int(train.sum()),
         "folds": folds,
         "layers": layers,

@@ -74,8 +74,6 @@ def map_codes(context: Context, codes: Codes, settings: MapSettings) -> dict[str
     layer = ", ".join(last)
     body = {
         "layer": layer,
-        "views": str(codes.config["asked"]["views"]),
-        "size": int(codes.config["size"]),
         "n_images": len(rows.labels),
         "n_shown": len(shown),
         "projections": projections,

@@ -102,6 +102,8 @@ class Request:
         """Write the record around `body`, which has at least ``sentences`` and ``warnings``."""
         head = {
             "model": str(self.codes.config["model"]),
+            "views": str(self.codes.config["asked"]["views"]),
+            "size": int(self.codes.config["size"]),
             "seed": self.context.seed,
             "subject": self._named[1],
             "class_names": list(self.context.manifest.class_names),

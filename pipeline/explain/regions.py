@@ -11,13 +11,13 @@ is linear in the codes is then a sum over positions too, ``score = bias + sum ov
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backbones.pooling import bins_of
 from ..heads import Head
 from ..heads.model import AFFINE_METHODS
 from ..heads.scoring import kernel_weights
@@ -61,18 +61,9 @@ def layer_contributions(
     k = int(pool.partition(":")[2])
     cells = gradient.reshape(len(gradient), n_channels, k, k)
     grid: NDArray[np.float64] = np.einsum(
-        "qcij,chw,ih,jw->qhw", cells, a, _bins(height, k), _bins(width, k)
+        "qcij,chw,ih,jw->qhw", cells, a, bins_of(height, k), bins_of(width, k)
     )
     return grid
-
-
-def _bins(n: int, k: int) -> NDArray[np.float64]:
-    """Averaging weights (k, n) of k bins, with the bounds of adaptive pooling."""
-    weights = np.zeros((k, n))
-    for i in range(k):
-        start, stop = i * n // k, math.ceil((i + 1) * n / k)
-        weights[i, start:stop] = 1 / (stop - start)
-    return weights
 
 
 def combined(parts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
