@@ -386,5 +386,5 @@ def groups_of(manifest: Manifest, paths: Sequence[str]) -> NDArray[np.int64] | N
     """Give the group of each test image, or None where the data set has no groups."""
     if not manifest.grouping:
         return None
-    group = dict(zip(manifest.paths, manifest.groups.tolist(), strict=True))
-    return np.array([group[path] for path in paths], np.int64)
+    row_of = manifest.row_of
+    return manifest.groups_at(np.array([row_of[path] for path in paths], np.int64))

@@ -339,7 +339,7 @@ def _matched(
     manifest: Any, last: Mapping[tuple[str, str], Correction]
 ) -> tuple[dict[int, State], list[str]]:
     """Find the rows of corrections: by path and bytes; of images that moved, by their bytes."""
-    rows = {path: row for row, path in enumerate(manifest.paths)}
+    rows = manifest.row_of
     by_bytes: dict[bytes, list[int]] = {}
     found: dict[int, State] = {}
     moved: list[Correction] = []

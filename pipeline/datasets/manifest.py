@@ -138,6 +138,11 @@ class Manifest:
         return len(self.class_names)
 
     @property
+    def row_of(self) -> dict[str, int]:
+        """Row of each path; made at each call."""
+        return {path: row for row, path in enumerate(self.paths)}
+
+    @property
     def keys(self) -> NDArray[np.bytes_]:
         """Key (N,), S64, of each image's group: what cuts draw by, whatever the order of rows."""
         return self.sha256 if self.group_keys is None else self.group_keys

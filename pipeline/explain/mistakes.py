@@ -56,7 +56,7 @@ def explain_mistakes(
             f"{run.stem} was tested by cross-validation: its model has seen the images.",
             expected="a run with a test split",
         )
-    rows = {path: row for row, path in enumerate(context.manifest.paths)}
+    rows = context.manifest.row_of
     wrong = [row for row in predictions.most_confident_errors() if predictions.paths[row] in rows]
     asked = {
         predictions.paths[row]: predictions.class_names[predictions.predicted[row]]

@@ -96,7 +96,7 @@ def effect_of(
         An image of the predictions is not in this data set, or has changed.
     """
     own = read_predictions(run.file(".predictions.csv"))
-    rows = {path: row for row, path in enumerate(manifest.paths)}
+    rows = manifest.row_of
     lost = [path for path in own.paths if path not in rows]
     if lost:
         raise DataError(

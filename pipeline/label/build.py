@@ -125,7 +125,7 @@ def _places(
         xy = centred @ axes[:2].T
     else:
         kind = next(name for name in (*(k for k in record["projections"] if k != "pca"), "pca"))
-        rows = {path: row for row, path in enumerate(manifest.paths)}
+        rows = manifest.row_of
         at = np.array([rows[one["path"]] for one in record["images"]])
         placed = np.array(record["projections"][kind]["xy"])
         xy = np.empty((len(codes), 2))

@@ -95,7 +95,7 @@ def make_thumbnails(
     DataError
         An image has other bytes than the manifest says: it changed since.
     """
-    rows = {path: row for row, path in enumerate(manifest.paths)}
+    rows = manifest.row_of
     wanted: dict[bytes, tuple[int, int, int]] = {}  # digest -> (row, side, most bytes)
     known_small = dict.fromkeys(path for path in small if path in rows)
     most = BUDGET_BYTES // max(1, len(known_small))
