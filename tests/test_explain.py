@@ -287,7 +287,9 @@ def test_regions_count_as_much_as_the_score_moves_with_them(
     views = random.integers(0, 256, (1, size, size, 3), np.uint8)
     with torch.inference_mode():
         direction = random.normal(size=(1, tapped(torch.from_numpy(views))[0].shape[1]))
+    views.setflags(write=False)  # as decoders give them; PyTorch would warn
     (maps,) = found.contributions(views, direction)
+    views.setflags(write=True)
     row, column = np.unravel_index(np.abs(maps[0]).argmax(), maps[0].shape)
     scores = []
     for factor in (0.99, 1.01):

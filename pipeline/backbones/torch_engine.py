@@ -11,14 +11,22 @@ import contextlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import DeviceError, first_line
 from .network import Tapped
 from .pooling import Tokens
 from .preprocess import Preprocessing
 
-__all__ = ["TorchEngine"]
+__all__ = ["TorchEngine", "tensor_of"]
+
+
+def tensor_of(images: NDArray[np.uint8]) -> Tensor:
+    """Give images as a tensor; a copy only where they are not contiguous, or not to be written.
+
+    PyTorch warns of arrays that cannot be written, as decoders give them.
+    """
+    return torch.from_numpy(np.require(images, requirements=("C", "W")))
 
 
 class TorchEngine:
@@ -83,7 +91,7 @@ class TorchEngine:
             filled = np.zeros((self.batch, *images.shape[1:]), np.uint8)
             filled[:n_images] = images
             images = filled
-        x = torch.from_numpy(images)
+        x = tensor_of(images)
         if self._device.type == "cuda":
             x = x.pin_memory()
         autocast = (

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..backbones.card import load_network
 from ..backbones.network import Survey, Tapped, channels_first, survey
+from ..backbones.torch_engine import tensor_of
 from ..errors import BackboneError
 from ..predict.models import HeadModel, Model
 
@@ -125,7 +126,7 @@ class Differentiated:
         """
         with self._lock, torch.enable_grad():
             self._seen.clear()
-            outputs = self._tapped(torch.from_numpy(np.ascontiguousarray(views)))
+            outputs = self._tapped(tensor_of(views))
             codes = torch.cat([one.flatten(1) for one in outputs], dim=1).double()  # (V, D)
             (leaf,) = self._seen
             found = []

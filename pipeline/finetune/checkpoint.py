@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..backbones.catalog import find
 from ..backbones.preprocess import Preprocessing
 from ..backbones.sizes import fit_size
+from ..backbones.torch_engine import tensor_of
 from ..backbones.weights import build, parameter_shapes
 from ..files import write_atomic, write_json
 from ..heads.output import Output
@@ -164,7 +165,7 @@ def predict_proba(
     preprocessing: Preprocessing = meta["preprocessing"]
     mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1) * 255
     std = torch.tensor(preprocessing.std).view(1, 3, 1, 1) * 255
-    flat = torch.from_numpy(views.reshape(-1, *views.shape[2:])).permute(0, 3, 1, 2)
+    flat = tensor_of(views.reshape(-1, *views.shape[2:])).permute(0, 3, 1, 2)
     scores = torch.cat([network((part.float() - mean) / std) for part in torch.split(flat, 32)])
     mean_scores = scores.double().view(len(views), views.shape[1], -1).mean(1)  # (N, K)
     output: Output = meta["output"]
