@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cnn_codes.datasets.groups import twins
 from cnn_codes.datasets.images import decode, probe
 from cnn_codes.datasets.layout import read_layout
 from cnn_codes.datasets.samples import Reading
@@ -151,3 +152,160 @@ def test_libtiff_says_nothing_on_the_terminal(capfd):
     with pytest.raises(ImageError):
         decode(bytes(data[: len(data) * 2 // 3]))
     assert capfd.readouterr().err == ""
+
+
+ANT_BEE = [f"images/{kind}{i:02}.jpg" for kind in "ab" for i in range(6)]
+
+
+def _rows(line: str) -> str:
+    """Write a line for each image: {file}, {stem}, {kind} (a or b), {label}, {i}."""
+    lines = []
+    for i, path in enumerate(ANT_BEE):
+        name = path.partition("/")[2]
+        fill = {"path": path, "file": name, "stem": name[:-4], "kind": name[0], "i": i,
+                "label": {"a": "ant", "b": "bee"}[name[0]]}  # fmt: skip
+        lines.append(line.format(**fill))
+    return "\n".join(lines) + "\n"
+
+
+READ = {
+    "records": ("t.json", "[" + _rows('{{"file": "{file}", "label": "{label}"}},')[:-2] + "]"),
+    "lines of records": ("t.jsonl", _rows('{{"image": "{stem}", "class": "{label}"}}')),
+    "names and labels": ("t.json", "{" + _rows('"{file}": "{label}",')[:-2] + "}"),
+    "classes and names": ("t.json", '{"ant": ["' + '", "'.join(ANT_BEE[:6]) + '"], "bee": ["'
+                          + '", "'.join(ANT_BEE[6:]) + '"]}'),
+    "COCO": ("t.json", '{"categories": [{"id": 1, "name": "ant"}, {"id": 2, "name": "bee"}], '
+             '"images": [' + _rows('{{"id": {i}, "file_name": "{file}"}},')[:-2]
+             + '], "annotations": ['
+             + ", ".join(f'{{"image_id": {i}, "category_id": {1 + i // 6}}}' for i in range(12))
+             + "]}"),
+    "a report's title": ("t.csv", "Of May;;\n;;\nfile;class;n\n" + _rows("{file};{label};1")),
+    "percent signs": ("t.csv", "path,label\n" + _rows("images%2F{file},{label}")),
+    "an address of a file": ("t.csv", "path,label\n" + _rows("file:///x/images/{file},{label}")),
+    "lists of one": ("t.csv", "file,label\n" + _rows("{file},['{label}']")),
+    "yes and no": ("t.csv", "file,ant,bee\n" + _rows("{file},{kind}").replace(",a", ",True,False")
+                   .replace(",b", ",False,True")),
+    "minus one": ("t.csv", "file,ant,bee\n" + _rows("{file},{kind}").replace(",a", ",1,-1")
+                  .replace(",b", ",-1,1")),
+    "folders and files": ("t.csv", "folder,file,class\n" + _rows("images,{file},{label}")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text"), READ.values(), ids=READ)
+def test_tables_of_any_writing_are_read(tmp_path, name, text):
+    lay(tmp_path, ANT_BEE)
+    (tmp_path / name).write_text(text)
+    for given in (tmp_path, tmp_path / name):
+        listing = read_layout(given)
+        found = dict(zip(listing.paths, listing.labels, strict=True))
+        assert found == {one: "ant" if "/a" in one else "bee" for one in ANT_BEE}
+
+
+ASKED = {
+    "labels joined by blanks": ("file,label\n" + _rows("{file},{label}") .replace(
+        "a00.jpg,ant", "a00.jpg,ant bee"), "several labels"),
+    "lists of two": ("file,label\n" + _rows("{file},\"['{label}', 'wing']\""), "several labels"),
+    "measurements": ("file,target\n" + _rows("{file},{i}.37"), "measurements, not classes"),
+    "columns the wrong way": ("label,path\n" + _rows("{file},{label}"), "column 'label' names"),
+    "a quote that is not closed": (
+        "path,label\n" + _rows("images/{file},{label}").replace("a02.jpg,", 'a02.jpg,"'),
+        "opened in line 4"),
+    "a web page": ("<!DOCTYPE html><html>", "a web page"),
+    "nothing": ("", "has 0 rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "words"), ASKED.values(), ids=ASKED)
+def test_tables_that_are_no_list_of_classes_are_answered(tmp_path, text, words):
+    lay(tmp_path, ANT_BEE)
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=re.escape(words)):
+        read_layout(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("written", ["{i}", "{i}.0"])
+def test_numbers_that_lost_their_zeros_are_found_and_said(tmp_path, written):
+    names = lay(tmp_path, [f"images/{i:05}.jpg" for i in range(12)])
+    rows = "".join(
+        f"{written.format(i=i)},{'ant' if i < 6 else 'bee'},{11 - i}\n" for i in range(12)
+    )
+    (tmp_path / "t.csv").write_text("id,label,rank\n" + rows)
+    listing = read_layout(names / "t.csv")
+    assert [label for _, label in sorted(zip(listing.paths, listing.labels, strict=True))] == (
+        ["ant"] * 6 + ["bee"] * 6
+    )
+    assert "leading zeros" in " ".join(listing.warnings)
+
+
+def test_tables_beside_class_folders_give_splits_and_groups(tmp_path):
+    names = several(["ant", "bee"], 6)
+    lay(tmp_path, names)
+    rows = [f"{name},{'test' if '05' in name else 'train'},p{name[-6]}" for name in names]
+    (tmp_path / "split.csv").write_text("\n".join(["path,split,patient_id", *rows]))
+    listing = read_layout(tmp_path)
+    assert {SPLIT[s] for s in listing.split.tolist()} == {"train", "test"}
+    assert "patient_id" in listing.extra
+    assert "the splits" in " ".join(listing.warnings)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    {
+        "train_test_split.txt": "1 0\n2 1\n3 1\n",
+        "images.txt": "1 ant/000.jpg\n2 ant/001.jpg\n3 bee/000.jpg\n4 bee/001.jpg\n",
+        "meta/train.json": '{"ant": ["ant/000"], "bee": ["bee/000"], "x": ["bee/001"]}',
+    }.items(),
+)
+def test_what_names_splits_or_images_and_is_not_read_is_named(tmp_path, name, text):
+    lay(tmp_path, several(["images/ant", "images/bee"]))
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert name in " ".join(read_layout(tmp_path).warnings)
+
+
+def test_a_column_that_was_asked_for_is_never_passed_over(tmp_path):
+    lay(tmp_path, several(["ant", "bee"]))
+    with pytest.raises(DataError, match="LABEL_COLUMN=smiling was given"):
+        read_layout(tmp_path, DataSettings(label_column="smiling"))
+
+
+def test_images_in_no_row_are_counted_and_offered(tmp_path):
+    lay(tmp_path, [*ANT_BEE, "test/u.jpg", "test/v.jpg"])
+    (tmp_path / "train.csv").write_text("file,class\n" + _rows("{file},{label}"))
+    said = " ".join(read_layout(tmp_path).warnings)
+    assert "2 images are in no row" in said
+    assert f"make predict IMAGES={tmp_path}/test" in said
+
+
+def test_metadata_in_the_folders_of_splits_is_read_as_they_are(tmp_path):
+    for split, start in (("train", 0), ("test", 50)):
+        names = lay(tmp_path / split, [f"{k}{start + i}.jpg" for k in "ab" for i in range(4)])
+        lines = [f"{one.name},{one.name[0]}" for one in names.iterdir()]
+        (names / "metadata.csv").write_text("\n".join(["file_name,label", *lines]))
+    assert read(tmp_path) == {(s, k) for s in ("train", "test") for k in "ab"}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_two_tables_are_used_where_they_agree_and_asked_about_where_not(tmp_path, same):
+    lay(tmp_path, ANT_BEE)
+    (tmp_path / "a.csv").write_text("file,class\n" + _rows("{file},{label}"))
+    other = _rows("{file},{label}") if same else _rows("{file},{kind}")
+    (tmp_path / "b.csv").write_text("file,class\n" + other)
+    if same:
+        assert "same labels" in " ".join(read_layout(tmp_path).warnings)
+        return
+    with pytest.raises(DataError, match="12 images have different labels") as caught:
+        read_layout(tmp_path)
+    for answer in followed(caught.value):
+        read_layout(Path(answer["DATA"]))
+
+
+def test_a_picture_in_two_formats_is_one_and_raw_files_next_to_it_are_left_out(tmp_path):
+    lay(tmp_path, [f"{k}/{i}.{s}" for k in ("ant", "bee") for i in range(6)
+                   for s in ("jpg", "png", "CR2")])  # fmt: skip
+    listing = read_layout(tmp_path)
+    assert len(listing.paths) == 24
+    assert "12 camera RAW files" in " ".join(listing.warnings)
+    alike = twins(listing.paths, listing.labels)
+    assert len(set(alike)) == 12
+    assert twins(["a/1.jpg", "b/1.png", "a/1.jpg"], ["a", "b", "a"]) == ["", "", ""]

@@ -283,7 +283,7 @@ MISTAKES = {
     ),
     "two tables": (
         ["a.jpg"],
-        {"x.csv": "path,label\na.jpg,x\n", "y.csv": "path,label\na.jpg,x\n"},
+        {"x.csv": "path,label\na.jpg,x\n", "y.csv": "path,label\na.jpg,y\n"},
         "several files that name labels: x.csv, y.csv",
     ),
 }

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, SettingsError
-from .listing import Listing, few, plural, split_of
+from .listing import Listing, few, image_stem, plural, split_of
 
-__all__ = ["AUTO", "NONE", "group_values", "joined", "offered"]
+__all__ = ["AUTO", "NONE", "group_values", "joined", "offered", "twins"]
 
 AUTO, NONE, PARENT = "auto", "none", "parent"
 
@@ -84,6 +84,19 @@ def group_values(listing: Listing, wanted: str) -> tuple[list[str] | None, str, 
         if not any(values):
             raise _unknown(listing, wanted, names.values())
     return values, how, _remarks(values, how)
+
+
+def twins(paths: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Give the name that images of one class and folder share but for the suffix; empty for others.
+
+    ``a.jpg`` and ``a.png`` next to each other are one picture, exported twice.
+    """
+    stems = [path[: len(path) - len(name) + len(image_stem(name))]
+             for path in paths for name in [path.rpartition("/")[2]]]  # fmt: skip
+    pairs = [f"{stem}\n{label}" for stem, label in zip(stems, labels, strict=True)]
+    files = dict.fromkeys(zip(pairs, paths, strict=True))  # a file with several rows counts once
+    counts = Counter(pair for pair, _ in files)
+    return [pair if counts[pair] > 1 else "" for pair in pairs]
 
 
 def _blank(cell: Any) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from ..errors import DataError
 from ..settings import DataSettings
 from .arrays import array_problem, is_pickle
+from .beside import files_beside, say_unlisted, use_side_tables, without_labels
 from .folders import EXPECTED, read_folders
 from .formats import extra_for
 from .listing import (
@@ -27,12 +28,14 @@ from .listing import (
     few,
     image_stem,
     is_archive,
+    is_image,
     nature,
     plural,
     split_in,
     split_of,
 )
 from .lists import LIST_SUFFIXES, chosen, is_list, list_files_in, names_in, read_lists
+from .records import RECORD_SUFFIXES
 from .resolve import Index
 from .tables import TABLE_SUFFIXES, Roles, quoted, read_table, table_of
 from .texts import Sheet
@@ -44,6 +47,7 @@ __all__ = ["read_layout"]
 _MOST_TABLES = 40
 _DEEPEST_TABLE = 3
 _MOST_BESIDE = 200_000  # images in the folder above a list that names are looked up among
+_RAW = tuple(".cr2 .cr3 .nef .nrw .arw .dng .raf .orf .rw2 .pef .srw .raw .3fr .iiq".split())
 _NO_LABELS = frozenset("submission samplesubmission sample template".split())
 
 
@@ -75,21 +79,54 @@ def read_layout(
     suffix = path.suffix.lower()
     if path.is_dir():
         listing = _read_folder(path, ask, confined=confined, given=given)
-    elif suffix in TABLE_SUFFIXES:
+    elif suffix in (*TABLE_SUFFIXES, *RECORD_SUFFIXES):
         listing = _given_table(path, ask, given)
     elif suffix in LIST_SUFFIXES:
         listing = _given_list(path, ask, given)
     else:
+        if suffix in (".xlsx", ".xls", ".xlsm", ".ods", ".numbers"):
+            raise DataError(
+                f"{path} is a spreadsheet, which is not read.",
+                expected="a CSV with a column of file names and one of classes",
+                todo="save it as CSV in the spreadsheet program, in the same folder, and give that",
+            )
         raise DataError(
             f"{path} is a file of a kind that holds no data set.",
             expected="a folder, a .zip or .tar archive, a .csv, a .txt list file, or a .npz, .h5, "
             ".parquet or .arrow file of images",
             todo="point DATA= at the folder that holds the class folders",
         )
+    if listing.by_folder and (ask.label_column or ask.path_column):
+        asked = f"LABEL_COLUMN={ask.label_column}" if ask.label_column else (
+            f"PATH_COLUMN={ask.path_column}")  # fmt: skip
+        raise DataError(
+            f"{asked} was given, but no table with that column was found: {given} would be read by "
+            "its folders.",
+            expected="a table that names the images, next to them or given itself",
+            todo=f"make data DATA=<table.csv> {asked}; or, for the folders, leave it out",
+        )
     listing.labels = [nfc(label) for label in listing.labels]
-    listing = listing.in_order()
+    listing = _without_raw(listing).in_order()
     listing.check(path)
     return listing
+
+
+def _without_raw(listing: Listing) -> Listing:
+    """Leave camera RAW files out that lie next to a picture of the same name."""
+    place = [path[: len(path) - len(name) + len(image_stem(name))]
+             for path in listing.paths for name in [path.rpartition("/")[2]]]  # fmt: skip
+    raw = [path.lower().endswith(_RAW) for path in listing.paths]
+    others = {stem for stem, is_raw in zip(place, raw, strict=True) if not is_raw}
+    left = [row for row, stem in enumerate(place) if raw[row] and stem in others]
+    if not left:
+        return listing
+    names = few([listing.paths[row] for row in left], 3)
+    listing.warnings.append(
+        f"{plural(len(left), 'camera RAW file', 'camera RAW files')} next to a picture of the same "
+        f"name left out: {names}."
+    )
+    gone = set(left)
+    return listing.take([row for row in range(len(place)) if row not in gone])
 
 
 # --- what the user named itself
@@ -122,7 +159,7 @@ def _given_table(path: Path, ask: DataSettings, given: str) -> Listing:
 
 def _given_list(path: Path, ask: DataSettings, given: str) -> Listing:
     split = is_list(path.name)
-    files = {UNSPLIT: path} if split is None else list_files_in(path.parent)
+    files = {UNSPLIT: path} if split is None else list_files_in(path.parent, path.name)
     if split is not None and path not in files.values():
         files = {split: path}
     index = _given_index(path, ask)
@@ -155,6 +192,8 @@ def _read_folder(path: Path, ask: DataSettings, *, confined: bool, given: str) -
         listing = _by_files(node, ask, confined=confined, given=given)
     else:
         listing = read_folders(node, ask, given=given)
+    if listing.by_folder:
+        _name_what_was_not_read(listing, tree)
     _say_what_was_left(listing, tree)
     return listing
 
@@ -194,23 +233,38 @@ def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> L
     if lists:
         listing = _from_lists(node, lists[0], lists[1], ask, confined=confined, given=given)
         if listing is not None:
+            say_unlisted(listing, node, few([path.name for path in lists[1].values()]))
             return _with_note(listing, node, lists[1].values())
+    side = [one for one in tables if one[2].path >= 0 and one[2].share >= 0.5 and (
+        not one[2].labelled or (explicit and one not in explicit))]  # fmt: skip
     if len(explicit) > 1 or (not explicit and len(labelled) > 1):
         some = explicit or labelled
-        parts = _split_tables(some)
+        parts = _split_tables(some, node)
         if parts is None:
-            raise _several(node, [one[0].name for one in some])
-        return _joined_tables(parts, ask, given)
-    if explicit:
-        return _with_note(_one_table(explicit[0], node, ask, given), node, [explicit[0][0]])
-    if labelled:
-        return _table_or_folders(labelled[0], node, ask, given)
+            one = _same_labels(some, node, ask, given)
+            say_unlisted(one, node, few([table[0].name for table in some]))
+            return one
+        joined = _joined_tables(parts, ask, given)
+        say_unlisted(joined, node, few([_place(one[0], node) for one in parts.values()]))
+        return joined
+    if explicit or labelled:
+        best = (explicit or labelled)[0]
+        listing = (_one_table if explicit else _table_or_folders)(best, node, ask, given)
+        if not listing.by_folder:
+            use_side_tables(listing, [one for one in side if one is not best])
+            say_unlisted(listing, node, best[0].name)
+        return _with_note(listing, node, [best[0]]) if explicit else listing
     try:
         if not node.n_images and tables:
             return read_table(tables[0][0], *tables[0][1:], ask, given=given)
         listing = read_folders(node, ask, given=given)
         if tables and len(set(listing.labels)) == 1:
             raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
+        use_side_tables(listing, side)
+        if len(set(listing.labels)) == 1:
+            files = files_beside(node, Index.of(node, node.path, "", free=False))
+            if any(files):
+                raise without_labels(node, [*files[0], *files[1]], given, listing.labels[0])
         return listing
     except DataError as doubt:
         if not tables or not node.n_images:
@@ -222,6 +276,64 @@ def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> L
             raise DataError(
                 f"{doubt.found} {error.found}", expected=error.expected, todo=error.todo
             ) from error
+
+
+def _name_what_was_not_read(listing: Listing, tree: Tree) -> None:
+    """Name files that seem to say which images are of which split or class."""
+    said = " ".join(listing.warnings)
+    naming, _ = files_beside(tree.root, Index.of(tree.root, tree.root.path, "", free=False))
+    naming = [one for one in naming if Path(one).name not in said]
+    if not naming:
+        return
+    cut = set(listing.split.tolist()) == {UNSPLIT}
+    listing.warnings.append(
+        f"{few(naming)}, next to the images, {'names' if len(naming) == 1 else 'name'} images or "
+        f"splits and {'was' if len(naming) == 1 else 'were'} not read: the classes are those of "
+        f"the folders{', and the splits are cut here' if cut else ''}."
+    )
+
+
+def _place(path: Path, node: Node) -> str:
+    return os.path.relpath(path, node.path)
+
+
+def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str) -> Listing:
+    """Use the larger of several tables where they agree; ask where they do not.
+
+    Raises
+    ------
+    DataError
+        They give some image different labels, or name different images.
+    """
+    found: list[tuple[Listing, Path]] = []
+    problem = ""
+    for table, sheet, roles, index in tables:
+        try:
+            found.append((read_table(table, sheet, roles, index, ask, given=str(table)), table))
+        except DataError as error:
+            problem = f"{_place(table, node)}: {error.found}"
+    found.sort(key=lambda one: -len(one[0].paths))
+    names = [_place(one[0], node) for one in tables]
+    if found and not problem:
+        largest, table = found[0]
+        labels = dict(zip(largest.paths, largest.labels, strict=True))
+        differ = absent = 0
+        for other, _ in found[1:]:
+            for path, label in zip(other.paths, other.labels, strict=True):
+                absent += path not in labels
+                differ += path in labels and labels[path] != label
+        if not differ and not absent:
+            others = few([name for name in names if name != _place(table, node)])
+            largest.warnings.append(f"{others} gives the same labels and was not used.")
+            return largest
+        problem = f"{differ:,} images have different labels in them" if differ else (
+            "they name different images")  # fmt: skip
+    choices = [f"make data DATA={quoted(str(one[0]))}" for one in tables[:4]]
+    raise DataError(
+        f"{node.path} has several files that name labels: {few(names)}; {problem}.",
+        expected="list files, or one CSV",
+        todo=f"choose one: {' or '.join(choices)}; or join them into one CSV",
+    )
 
 
 _Table = tuple[Path, Sheet, Roles, Index]
@@ -237,8 +349,16 @@ def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
         if base.count("/") >= _DEEPEST_TABLE:
             continue
         for name in sorted(one.texts):
-            if not name.lower().endswith(TABLE_SUFFIXES) or set(words_of(name)) & _NO_LABELS:
+            lower = name.lower()
+            if not lower.endswith((*TABLE_SUFFIXES, *RECORD_SUFFIXES)) or (
+                set(words_of(name)) & _NO_LABELS
+            ):
                 continue
+            if lower.endswith(RECORD_SUFFIXES) and (one.images or is_image(Path(name).stem)):
+                if one is not node and lower.startswith("metadata.") is False:
+                    continue  # a file about one image
+                if is_image(Path(name).stem):
+                    continue
             tried += 1
             if tried > _MOST_TABLES:
                 return found
@@ -292,13 +412,16 @@ def _beside(node: Node, base: str) -> Index | None:
     return moved
 
 
-def _split_tables(tables: list[_Table]) -> dict[int, _Table] | None:
-    """Tables named after splits (``train.csv``, ``labels_test.csv``); None if they are not."""
+def _split_tables(tables: list[_Table], node: Node) -> dict[int, _Table] | None:
+    """Tables named after splits (``train.csv``, ``test/metadata.csv``); None if they are not."""
     parts: dict[int, _Table] = {}
     for one in tables:
         split = split_of(one[0].stem)
         if split is None and (found := split_in(one[0].stem)):
             split = found[0]
+        folders = _place(one[0], node).split("/")[:-1]
+        for name in folders if split is None else ():
+            split = split_of(name) if split is None else split
         if split is None or split in parts or one[2].split >= 0 or one[2].flags:
             return None
         parts[split] = one
@@ -366,6 +489,8 @@ def _split_by_lists(listing: Listing, node: Node, index: Index) -> None:
 def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
     """Use a table found by its content; ask where the folders say something else as clearly."""
     by_table = _one_table(one, node, ask, given)
+    if ask.label_column:
+        return by_table
     by_table.warnings[0] = by_table.warnings[0].rstrip(".") + (
         f"; images in {plural(len(node.kids()), 'folder', 'folders')}." if node.kids() else "."
     )

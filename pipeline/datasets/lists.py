@@ -16,6 +16,7 @@ from ..settings import DataSettings
 from .listing import IMAGE_SUFFIXES, SPLITS, Listing, few, split_in, split_of
 from .named import Row, listing_of
 from .resolve import Index
+from .tables import quoted
 from .texts import read_text
 
 __all__ = ["is_list", "list_files_in", "names_in", "read_lists"]
@@ -23,6 +24,7 @@ __all__ = ["is_list", "list_files_in", "names_in", "read_lists"]
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _SAMPLE = 400
 _Parsed = tuple[str, str] | None  # path, label
+_GLUED = re.compile(r"(?i)(.+?)(list|files?|ids?)")
 _SUFFIX = "|".join(sorted(IMAGE_SUFFIXES))
 _THEN_LABEL = re.compile(rf"(?i)^(.*?\.(?:{_SUFFIX}))[\s,;]+(.+)$")
 _LABEL_THEN = re.compile(rf"(?i)^(\S+?)[\s,;]+(.*\.(?:{_SUFFIX}))$")
@@ -33,14 +35,25 @@ def is_list(name: str) -> int | None:
     path = Path(name)
     if path.suffix.lower() not in LIST_SUFFIXES:
         return None
+    stem = re.sub(r"[\d_.-]+$", "", path.stem)
     split = split_of(path.stem)
+    if split is None and (glued := _GLUED.fullmatch(stem)):
+        split = split_of(glued[1])
     if split is None and (found := split_in(path.stem)) and found[1] in ("", "list", "file", "id"):
         split = found[0]
     return split
 
 
-def list_files_in(folder: Path) -> dict[int, Path]:
+def list_files_in(folder: Path, like: str = "") -> dict[int, Path]:
     """Find ``train.txt``, ``val.txt``, ``test.txt`` (any case, any of the split's names).
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are.
+    like : str
+        Name of one of them: with others of other numbers (``train1.txt``, ``train2.txt``) only
+        those of its number are taken.
 
     Raises
     ------
@@ -51,7 +64,12 @@ def list_files_in(folder: Path) -> dict[int, Path]:
         names = sorted(one.name for one in os.scandir(folder) if one.is_file())
     except OSError:
         return {}
-    return chosen({name: folder / name for name in names}, str(folder))
+    files = {name: folder / name for name in names}
+    numbers = re.findall(r"\d+", Path(like).stem)
+    if numbers:
+        same = {n: path for n, path in files.items() if re.findall(r"\d+", path.stem) == numbers}
+        files = same if sum(is_list(name) is not None for name in same) > 1 else files
+    return chosen(files, str(folder))
 
 
 def chosen(files: Mapping[str, Path], folder: str) -> dict[int, Path]:
@@ -69,10 +87,15 @@ def chosen(files: Mapping[str, Path], folder: str) -> dict[int, Path]:
         if split == 0 and "val" in name.lower() and 0 in plain:
             continue
         if split in found:
+            both = (found[split].name, name)
+            folds = len({re.sub(r"\d", "", one) for one in both}) == 1
+            first = next((one for one in sorted(names) if names[one] == 0), both[0])
             raise DataError(
-                f"{found[split].name} and {name} in {folder} both mean {SPLITS[split]}.",
+                f"{both[0]} and {name} in {folder} both mean {SPLITS[split]}.",
                 expected="one list file a split",
-                todo="join them, or rename one",
+                todo=f"choose one of the folds: make data DATA={quoted(f'{folder}/{first}')}"
+                if folds
+                else "join them, or rename one",
             )
         found[split] = files[name]
     return found

@@ -30,7 +30,7 @@ from .corrections import corrected
 from .digests import hash_files
 from .elpv import NAMES as ELPV
 from .elpv import read_elpv
-from .groups import group_values, joined, offered
+from .groups import AUTO, group_values, joined, offered, twins
 from .layout import read_layout
 from .listing import (
     SPLITS,
@@ -221,7 +221,8 @@ class Manifest:
         how : str
             Where they come from, for the record.
         """
-        keys = joined(self.sha256, groups)
+        own = self.grouping in ("", AUTO)  # then the keys are of equal bytes or names, no more
+        keys = joined(self.keys if own else self.sha256, groups)
         return _settled(replace(self, group_keys=keys, grouping=how))
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -366,6 +367,16 @@ def _assemble(
     notes = [*listing.warnings, *remarks]
     if not data.group and not grouping:
         notes += offered(listing)
+    alike = twins(listing.paths, listing.labels)
+    keys = sha256
+    if any(alike):
+        keys = joined(sha256, alike)
+        pairs = [name for name, one in zip(listing.paths, alike, strict=True) if one]
+        notes.append(
+            f"{len(pairs):,} images have the name of another in their folder, with another suffix "
+            f"({few(pairs, 3)}): they are taken for the same picture and stay on one side of every "
+            "split."
+        )
     split, split_from, val_from = listing.split, "data", "none"
     present = set(split.tolist())
     if present == {TRAIN, VAL}:
@@ -394,7 +405,9 @@ def _assemble(
             class_names=names,
             extra=MappingProxyType(listing.extra),
             strata=listing.strata,
-            group_keys=None if values is None else joined(sha256, values),
+            group_keys=joined(keys, values)
+            if values is not None
+            else (keys if any(alike) else None),
             grouping=grouping,
             val_from=val_from,
             split_from=split_from,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import Listing, few, plural
+from .listing import Listing, few, image_stem, plural
 from .resolve import Index
 from .texts import MAX_CELL
 
@@ -169,6 +169,12 @@ def listing_of(
             f"{plural(len(beyond), 'image lies', 'images lie')} outside of the folder, in "
             f"{few(list(places), 3)}."
         )
+    first = next((row for row in rows if _stem(row) != row.path), None)
+    if index.by_number and first is not None:
+        warnings.append(
+            f"Numbers were read with their leading zeros: {first.path} is "
+            f"{os.path.basename(str(first.found))}."  # noqa: PTH119
+        )
     if index.n_ambiguous:
         warnings.append(
             f"{plural(index.n_ambiguous, 'name fits', 'names fit')} several files and were left "
@@ -176,6 +182,10 @@ def listing_of(
         )
     listing.warnings += warnings
     return listing
+
+
+def _stem(row: Row) -> str:
+    return image_stem(str(row.found).rpartition("/")[2])
 
 
 def _one_name_a_file(rows: Sequence[Row], index: Index) -> None:

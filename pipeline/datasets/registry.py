@@ -148,6 +148,11 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+_NO_ARCHIVE = frozenset(  # which are zip archives inside
+    ".npz .xlsx .xlsm .docx .ods .odt .pptx .numbers .pt .pth".split()
+)
+
+
 def locate(
     data: str, data_root: Path, *, offline: bool = False, progress: Progress = silent
 ) -> Source:
@@ -293,7 +298,7 @@ def _is_packed(path: Path) -> bool:
     """Tell whether a file of another suffix is an archive by its content."""
     from .archive import archive_kind
 
-    return bool(archive_kind(path)) and path.suffix.lower() not in (".npz", ".xlsx", ".docx")
+    return bool(archive_kind(path)) and path.suffix.lower() not in _NO_ARCHIVE
 
 
 def _unpacked(archive: Path, data_root: Path, progress: Progress) -> Path:

@@ -8,8 +8,10 @@ stranger's table names is opened because it is named.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from .listing import image_stem
 from .tree import Node
@@ -18,6 +20,7 @@ from .words import ANNOTATIONS, nfc, words_of
 __all__ = ["Index"]
 
 _MOST_CHARACTERS = 4096
+_NUMBER = re.compile(r"(\d{1,18})(\.0)?")
 
 
 @dataclass
@@ -36,6 +39,8 @@ class Index:
         Folders above the name that must agree where a path is not there as it stands.
     exact : bool
         Whether paths are used only as they stand: most of them are there.
+    by_number : bool
+        Whether numbers may stand for names with leading zeros.
     """
 
     root: str
@@ -47,6 +52,8 @@ class Index:
     n_ambiguous: int = 0
     least_tail: int = 0
     exact: bool = False
+    by_number: bool = False
+    _width: int | None = None
 
     @classmethod
     def of(cls, node: Node, root: str, base: str, *, free: bool) -> Index:
@@ -65,7 +72,7 @@ class Index:
         """Give the path, relative to `root`, of the file that `text` means; None for none."""
         if not 0 < len(text) <= _MOST_CHARACTERS or "\0" in text:
             return None
-        for one in (text, text.replace("\\", "/")) if "\\" in text else (text,):
+        for one in _ways(text):
             place = os.path.normpath(f"{self.base}/{one}" if self.base else one)
             if place in self.paths:
                 return place
@@ -76,7 +83,26 @@ class Index:
                 return plain
             if self.free and self._is_file(one):
                 return os.path.relpath(os.path.join(self.root, self.base, one), self.root)  # noqa: PTH118
-        return None if self.exact else self._by_tail(text.replace("\\", "/"))
+        if self.exact:
+            return None
+        for one in _ways(text):
+            if (found := self._by_tail(one.replace("\\", "/"))) is not None:
+                return found
+        return self._by_number(text)
+
+    def _by_number(self, text: str) -> str | None:
+        """Give the image of a number that lost its leading zeros: ``12`` or ``12.0``, 00012.jpg.
+
+        Only where the names of all numbered images have as many digits.
+        """
+        match = _NUMBER.fullmatch(text.strip()) if self.by_number else None
+        if match is None:
+            return None
+        if self._width is None:
+            widths = {len(stem) for stem in self.by_stem if stem.isascii() and stem.isdigit()}
+            self._width = widths.pop() if len(widths) == 1 else 0
+        found = self.by_stem.get(match[1].zfill(self._width)) if self._width else None
+        return found[0] if found and len(found) == 1 else None
 
     def settle(self, texts: Sequence[str]) -> None:
         """Decide from all names of a table whether they are paths or names to be looked up.
@@ -124,6 +150,16 @@ class Index:
             self.n_ambiguous += 1
             return None
         return best[0]
+
+
+def _ways(text: str) -> list[str]:
+    """Give a path as it stands and, where it may be written for the web or Windows, plainly."""
+    ways = [text]
+    if text.startswith("file://"):
+        ways.append(re.sub(r"^file://(localhost)?", "", text))
+    if "%" in ways[-1]:
+        ways.append(unquote(ways[-1]))
+    return [*ways, *(one.replace("\\", "/") for one in ways if "\\" in one)]
 
 
 def _tail(path: str, parts: list[str]) -> int:

@@ -18,20 +18,24 @@ from ..cells import csv_bytes, plain
 from ..errors import DataError
 from ..files import write_atomic
 from ..settings import DataSettings
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, VAL, Listing, few, plural, split_of, splits_of
+from .listing import SPLITS, TEST, TRAIN, UNSPLIT, Listing, few, plural, split_of, splits_of
 from .named import Row, listing_of
+from .records import RECORD_SUFFIXES, read_records
 from .resolve import Index
 from .texts import Sheet, read_sheet
 from .words import LABELS, PATHS, SPLIT_COLUMNS, key_of
 
-__all__ = ["TABLE_SUFFIXES", "Roles", "read_table", "roles_of", "table_of", "write_table"]
+__all__ = ["TABLE_SUFFIXES", "Roles", "read_table", "roles_of", "split_cell", "table_of",
+           "write_table"]  # fmt: skip
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 _SAMPLE = 500
 _JOINERS = ("|", ";", ",")
-_FLAGS = {"is_valid": VAL, "is_val": VAL, "is_validation": VAL, "is_test": TEST, "is_train": TRAIN,
-          "valid": VAL, "val": VAL, "test": TEST, "train": TRAIN}  # fmt: skip
+_FOLDERS = frozenset("folder dir directory subdir subfolder ordner dossier carpeta".split())
+_LOOSE = ("/", "&", "+", " ")
 _TRUE, _FALSE = {"true", "1", "1.0", "yes", "t", "y"}, {"false", "0", "0.0", "no", "f", "n", ""}
+_NOT = _FALSE | {"-1", "-1.0"}  # of a column for one class
+_MISSING = frozenset("nan null n/a #n/a <na> nat".split())
 
 
 @dataclass
@@ -70,6 +74,8 @@ class Roles:
     candidates: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     words: dict[str, int | None] = field(default_factory=dict)
+    n_ambiguous: int = 0
+    by_number: bool = False
 
     @property
     def labelled(self) -> bool:
@@ -100,10 +106,31 @@ def roles_of(sheet: Sheet, index: Index, ask: DataSettings) -> Roles:
         roles.path, roles.label = keys.index("path"), keys.index("label")
     if not sample:
         return roles
-    path, roles.share = _path_column(sample, keys, index, _asked(ask.path_column, roles))
+    wanted_path = _asked(ask.path_column, roles)
+    index.by_number = False
+    path, roles.share = _path_column(sample, keys, index, wanted_path)
+    if not roles.share and not index.n_ambiguous:
+        index.by_number = True  # of columns that are called after files, and nothing else fits
+        usual = [at for at, key in enumerate(keys) if key in PATHS and at != wanted_path]
+        for at in [wanted_path] if wanted_path is not None else usual:
+            path, roles.share = _path_column(sample, keys, index, at)
+            if roles.share:
+                break
+        roles.by_number = index.by_number = bool(roles.share)
+    if roles.explicit and not ask.path_column and path not in (-1, roles.path):
+        if roles.share > 0.5 and not any(index.find(row[roles.path]) for row in sample[:50]):
+            raise DataError(
+                f"The column {roles.header[path]!r} names images that are there, and the column "
+                f"{roles.header[roles.path]!r} does not.",
+                expected="file names in the column path, classes in the column label",
+                todo=f"correct the first line, or add PATH_COLUMN={path + 1} "
+                f"LABEL_COLUMN={roles.path + 1}",
+            )
     if not roles.explicit or ask.path_column:
         roles.path = path
-    index.n_ambiguous = 0
+    roles.n_ambiguous, index.n_ambiguous = index.n_ambiguous, 0
+    if roles.share < 0.5 and not roles.explicit and not ask.path_column:
+        _folder_and_file(body, keys, index, roles)
     if roles.path < 0:
         return roles
     _split_columns(body, keys, roles)
@@ -150,6 +177,27 @@ def _path_column(
     return best, most[0]
 
 
+def _folder_and_file(
+    body: Sequence[list[str]], keys: list[str], index: Index, roles: Roles
+) -> None:
+    """Join a column of folders and one of files where together they name images that are there."""
+    files = [at for at, key in enumerate(keys) if key in PATHS]
+    folders = [at for at, key in enumerate(keys) if set(key.split("_")) & _FOLDERS]
+    some = body[:: max(1, len(body) // 100)]
+    for at in folders:
+        for other in files:
+            if at == other:
+                continue
+            found = sum(index.find(f"{row[at]}/{row[other]}") is not None for row in some)
+            index.n_ambiguous = 0
+            if found * 2 > len(some):
+                for row in body:
+                    row[other] = f"{row[at]}/{row[other]}"
+                roles.path, roles.share, roles.n_ambiguous = other, found / len(some), 0
+                roles.notes.append(f"folders from the column {roles.header[at]}")
+                return
+
+
 def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles) -> None:
     for at, key in enumerate(keys):
         if at == roles.path:
@@ -161,8 +209,8 @@ def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles)
             if key in SPLIT_COLUMNS or key == "dataset" or roles.start == 0 or len(cells) > 1:
                 roles.split = at
                 roles.notes.append(f"splits from the column {roles.header[at]}")
-        elif key in _FLAGS and cells <= _TRUE | _FALSE and len(cells) > 1:
-            roles.flags[at] = _FLAGS[key]
+        elif (flag := _flag(key)) is not None and cells <= _TRUE | _FALSE and len(cells) > 1:
+            roles.flags[at] = flag
         elif key in SPLIT_COLUMNS and len(cells) > 1:
             roles.notes.append(
                 f"the column {roles.header[at]} looks like a split or folds, with words that are "
@@ -173,6 +221,16 @@ def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles)
         roles.words = splits_of({row[roles.split] for row in body})
     for at in roles.flags:
         roles.notes.append(f"splits from the column {roles.header[at]}")
+
+
+def _is_flag(cells: set[str]) -> bool:
+    return len(cells) == 2 and bool(cells & _TRUE) and cells <= _TRUE | _NOT
+
+
+def _flag(key: str) -> int | None:
+    """Give the split that a column of yes and no is for: ``is_valid``, ``in_train``."""
+    words = [one for one in key.split("_") if one not in ("is", "in", "for", "set", "flag", "use")]
+    return split_of(words[0]) if len(words) == 1 else None
 
 
 def _label_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles) -> None:
@@ -201,6 +259,11 @@ def _label_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles)
         if sum(one == 1 for one in sums) * 2 >= len(sums) or len(flags) >= 3:
             roles.one_hot = flags
             return
+    flags = [at for at in free if _is_flag({row[at].casefold() for row in body})]
+    ones = [sum(row[at].casefold() in _TRUE for at in flags) for row in body]
+    if len(flags) >= 2 and set(ones) == {1}:
+        roles.one_hot = flags
+        return
     n = len(body)
     roles.candidates = [
         at
@@ -222,7 +285,8 @@ def _equivalent(body: Sequence[Sequence[str]], one: int, other: int) -> bool:
 
 def table_of(path: Path, index: Index, ask: DataSettings) -> tuple[Sheet, Roles]:
     """Read a table and find its columns."""
-    sheet = read_sheet(path)
+    is_json = path.suffix.lower() in RECORD_SUFFIXES
+    sheet = read_records(path) if is_json else read_sheet(path)
     return sheet, roles_of(sheet, index, ask)
 
 
@@ -257,6 +321,19 @@ def read_table(
             expected="columns of different names",
             todo="rename one of them in the first line",
         )
+    if len(sheet.rows) < 2:
+        raise DataError(
+            f"{path} has {plural(len(sheet.rows), 'row', 'rows')}.",
+            expected="a first line such as path,label[,split], and a row per image",
+            todo="export the table again",
+        )
+    if roles.path < 0 and roles.n_ambiguous:
+        raise DataError(
+            f"{path}: its names fit several files each, in different folders.",
+            expected="paths that say which of them, such as folder/name.jpg",
+            todo="write the folder in front of each name, or put the table in the folder that is "
+            "meant",
+        )
     if roles.path < 0:
         first = sheet.rows[roles.start : roles.start + 2]
         raise DataError(
@@ -289,9 +366,9 @@ def read_table(
                 "a cell that holds the delimiter stands in double quotes",
                 todo="correct that row",
             )
-        split = _split_cell(cells, roles, where)
+        split = split_cell(cells, roles, where)
         if roles.one_hot:
-            labels = tuple(header[at] for at in roles.one_hot if float(cells[at] or 0) == 1)
+            labels = tuple(header[at] for at in roles.one_hot if cells[at].casefold() in _TRUE)
         else:
             labels = (cells[roles.label],)
         further = [cells[at] for at in kept]
@@ -299,7 +376,10 @@ def read_table(
             labels, further = tuple(map(plain, labels)), list(map(plain, further))
         rows.append(Row(cells[roles.path], labels, split, where, tuple(further)))
     joiner = "" if roles.one_hot else _joiner(rows)
-    if joiner:
+    if not roles.one_hot and _are_lists(rows):
+        for row in rows:
+            row.labels = _listed(row.labels[0])
+    elif joiner:
         for row in rows:
             parts = (part.strip() for part in row.labels[0].split(joiner))
             row.labels = tuple(dict.fromkeys(part for part in parts if part))
@@ -316,6 +396,15 @@ def read_table(
         without = [name for name in names.values() if name not in have]
         if without:
             notes.append(f"Classes without an image: {few(without)}.")
+    index.by_number = roles.by_number
+    odd = Counter(label for row in rows for label in row.labels if label.casefold() in _MISSING)
+    if odd:
+        notes.append(
+            f"{few([f'{label!r} ({n:,} rows)' for label, n in odd.items()])} may mean that the "
+            "label is missing; it is read as a class. To leave such rows out, empty these cells "
+            "and add LABEL=drop."
+        )
+    _refuse_measurements(path, rows, header[roles.label] if roles.label >= 0 else "")
     listing = listing_of(
         rows, [header[at] for at in kept], index, path, ask_label=ask.label, command=command
     )
@@ -344,6 +433,33 @@ def _said(path: Path, sheet: Sheet, roles: Roles) -> str:
     return said + (f"; decoded as {sheet.encoding}." if sheet.encoding else ".")
 
 
+def _refuse_measurements(path: Path, rows: Sequence[Row], name: str) -> None:
+    """Refuse labels that are decimals, most of them different: there are no classes among them."""
+    labels = [row.labels[0] for row in rows if row.labels]
+    values = set(labels)
+    decimals = [one for one in values if re.fullmatch(r"-?\d+[.,]\d*[1-9]\d*", one)]
+    if len(values) > 10 and len(values) * 2 > len(labels) and len(decimals) * 2 > len(values):
+        raise DataError(
+            f"{path}: the column {name!r} holds {len(values):,} different numbers, such as "
+            f"{few(sorted(decimals), 3)}: measurements, not classes.",
+            expected="a column of classes, each of several images",
+            todo="write a column of classes, such as ranges of these numbers, and name it with "
+            "LABEL_COLUMN=",
+        )
+
+
+def _are_lists(rows: Sequence[Row]) -> bool:
+    """Tell whether all labels are written as lists, such as ``['cat', 'dog']``."""
+    given = [row.labels[0] for row in rows if row.labels[0]]
+    return bool(given) and all(re.fullmatch(r"\[.*\]", one, re.DOTALL) for one in given)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    found = re.findall(r"'([^']*)'|\"([^\"]*)\"|([^\[\],'\"\s][^\[\],'\"]*)", text)
+    parts = (next((part for part in one if part), "").strip() for one in found)
+    return tuple(dict.fromkeys(part for part in parts if part)) or ("",)
+
+
 def _joiner(rows: Sequence[Row]) -> str:
     """Give what joins several labels in one cell; empty where labels are single ones."""
     labels = {row.labels[0] for row in rows}
@@ -357,10 +473,21 @@ def _joiner(rows: Sequence[Row]) -> str:
         ]
         if len(again) * 2 >= len(joined):
             return joiner
+    for joiner in _LOOSE:  # a name of one class may hold these: all parts must be classes too
+        parted = [label.split(joiner) for label in labels if joiner in label]
+        if parted and all(part.strip() in labels for one in parted for part in one):
+            return joiner
     return ""
 
 
-def _split_cell(cells: Sequence[str], roles: Roles, where: str) -> int:
+def split_cell(cells: Sequence[str], roles: Roles, where: str) -> int:
+    """Give the split of a row, an index into ``SPLITS``; -1 where its cell is empty.
+
+    Raises
+    ------
+    DataError
+        A word that means no split.
+    """
     if roles.flags:
         for at, split in sorted(roles.flags.items(), key=lambda one: -one[1]):
             if cells[at].casefold() in _TRUE:

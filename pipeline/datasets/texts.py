@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..notation import size
+from .formats import HEAD_BYTES, pointer, recognise
 
 __all__ = ["MAX_CELL", "Sheet", "best_encoding", "read_sheet", "read_text"]
 
@@ -28,6 +29,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
 _SEPARATOR = re.compile(r'"?sep=([,;|\t])"?\s*', re.IGNORECASE)
+_IMAGE = re.compile(r"(?i)\.(jpe?g|png|tiff?|bmp|gif|webp|dcm|heic)\b")
 _ASIAN = ("gb18030", "shift_jis", "big5", "euc_kr")
 
 
@@ -107,6 +109,13 @@ def read_text(path: Path) -> tuple[str, str]:
             text = data.decode(name, "replace")
             return text.removeprefix("\ufeff"), "" if name == "utf-8-sig" else name
     head = data[:4096]
+    is_page = recognise(head[:HEAD_BYTES]) == "an HTML page"
+    if what := pointer(data) or ("a web page" if is_page else ""):
+        raise DataError(
+            f"{path} is not a table but {what}.",
+            expected="a table or a list",
+            todo="fetch the file again, as git lfs pull or its own page gives it",
+        )
     if head.count(0) * 3 >= len(head) > 1:  # UTF-16 without a mark
         name = "utf-16-le" if head[1:2] == b"\0" else "utf-16-be"
         return data.decode(name, "replace"), name
@@ -228,7 +237,37 @@ def read_sheet(path: Path) -> Sheet:
             expected="a table: cells of at most 131,072 characters, quotes in pairs",
             todo="correct that line, or keep the columns of path, label and split only",
         ) from error
+    n_titles = _titles(rows)
+    rows, numbers = rows[n_titles:], numbers[n_titles:]
+    _check_quotes(path, rows, numbers, delimiter)
     return Sheet(rows, numbers, delimiter, encoding)
+
+
+def _titles(rows: list[list[str]]) -> int:
+    """Count the lines above the header that hold one cell, as reports have them."""
+    filled = [sum(map(bool, row)) for row in rows[:200]]
+    usual = Counter(filled).most_common(1)[0][0] if filled else 0
+    count = 0
+    while usual >= 2 and count < min(10, len(filled) - 2) and filled[count] == 1:
+        count += 1
+    return count
+
+
+def _check_quotes(path: Path, rows: list[list[str]], numbers: list[int], delimiter: str) -> None:
+    """Refuse a quote that was never closed: the lines up to the next one would be one cell."""
+    for row, line in zip(rows, numbers, strict=True):
+        for cell in row:
+            inner = cell.split("\n")[1:]
+            if not inner:
+                continue
+            like = sum(delimiter in one and bool(_IMAGE.search(one)) for one in inner)
+            if like >= 2 and like * 2 >= len(inner):
+                raise DataError(
+                    f"{path}: a quote is opened in line {line - len(inner)} and closed in line "
+                    f"{line}: {like} rows between them would be lost in one cell.",
+                    expected="quotes in pairs",
+                    todo="correct that line",
+                )
 
 
 def _is_comment(line: str, lines: list[str]) -> bool:

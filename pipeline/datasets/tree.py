@@ -25,7 +25,7 @@ MAX_DEPTH = 64
 MAX_FOLDERS = 1_000_000
 MAX_FILES = 50_000_000
 _MOST_SNIFFED = 2_000_000  # files whose first bytes are read, about 30 µs each
-_LABEL_FILES = (".csv", ".tsv", ".tab", ".txt", ".lst", ".list", ".dat")
+_LABEL_FILES = tuple(".csv .tsv .tab .txt .lst .list .dat .json .jsonl .ndjson".split())
 _ARRAYS = (".npz", ".npy", ".h5", ".hdf5", ".parquet", ".arrow", ".feather", ".pkl", ".pickle")
 
 
