@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from cnn_codes.backbones.state import read_state
+from cnn_codes.backbones.weights import check_numbers
 from cnn_codes.datasets.groups import twins
 from cnn_codes.datasets.images import decode, probe
 from cnn_codes.datasets.layout import read_layout
 from cnn_codes.datasets.samples import Reading
-from cnn_codes.errors import DataError, ImageError
+from cnn_codes.errors import BackboneError, DataError, ImageError
 from cnn_codes.settings import DataSettings
 
 SPLIT = {0: "train", 1: "val", 2: "test", -1: ""}
@@ -226,14 +229,11 @@ def test_tables_that_are_no_list_of_classes_are_answered(tmp_path, text, words):
 @pytest.mark.parametrize("written", ["{i}", "{i}.0"])
 def test_numbers_that_lost_their_zeros_are_found_and_said(tmp_path, written):
     names = lay(tmp_path, [f"images/{i:05}.jpg" for i in range(12)])
-    rows = "".join(
-        f"{written.format(i=i)},{'ant' if i < 6 else 'bee'},{11 - i}\n" for i in range(12)
-    )
+    labels = ["ant"] * 6 + ["bee"] * 6
+    rows = "".join(f"{written.format(i=i)},{labels[i]},{11 - i}\n" for i in range(12))
     (tmp_path / "t.csv").write_text("id,label,rank\n" + rows)
     listing = read_layout(names / "t.csv")
-    assert [label for _, label in sorted(zip(listing.paths, listing.labels, strict=True))] == (
-        ["ant"] * 6 + ["bee"] * 6
-    )
+    assert [one for _, one in sorted(zip(listing.paths, listing.labels, strict=True))] == labels
     assert "leading zeros" in " ".join(listing.warnings)
 
 
@@ -309,3 +309,34 @@ def test_a_picture_in_two_formats_is_one_and_raw_files_next_to_it_are_left_out(t
     alike = twins(listing.paths, listing.labels)
     assert len(set(alike)) == 12
     assert twins(["a/1.jpg", "b/1.png", "a/1.jpg"], ["a", "b", "a"]) == ["", "", ""]
+
+
+NOT_WEIGHTS = {
+    "a page": (b"<!DOCTYPE html><html>", "a web page"),
+    "Keras": (b"\x89HDF\r\n\x1a\n" + b"\0" * 600, "an HDF5 file"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+    "nothing": (b"", "empty"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), NOT_WEIGHTS.values(), ids=NOT_WEIGHTS)
+def test_files_that_hold_no_weights_are_called_what_they_are(tmp_path, data, words):
+    (tmp_path / "own.pth").write_bytes(data)
+    with pytest.raises(BackboneError, match=words):
+        read_state(tmp_path / "own.pth")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t * float("nan"), "NaN or infinite"),
+        (lambda t: t * 0, "all its layers are zero"),
+        (lambda t: (t * 100).to(torch.int8), "are int8"),
+    ],
+)
+def test_weights_that_no_network_works_with_are_refused(tmp_path, change, words):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 2))
+    state = {k: change(t) if t.ndim > 1 else t for k, t in network.state_dict().items()}
+    with pytest.raises(BackboneError, match=words):
+        check_numbers(state, network.state_dict(), "own.pth")
+    check_numbers(network.state_dict(), network.state_dict(), "own.pth")

@@ -25,6 +25,13 @@ from .catalog import nearest
 
 __all__ = ["Match", "match", "read_state"]
 
+_OTHERS = (
+    (b"\x89hdf", "an HDF5 file (Keras or the like)"),
+    (b"gguf", "a GGUF file"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"version https://git-", "a Git LFS pointer: git lfs pull fetches the file itself"),
+)
 _DEPTH = 4  # of mappings inside mappings
 _SHOWN = 4  # names in a sentence
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -58,6 +65,13 @@ def read_state(path: Path) -> dict[str, dict[str, Tensor]]:
             expected="a safetensors file or a state dict (.pth, .pt, .bin, .ckpt)",
             todo="check the spelling of the path given with WEIGHTS=",
         )
+    if other := _other_format(path):
+        raise BackboneError(
+            f"{path} is {other}, not a state dict.",
+            expected="a safetensors file or a state dict (.pth, .pt, .bin, .ckpt)",
+            todo="fetch the file again where it is a page or a pointer; else save the tensors with "
+            "the program that wrote it: torch.save(network.state_dict(), 'own.pth')",
+        )
     saved = _saved(path)
     found: dict[str, dict[str, Tensor]] = {}
     for place, tensors in _mappings(saved, "", _DEPTH):
@@ -70,6 +84,25 @@ def read_state(path: Path) -> dict[str, dict[str, Tensor]]:
             todo="save only the tensors: torch.save(network.state_dict(), path)",
         )
     return found
+
+
+def _other_format(path: Path) -> str:
+    """Name what a file is by its first bytes, where it holds no tensors of torch's; else empty."""
+    with path.open("rb") as stream:
+        head = stream.read(400)
+        stream.seek(-min(100_000, path.stat().st_size), 2)
+        tail = stream.read()
+    if not head:
+        return "empty (0 bytes)"
+    start = head.lstrip(b"\xef\xbb\xbf \r\n\t")[:20].lower()
+    for mark, name in _OTHERS:
+        if start.startswith(mark):
+            return name
+    if path.suffix.lower() in (".onnx", ".tflite", ".pb", ".engine", ".mlmodel"):
+        return f"a {path.suffix.lower()[1:].upper()} model"
+    if head[:2] == b"PK" and b"/code/" in tail:
+        return "a TorchScript program (torch.jit)"
+    return ""
 
 
 def _saved(path: Path) -> Any:
@@ -112,7 +145,14 @@ def _mappings(value: Any, place: str, depth: int) -> Iterator[tuple[str, dict[st
     """Give each mapping's own tensors, and those of the mappings inside it."""
     if not isinstance(value, Mapping):
         return
-    yield place, {str(k): v for k, v in value.items() if isinstance(v, Tensor)}
+    yield (
+        place,
+        {
+            str(k): v.dequantize() if v.is_quantized else v
+            for k, v in value.items()
+            if isinstance(v, Tensor)
+        },
+    )
     if depth:
         for key, inner in value.items():
             yield from _mappings(inner, f"{place}.{key}" if place else str(key), depth - 1)

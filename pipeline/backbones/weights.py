@@ -15,7 +15,7 @@ import re
 import textwrap
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,7 +33,14 @@ from .network import survey
 from .preprocess import Preprocessing
 from .state import match, read_state
 
-__all__ = ["build", "parameter_shapes", "replace_head", "state_digest", "structure_digest"]
+__all__ = [
+    "build",
+    "check_numbers",
+    "parameter_shapes",
+    "replace_head",
+    "state_digest",
+    "structure_digest",
+]
 
 _SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
 _HUB_TIMEOUT_S = 10.0
@@ -501,6 +508,7 @@ def _load_file(network: nn.Module, path: Path, size: int) -> tuple[str, ...]:
     own = network.state_dict()
     final = survey(network, size).final
     found = match(read_state(path), own, final, file=path.name)
+    check_numbers(found.tensors, own, path.name)
     weight = own.get(f"{final}.weight")
     if final and found.n_classes and weight is not None and found.n_classes != len(weight):
         replace_head(network, final, found.n_classes)  # weights of somebody's own classes
@@ -510,6 +518,35 @@ def _load_file(network: nn.Module, path: Path, size: int) -> tuple[str, ...]:
         state |= {k: torch.zeros_like(v) for k, v in own.items() if k.startswith(f"{final}.")}
     network.load_state_dict(state)
     return found.notes
+
+
+def check_numbers(tensors: Mapping[str, Any], own: Mapping[str, Any], file: str) -> None:
+    """Refuse weights that no network could work with, though their names and shapes fit.
+
+    Raises
+    ------
+    BackboneError
+        Whole numbers in the place of floats (quantised weights without their scales), numbers that
+        are not finite, or zeros in every layer.
+    """
+    floats = {k: t for k, t in tensors.items() if k in own and own[k].is_floating_point()}
+    whole = [name for name, tensor in floats.items() if not tensor.is_floating_point()]
+    broken = [k for k, t in floats.items() if k not in whole and not bool(t.isfinite().all())]
+    layers = [tensor for tensor in floats.values() if tensor.ndim > 1]
+    if whole:
+        kinds = str(floats[whole[0]].dtype).removeprefix("torch.")
+        what = f"{len(whole)} of its tensors are {kinds}, such as {whole[0]}"
+    elif broken:
+        what = f"{len(broken)} of its tensors hold NaN or infinite numbers, such as {broken[0]}"
+    elif layers and not any(bool(tensor.any()) for tensor in layers):
+        what = "all its layers are zero"
+    else:
+        return
+    raise BackboneError(
+        f"{file} cannot be used: {what}.",
+        expected="trained weights as floating-point numbers",
+        todo="take an earlier checkpoint, or save the weights again before they are quantised",
+    )
 
 
 def replace_head(network: nn.Module, final: str, n_classes: int) -> nn.Module:
