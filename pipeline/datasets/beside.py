@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -145,17 +145,13 @@ def advice(files: Sequence[str], folder: str) -> str:
     return "write a CSV with path,label, or sort the images into one folder a class"
 
 
-def files_beside(node: Node, index: Index, used: Iterable[str] = ()) -> tuple[list[str], list[str]]:
+def files_beside(node: Node) -> tuple[list[str], list[str]]:
     """Find files that seem to say something of the images: by their lines, and by their names.
 
     Parameters
     ----------
     node : Node
         The folder.
-    index : Index
-        Its images.
-    used : iterable of str
-        Names of files that were read.
 
     Returns
     -------
@@ -167,10 +163,11 @@ def files_beside(node: Node, index: Index, used: Iterable[str] = ()) -> tuple[li
     """
     naming: list[str] = []
     others: list[str] = []
-    skipped = {*used}
-    for path, name in _some_files(node):
+    some = _some_files(node)
+    index = Index.of(node, node.path, "", free=False) if some else Index(node.path)
+    for path, name in some:
         suffix = Path(name).suffix.lower()
-        if Path(name).name in skipped or is_image(Path(name).stem):
+        if is_image(Path(name).stem):
             continue
         words = words_of(Path(name).stem)
         said = {split_of(word) for word in words} - {None}

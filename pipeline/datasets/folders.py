@@ -293,12 +293,10 @@ def _splits_of_names(found: _Found) -> None:
     """
     if set(found.split) != {UNSPLIT}:
         return
-    splits = []
-    for path in found.paths:
-        stem = image_stem(path.rpartition("/")[2])
-        words = re.split(r"[\s_.-]+|(?<=[^\W\d])(?=\d)", stem)
-        ends = [split for one in (words[0], words[-1]) if (split := split_of(one)) is not None]
-        splits.append(ends[0] if ends else UNSPLIT)
+    some = found.paths[:: max(1, len(found.paths) // 100)]
+    if sum(_split_in_file(path) != UNSPLIT for path in some) * 2 < len(some):
+        return
+    splits = [_split_in_file(path) for path in found.paths]
     has = [split for split in splits if split != UNSPLIT]
     if len(set(has)) < 2 or TRAIN not in has:
         return
@@ -313,6 +311,14 @@ def _splits_of_names(found: _Found) -> None:
         found.notes.append(
             f"{len(has):,} of {len(splits):,} file names say a split ({names}); they were not used."
         )
+
+
+def _split_in_file(path: str) -> int:
+    """Give the split that a file's name begins or ends with, -1 for none."""
+    stem = image_stem(path.rpartition("/")[2])
+    words = re.split(r"[\s_.-]+|(?<=[^\W\d])(?=\d)", stem)
+    ends = [split for one in (words[0], words[-1]) if (split := split_of(one)) is not None]
+    return ends[0] if ends else UNSPLIT
 
 
 def _through(node: Node) -> Node:

@@ -91,6 +91,9 @@ def twins(paths: Sequence[str], labels: Sequence[str]) -> list[str]:
 
     ``a.jpg`` and ``a.png`` next to each other are one picture, exported twice.
     """
+    different = set(paths)
+    if len({path.rpartition(".")[0] for path in different}) == len(different):
+        return [""] * len(paths)
     stems = [path[: len(path) - len(name) + len(image_stem(name))]
              for path in paths for name in [path.rpartition("/")[2]]]  # fmt: skip
     pairs = [f"{stem}\n{label}" for stem, label in zip(stems, labels, strict=True)]

@@ -113,9 +113,11 @@ def read_layout(
 
 def _without_raw(listing: Listing) -> Listing:
     """Leave camera RAW files out that lie next to a picture of the same name."""
+    raw = [path.lower().endswith(_RAW) for path in listing.paths]
+    if not any(raw):
+        return listing
     place = [path[: len(path) - len(name) + len(image_stem(name))]
              for path in listing.paths for name in [path.rpartition("/")[2]]]  # fmt: skip
-    raw = [path.lower().endswith(_RAW) for path in listing.paths]
     others = {stem for stem, is_raw in zip(place, raw, strict=True) if not is_raw}
     left = [row for row, stem in enumerate(place) if raw[row] and stem in others]
     if not left:
@@ -262,7 +264,7 @@ def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> L
             raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
         use_side_tables(listing, side)
         if len(set(listing.labels)) == 1:
-            files = files_beside(node, Index.of(node, node.path, "", free=False))
+            files = files_beside(node)
             if any(files):
                 raise without_labels(node, [*files[0], *files[1]], given, listing.labels[0])
         return listing
@@ -281,7 +283,7 @@ def _by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> L
 def _name_what_was_not_read(listing: Listing, tree: Tree) -> None:
     """Name files that seem to say which images are of which split or class."""
     said = " ".join(listing.warnings)
-    naming, _ = files_beside(tree.root, Index.of(tree.root, tree.root.path, "", free=False))
+    naming, _ = files_beside(tree.root)
     naming = [one for one in naming if Path(one).name not in said]
     if not naming:
         return
