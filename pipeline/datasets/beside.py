@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,9 +132,10 @@ def advice(files: Sequence[str], folder: str) -> str:
                 "and label"
             )
     if ".mat" in suffixes:
+        matlab = f"{folder}/{suffixes['.mat']}"
         return (
-            f"write a CSV with path,label from it, as with python3 -c 'import scipy.io; "
-            f'print(scipy.io.loadmat("{folder}/{suffixes[".mat"]}"))\''
+            "write a CSV with path,label from it; what it holds: python3 -c 'import sys, scipy.io; "
+            f"print(scipy.io.loadmat(sys.argv[1]))' {shlex.quote(matlab)}"
         )
     texts = [name for name in files if Path(name).suffix.lower() in _TEXTS]
     if texts:

@@ -103,7 +103,7 @@ def read_layout(
             f"{asked} was given, but no table with that column was found: {given} would be read by "
             "its folders.",
             expected="a table that names the images, next to them or given itself",
-            todo=f"make data DATA=<table.csv> {asked}; or, for the folders, leave it out",
+            todo=f"make data DATA=<table.csv> {quoted(asked)}; or, for the folders, leave it out",
         )
     listing.labels = [nfc(label) for label in listing.labels]
     listing = _without_raw(listing).in_order()
