@@ -3,6 +3,8 @@
 import io
 import re
 import shlex
+import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import torch
 from cnn_codes.backbones.state import read_state
 from cnn_codes.backbones.weights import check_numbers
+from cnn_codes.datasets.archive import unpack
 from cnn_codes.datasets.groups import twins
 from cnn_codes.datasets.images import decode, probe
 from cnn_codes.datasets.layout import read_layout
@@ -340,3 +343,32 @@ def test_weights_that_no_network_works_with_are_refused(tmp_path, change, words)
     with pytest.raises(BackboneError, match=words):
         check_numbers(state, network.state_dict(), "own.pth")
     check_numbers(network.state_dict(), network.state_dict(), "own.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        (["a.zip.001", "a.zip.002"], "cat a.zip.??? > a.zip"),
+        (["a.tar.gz.aa", "a.tar.gz.ab"], "cat a.tar.gz.?? > a.tar.gz"),
+        (["a.z01", "a.zip"], "zip -s 0 a.zip"),
+    ],
+)
+def test_parts_of_an_archive_are_called_so_with_the_command_that_joins_them(
+    tmp_path, names, command
+):
+    stream = io.BytesIO()
+    mode = "w:gz" if "tar" in names[0] else "w"
+    kind = tarfile.open(fileobj=stream, mode=mode) if "tar" in names[0] else zipfile.ZipFile(
+        stream, mode)  # fmt: skip
+    with kind as archive:
+        for i in range(50):
+            if isinstance(archive, zipfile.ZipFile):
+                archive.writestr(f"set/{i}.jpg", np.random.default_rng(i).bytes(300))
+            else:
+                archive.addfile(tarfile.TarInfo(f"set/{i}.jpg"))
+    data = stream.getvalue()
+    for name, part in zip(names, (data[: len(data) // 2], data[len(data) // 2 :]), strict=True):
+        (tmp_path / name).write_bytes(part)
+    with pytest.raises(DataError, match="one part of an archive") as caught:
+        unpack(tmp_path / names[0], tmp_path / "out")
+    assert command in (caught.value.todo or "")
