@@ -18,7 +18,7 @@ from cnn_codes.curve.pieces import Pieces
 from cnn_codes.errors import HeadError
 from cnn_codes.predict import Classifier
 from cnn_codes.predict.output import Table
-from cnn_codes.results import bootstrap
+from cnn_codes.results import resampling
 from cnn_codes.results.measures import MEASURES
 from cnn_codes.results.predictions import Predictions, read_predictions
 from cnn_codes.settings import METRICS, PlaceSettings
@@ -100,7 +100,7 @@ def test_differences_are_of_the_figure_and_positive_where_the_first_is_better(ke
 def test_equally_good_methods_are_told_apart_in_one_of_twenty_at_most(
     key: str, grouped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bootstrap, "SAMPLES", 400)
+    monkeypatch.setattr(resampling, "SAMPLES", 400)
     wrong, n = 0, 60
     for seed in range(n):
         found = two(40 if grouped else 120, seed)

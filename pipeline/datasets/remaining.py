@@ -99,7 +99,7 @@ def check_test(left: NDArray[np.bool_] | NDArray[np.integer[Any]], *, command: s
         "No test image is left: every one of them, or its group, is in train or val too.",
         expected="test images that were not trained on",
         todo="make audit lists the pairs: take these images out of train, or let the "
-        f"splits be cut anew; {_with(command, 'LEAKS=keep')} measures on images that were seen",
+        f"splits be made again; {_with(command, 'LEAKS=keep')} measures on images that were seen",
     )
 
 
