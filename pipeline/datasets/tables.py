@@ -434,7 +434,7 @@ def _said(path: Path, sheet: Sheet, roles: Roles) -> str:
 
 
 def _refuse_measurements(path: Path, rows: Sequence[Row], name: str) -> None:
-    """Refuse labels that are decimals, most of them different: measurements are no classes."""
+    """Refuse labels that are decimals, most of them different, as measurements are."""
     labels = [row.labels[0] for row in rows if row.labels]
     values = set(labels)
     decimals = [one for one in values if re.fullmatch(r"-?\d+[.,]\d*[1-9]\d*", one)]
