@@ -100,13 +100,13 @@ def _trained_network(model: NetworkModel) -> Parts:
     """Give a fine-tuned network's graph: with its last maps where its scores are linear in them."""
     size = model.preprocessing.size
     noise = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
-    for stage in filter(None, [model.last_map()]):
+    stage = model.last_map()
+    if stage:
         engine, path = model.exported(stage)
         maps, scores = engine.run(noise)
-        axes = (1, 2) if _last(maps.shape[1:]) else (2, 3)
         weight, bias = model.affine()
-        linear = maps.mean(axis=axes, dtype=np.float64) @ weight.T + bias
-        if np.allclose(linear, scores, rtol=1e-4, atol=1e-4):
+        codes = maps.mean(axis=_places(maps.shape[1:]), dtype=np.float64)
+        if np.allclose(codes @ weight.T + bias, scores, rtol=1e-4, atol=1e-4):
             return Parts(onnx.load(path), (maps.shape[1:], scores.shape[1:]), maps=True)
     engine, path = model.exported()
     shapes = tuple(block.shape[1:] for block in engine.run(noise))
@@ -252,14 +252,18 @@ def _codes(g: Graph, blocks: list[str], parts: Parts, dtype: str) -> list[str]:
     found = []
     for block, shape in zip(blocks, parts.shapes[: len(blocks)], strict=True):
         if parts.maps:
-            axes = [2, 3] if len(shape) == 3 and not _last(shape) else [1, 2][: len(shape) - 1]
-            code = g("ReduceMean", block, g.ints(*axes), keepdims=0)
+            code = g("ReduceMean", block, g.ints(*_places(shape)), keepdims=0)
         else:
             code = g("Flatten", block, axis=1)
         if dtype == "float16":
             code = g.cast(g.cast(code, _FLOAT16), FLOAT)
         found.append(code)
     return found
+
+
+def _places(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of a batch of maps that are places: of channels first, channels last, or tokens."""
+    return (2, 3) if len(shape) == 3 and not _last(shape) else (1, 2)[: len(shape) - 1]
 
 
 def _last(shape: tuple[int, ...]) -> bool:

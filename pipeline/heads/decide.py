@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import HeadError, setting
-from .costs import read_costs
+from .costs import asked_costs
 
 __all__ = [
     "Rule",
@@ -101,10 +100,8 @@ def check_decision(settings: Any, class_names: Sequence[str]) -> None:
     HeadError
         As :func:`parse_rule` and :func:`cnn_codes.heads.costs.read_costs`.
     """
-    costs = getattr(settings, "cost", "")
-    if costs:
-        read_costs(Path(costs), class_names)
-    parse_rule(getattr(settings, "threshold", ""), class_names, has_costs=bool(costs))
+    costs = asked_costs(getattr(settings, "cost", ""), class_names)
+    parse_rule(getattr(settings, "threshold", ""), class_names, has_costs=costs is not None)
 
 
 def decide(
