@@ -11,6 +11,7 @@ import numpy as np
 from .errors import BackboneError, CacheError, DownloadError, command_line
 from .notation import duration, number
 from .settings import (
+    METHODS,
     ClusterSettings,
     CodesSettings,
     DataSettings,
@@ -28,12 +29,20 @@ __all__ = ["coded", "context_of", "need_one", "networks_of"]
 
 
 def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
-    """Load the data set of a call, and join its settings to a context."""
+    """Load the data set of a call, and join its settings to a context.
+
+    What the settings name is checked here, before any network runs.
+    """
     from .context import Context
     from .datasets import load_manifest
     from .heads.decide import check_decision
 
     given = chosen.settings
+    for method in (name for one in given.values() for name in getattr(one, "methods", ())):
+        if method not in METHODS:
+            from .compare.runs import training_of
+
+            training_of(method)
     machine = given.get(MachineSettings, MachineSettings())
     manifest = load_manifest(
         chosen[DataSettings],

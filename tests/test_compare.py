@@ -102,7 +102,8 @@ def test_random_splits_are_judged_by_tests_that_know_of_their_overlap(
 def test_a_misspelt_method_is_answered_before_anything_runs(images: Path, inside: Inside) -> None:
     done = inside("compare", methods="svm,finetuned", data=images, **SMALL)
     assert done.returncode == 2
-    assert "finetuned is no method" in done.stderr
+    assert "unknown method finetuned" in done.stderr
+    assert "Next: METHODS=finetune" in done.stderr
     assert not (inside.cache.parent / "results" / images.name).exists()
 
 

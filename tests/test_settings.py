@@ -111,9 +111,12 @@ def test_a_wrong_value_on_the_command_line_ends_with_exit_code_2(
         ("finetune", "THRESHOLD=recall:0.9:fox", "there is no class fox"),
         ("compare", "COST=costs.csv", "costs.csv"),
         ("softmax", "THRESHOLD=cost", "without COST"),
+        ("compare", "METHODS=svm,finetun", "Next: METHODS=finetune\n"),
+        ("curve", "METHODS=elpv-lat", "Next: METHODS=elpv-late\n"),
+        ("report", "METHODS=svn", "unknown method svn"),
     ],
 )
-def test_a_decision_that_does_not_fit_the_classes_is_refused_before_any_network_runs(
+def test_decisions_and_methods_that_cannot_be_are_refused_before_any_network_runs(
     stage: str, given: str, says: str, capsys: Any, tmp_path: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -7,6 +7,7 @@ run on the same splits and writes the same records, so the comparison need not k
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,9 +130,12 @@ def training_of(method: str, fit: FitSettings | None = None) -> FinetuneSettings
 
     name = SCRATCH if method == "scratch" else method
     if name not in recipe_names():
+        known = [*METHODS, "finetune", "scratch", *recipe_names()]
+        near = difflib.get_close_matches(method, known, n=1)
         raise SettingsError(
-            f"METHODS: {method} is no method.",
-            expected=", ".join([*METHODS, "finetune", "scratch", *recipe_names()]),
+            f"METHODS: unknown method {method}.",
+            expected=", ".join(known),
+            todo=f"METHODS={near[0]}" if near else "",
         )
     recipe = load_recipe(name)
     if recipe["stage"] != "finetune":
