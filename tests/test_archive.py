@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from cnn_codes.datasets import archive as archive_module
-from cnn_codes.datasets.archive import unpack
+from cnn_codes.datasets.archive import unpack, unpacked_note
 from cnn_codes.errors import DataError, NoSpaceError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,6 +60,29 @@ def test_every_kind_unpacks_without_its_wrapping_folder(tmp_path, suffix):
 def test_a_single_class_folder_is_not_taken_for_a_wrapping(tmp_path):
     unpack(make(tmp_path / "x.zip", {"cats/1.jpg": b"1"}), tmp_path / "out")
     assert list(tree(tmp_path / "out")) == ["cats/1.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("suffix", ["zip", "tar.gz"])
+def test_a_name_that_stands_twice_is_named(tmp_path, suffix):
+    archive = tmp_path / f"x.{suffix}"
+    pairs = [("a/1.jpg", b"old"), ("a/1.jpg", b"new"), ("b/1.jpg", b"one")]
+    if suffix == "zip":
+        with zipfile.ZipFile(archive, "w") as opened:
+            for name, data in pairs:
+                opened.writestr(name, data)
+    else:
+        with tarfile.open(archive, "w:gz") as opened:
+            for name, data in pairs:
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                opened.addfile(info, io.BytesIO(data))
+    unpack(archive, tmp_path / "out")
+    assert (tmp_path / "out" / "a" / "1.jpg").read_bytes() == b"new"
+    (note,) = unpacked_note(tmp_path / "out")
+    assert note.endswith(
+        "holds 1 name more than once (a/1.jpg); the last file of each name was taken."
+    )
 
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path):

@@ -32,7 +32,7 @@ from ..errors import DataError, PipelineError, first_line
 from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Meter, Progress, silent
 from .arrays import NOTE
-from .listing import archive_stem, is_archive, is_image, is_junk
+from .listing import archive_stem, few, is_archive, is_image, is_junk, plural
 from .room import need_room, writing
 from .tars import GuardedInfo
 from .texts import best_encoding
@@ -174,6 +174,7 @@ def _unpack_into(archive: Path, folder: Path, progress: Progress) -> list[str]:
     allowed = max(FREE_BYTES, packed * MAX_RATIO)
     links: list[tuple[Path, Path]] = []
     notes: list[str] = []
+    again: dict[Path, None] = {}
     spent = 0
     try:
         with progress(f"unpacking {archive.name}", packed, "B") as meter:
@@ -188,6 +189,8 @@ def _unpack_into(archive: Path, folder: Path, progress: Progress) -> list[str]:
                     path.mkdir(parents=True, exist_ok=True)
                 elif member.kind == "file":
                     need_room(folder, member.n_bytes, archive.name)
+                    if path.exists():
+                        again[path] = None
                     _write(member, path)
                 elif member.kind == "link":
                     goal = _inside(folder, member.link, archive)
@@ -208,6 +211,12 @@ def _unpack_into(archive: Path, folder: Path, progress: Progress) -> list[str]:
     except Exception as error:  # zipfile and tarfile raise many kinds on damaged data
         raise _damaged(archive, first_line(error)) from error
     _link(links)
+    if again:
+        shown = few([path.relative_to(folder).as_posix() for path in again])
+        notes.append(
+            f"{archive.name} holds {plural(len(again), 'name', 'names')} more than once ({shown}); "
+            "the last file of each name was taken."
+        )
     return notes
 
 
