@@ -79,6 +79,15 @@ def test_bytes_and_digests_are_those_of_the_files(tmp_path, load):
     assert (again.sha256 == inside.sha256).all()
 
 
+def test_a_label_that_stands_twice_is_named(tmp_path, load):
+    tar = write_tar(tmp_path / "set" / "all.tar", samples(range(12)))
+    write_tar(tar, {"000002.cls": b"1"}, mode="a")
+    for _ in range(2):  # the second time from memory
+        assert "1 member of the tar files had the name of an earlier one, which was not used." in (
+            load(tar).warnings
+        )
+
+
 def test_a_changed_shard_is_read_again(tmp_path, load):
     tar = write_tar(tmp_path / "some.tar", samples(range(12)))
     before = load(tar)

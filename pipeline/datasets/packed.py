@@ -34,10 +34,13 @@ class Members:
         occurs twice, the last, as tar itself has it.
     n_strange : int
         Members that are links, devices, or have no sound name.
+    n_again : int
+        Members with the name of an earlier one.
     """
 
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
     n_strange: int = 0
+    n_again: int = 0
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def _members(container: str, n_bytes: int, mtime_ns: int, inode: int) -> Members
     from .tars import GuardedInfo
 
     places: dict[str, tuple[int, int]] = {}
-    n_strange = 0
+    n_strange = n_again = 0
     try:
         with (
             open(container, "rb") as raw,  # noqa: PTH123
@@ -133,6 +136,7 @@ def _members(container: str, n_bytes: int, mtime_ns: int, inode: int) -> Members
                 if sound and info.offset_data + info.size > n_bytes:
                     raise tarfile.ReadError("unexpected end of data")
                 if sound:
+                    n_again += name in places
                     places[name] = (info.offset_data, info.size)
                 elif not info.isdir():
                     n_strange += 1
@@ -145,7 +149,7 @@ def _members(container: str, n_bytes: int, mtime_ns: int, inode: int) -> Members
             expected="a complete .tar that is not compressed",
             todo="fetch it again",
         ) from error
-    return Members(places, n_strange)
+    return Members(places, n_strange, n_again)
 
 
 def _is_sound(name: str) -> bool:

@@ -16,7 +16,7 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from .words import LABELS, key_of
 
 __all__ = ["is_shard", "read_shards", "shards_in"]
 
-_KIND = "samples of a tar 1"
+_KIND = "samples of a tar 2"
 _LABEL_KINDS = ("cls", "json", "class", "label", "txt", "text")
 _MOST_LABEL_BYTES = 1 << 20
 _LOOKED_AT = 40  # images of a tar that tell whether it is one of WebDataset
@@ -113,14 +113,15 @@ def read_shards(
     root = Path(os.path.realpath(tars[0].parent if len(tars) == 1 else _common(tars)))
     rows: list[tuple[str, dict[str, Any], int]] = []
     listing = Listing(root=root, paths=[], labels=[], split=np.empty(0, np.int8))
-    n_strange = n_alone = 0
+    n_strange = n_alone = n_again = 0
     with progress("reading shards", len(tars), "files") as meter:
         for tar in tars:
             where = os.path.relpath(os.path.realpath(tar), root).replace(os.sep, "/")
-            samples, strange, alone = _samples(tar, memory)
+            seen = _samples(tar, memory)
             split = _split(where)
-            rows += [(f"{where}/{name}", fields, split) for name, fields in samples]
-            n_strange, n_alone = n_strange + strange, n_alone + alone
+            rows += [(f"{where}/{name}", fields, split) for name, fields in seen.samples]
+            n_strange, n_alone = n_strange + seen.strange, n_alone + seen.alone
+            n_again += seen.again
             meter.advance()
     if not rows:
         raise DataError(
@@ -153,6 +154,11 @@ def read_shards(
             f"{plural(n_strange, 'member', 'members')} of the tar files are links, devices or have "
             "no sound name, and were left out."
         )
+    if n_again:
+        listing.warnings.append(
+            f"{plural(n_again, 'member', 'members')} of the tar files had the name of an earlier "
+            "one, which was not used."
+        )
     listing = listing.in_order()
     listing.check(Path(given))
     return listing
@@ -179,26 +185,32 @@ def _split(where: str) -> int:
     return UNSPLIT
 
 
-def _samples(tar: Path, memory: Path) -> tuple[list[tuple[str, dict[str, Any]]], int, int]:
-    """Give name and fields of each image of a tar, and how many members were left out."""
+class _Seen(NamedTuple):
+    """Name and fields of each image of a tar, and how many members were left out, and why."""
+
+    samples: list[tuple[str, dict[str, Any]]]
+    strange: int
+    alone: int
+    again: int
+
+
+def _samples(tar: Path, memory: Path) -> _Seen:
+    """Look at what is in a tar."""
     real = os.path.realpath(tar)
     status = os.stat(real)  # noqa: PTH116
     kind = f"{_KIND} {status.st_size} {status.st_mtime_ns} {status.st_ino}"
     file = memory / f"{tar.name[:100]}-{_short(real)}.json"
     saved = recall_values(file, kind)
     if saved is not None:
-        return (
-            [(name, fields) for name, fields in saved["samples"]],
-            saved["strange"],
-            saved["alone"],
-        )
+        samples = [(name, fields) for name, fields in saved["samples"]]
+        return _Seen(**saved | {"samples": samples})
     members = members_of(real)
     kinds: dict[str, dict[str, str]] = {}
     for name in members.places:
         base = name.rpartition("/")[2]
         key, _, suffix = _key(name), *base.partition(".")[1:]
         kinds.setdefault(key, {})[suffix.lower()] = name
-    samples: list[tuple[str, dict[str, Any]]] = []
+    samples = []
     n_alone = 0
     for key in sorted(kinds):
         files = kinds[key]
@@ -214,9 +226,9 @@ def _samples(tar: Path, memory: Path) -> tuple[list[tuple[str, dict[str, Any]]],
             n_alone += len(images)
             continue
         samples += [(name, fields) for name in images]
-    values = {"samples": samples, "strange": members.n_strange, "alone": n_alone}
-    remember_values(file, kind, values)
-    return samples, members.n_strange, n_alone
+    found = _Seen(samples, members.n_strange, n_alone, members.n_again)
+    remember_values(file, kind, found._asdict())
+    return found
 
 
 def _short(path: str) -> str:
