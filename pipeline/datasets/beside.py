@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from .columns import Roles
 from .listing import TEST, TRAIN, UNSPLIT, Listing, few, is_image, plural, split_of
 from .named import column
 from .resolve import Index
-from .tables import Roles, quoted, split_cell
+from .tables import quoted, split_cell
 from .texts import Sheet, read_text
 from .tree import Node
 from .words import annotates, words_of

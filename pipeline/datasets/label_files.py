@@ -1,0 +1,388 @@
+"""Tables and lists in a folder: which of them name labels, and how several go together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import DataError
+from ..settings import DataSettings
+from .beside import files_beside, say_unlisted, use_side_tables, without_labels
+from .columns import Roles
+from .folders import read_folders
+from .listing import (
+    UNSPLIT,
+    Listing,
+    few,
+    image_stem,
+    is_image,
+    plural,
+    split_in,
+    split_of,
+)
+from .lists import chosen, is_list, names_in, read_lists
+from .records import RECORD_SUFFIXES
+from .resolve import Index
+from .tables import TABLE_SUFFIXES, quoted, read_table, table_of
+from .texts import Sheet
+from .tree import Node, scan
+from .words import nfc, words_of
+
+__all__ = ["MOST_BESIDE", "read_by_files"]
+
+_MOST_TABLES = 40
+_DEEPEST_TABLE = 3
+MOST_BESIDE = 200_000  # images in the folder above a list that names are looked up among
+_NO_LABELS = frozenset("submission samplesubmission sample template".split())
+
+
+def _base(node: Node, top: Node) -> str:
+    return node.rel[len(top.rel) :].strip("/")
+
+
+def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> Listing:
+    """Read labels from tables or lists where there are such, else from folders."""
+    lists = _lists(node)
+    tables = _tables(node, ask, confined=confined)
+    explicit = [one for one in tables if one[2].explicit]
+    labelled = [one for one in tables if one[2].labelled]
+    if lists and explicit:
+        names = [path.name for path in (*lists[1].values(), *(one[0] for one in explicit))]
+        raise _several(node, names)
+    if lists:
+        listing = _from_lists(node, lists[0], lists[1], ask, confined=confined, given=given)
+        if listing is not None:
+            say_unlisted(listing, node, few([path.name for path in lists[1].values()]))
+            return _with_note(listing, node, lists[1].values())
+    side = [one for one in tables if one[2].path >= 0 and one[2].share >= 0.5 and (
+        not one[2].labelled or (explicit and one not in explicit))]  # fmt: skip
+    if len(explicit) > 1 or (not explicit and len(labelled) > 1):
+        some = explicit or labelled
+        parts = _split_tables(some, node)
+        if parts is None:
+            one = _same_labels(some, node, ask, given)
+            say_unlisted(one, node, few([table[0].name for table in some]))
+            return one
+        joined = _joined_tables(parts, ask, given)
+        say_unlisted(joined, node, few([_place(one[0], node) for one in parts.values()]))
+        return joined
+    if explicit or labelled:
+        best = (explicit or labelled)[0]
+        listing = (_one_table if explicit else _table_or_folders)(best, node, ask, given)
+        if not listing.by_folder:
+            use_side_tables(listing, [one for one in side if one is not best])
+            say_unlisted(listing, node, best[0].name)
+        return _with_note(listing, node, [best[0]]) if explicit else listing
+    try:
+        if not node.n_images and tables:
+            return read_table(tables[0][0], *tables[0][1:], ask, given=given)
+        listing = read_folders(node, ask, given=given)
+        if tables and len(set(listing.labels)) == 1:
+            raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
+        use_side_tables(listing, side)
+        if len(set(listing.labels)) == 1:
+            files = files_beside(node)
+            if any(files):
+                raise without_labels(node, [*files[0], *files[1]], given, listing.labels[0])
+        return listing
+    except DataError as doubt:
+        if not tables or not node.n_images:
+            raise
+        table, sheet, roles, index = tables[0]
+        try:
+            return read_table(table, sheet, roles, index, ask, given=str(table))
+        except DataError as error:
+            raise DataError(
+                f"{doubt.found} {error.found}", expected=error.expected, todo=error.todo
+            ) from error
+
+
+def _place(path: Path, node: Node) -> str:
+    return os.path.relpath(path, node.path)
+
+
+def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str) -> Listing:
+    """Use the larger of several tables where they agree; ask where they do not.
+
+    Raises
+    ------
+    DataError
+        They give some image different labels, or name different images.
+    """
+    found: list[tuple[Listing, Path]] = []
+    problem = ""
+    for table, sheet, roles, index in tables:
+        try:
+            found.append((read_table(table, sheet, roles, index, ask, given=str(table)), table))
+        except DataError as error:
+            problem = f"{_place(table, node)}: {error.found}"
+    found.sort(key=lambda one: -len(one[0].paths))
+    names = [_place(one[0], node) for one in tables]
+    if found and not problem:
+        largest, table = found[0]
+        labels = dict(zip(largest.paths, largest.labels, strict=True))
+        differ = absent = 0
+        for other, _ in found[1:]:
+            for path, label in zip(other.paths, other.labels, strict=True):
+                absent += path not in labels
+                differ += path in labels and labels[path] != label
+        if not differ and not absent:
+            others = few([name for name in names if name != _place(table, node)])
+            largest.warnings.append(f"{others} gives the same labels and was not used.")
+            return largest
+        problem = f"{differ:,} images have different labels in them" if differ else (
+            "they name different images")  # fmt: skip
+    choices = [f"make data DATA={quoted(str(one[0]))}" for one in tables[:4]]
+    raise DataError(
+        f"{node.path} has several files that name labels: {few(names)}; {problem}.",
+        expected="list files, or one CSV",
+        todo=f"choose one: {' or '.join(choices)}; or join them into one CSV",
+    )
+
+
+_Table = tuple[Path, Sheet, Roles, Index]
+
+
+def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
+    """Tables of which a column names images that are there, and more than one class."""
+    found: list[_Table] = []
+    cache: dict[str, Index] = {}
+    tried = 0
+    for one in node.walk():
+        base = _base(one, node)
+        if base.count("/") >= _DEEPEST_TABLE:
+            continue
+        for name in sorted(one.texts):
+            lower = name.lower()
+            if not lower.endswith((*TABLE_SUFFIXES, *RECORD_SUFFIXES)) or (
+                set(words_of(name)) & _NO_LABELS
+            ):
+                continue
+            if lower.endswith(RECORD_SUFFIXES) and (one.images or is_image(Path(name).stem)):
+                if one is not node and lower.startswith("metadata.") is False:
+                    continue  # a file about one image
+                if is_image(Path(name).stem):
+                    continue
+            tried += 1
+            if tried > _MOST_TABLES:
+                return found
+            index = cache.get(base)
+            if index is None:
+                index = cache[base] = Index.of(node, node.path, base, free=False)
+            path = Path(one.path) / name
+            try:
+                sheet, roles = table_of(path, index, ask)
+            except DataError:
+                if one is node and len([t for t in one.texts if t.endswith(".csv")]) == 1:
+                    raise
+                continue
+            if roles.share == 0 and (roles.explicit or not node.n_images) and not confined:
+                index = cache[base] = _beside(node, base) or index
+                sheet, roles = table_of(path, index, ask)
+            if not roles.explicit and (roles.path < 0 or roles.share < 0.3):
+                continue
+            if roles.label >= 0 and not roles.explicit:
+                labels = {row[roles.label] for row in sheet.rows[roles.start :]
+                          if len(row) > roles.label}  # fmt: skip
+                if len(labels) < 2:
+                    continue
+            found.append((path, sheet, roles, index))
+    return found
+
+
+def _beside(node: Node, base: str) -> Index | None:
+    """Index the folder above: where a list beside its images begins its paths with ``../``."""
+    above = os.path.dirname(node.path)  # noqa: PTH120
+    if above == node.path or len(Path(above).parts) < 3:
+        return None
+    try:
+        tree = scan(Path(above))
+    except DataError:
+        return None
+    if tree.root.n_images > MOST_BESIDE:
+        return None
+    wide = Index.of(tree.root, tree.root.path, "", free=False)
+    here = os.path.basename(node.path)  # noqa: PTH119
+    moved = Index(node.path, base, free=False, least_tail=1)
+    for path in wide.paths:
+        if "/" not in path:
+            continue  # nothing that lies loose in the folder above
+        place = path[len(here) + 1 :] if path.startswith(f"{here}/") else f"../{path}"
+        moved.paths.add(place)
+        name = nfc(path.rpartition("/")[2]).casefold()
+        moved.by_name.setdefault(name, []).append(place)
+        for stem in {name, image_stem(name)}:
+            moved.by_stem.setdefault(stem, []).append(place)
+    return moved
+
+
+def _split_tables(tables: list[_Table], node: Node) -> dict[int, _Table] | None:
+    """Tables named after splits (``train.csv``, ``test/metadata.csv``); None if they are not."""
+    parts: dict[int, _Table] = {}
+    for one in tables:
+        split = split_of(one[0].stem)
+        if split is None and (found := split_in(one[0].stem)):
+            split = found[0]
+        folders = _place(one[0], node).split("/")[:-1]
+        for name in folders if split is None else ():
+            split = split_of(name) if split is None else split
+        if split is None or split in parts or one[2].split >= 0 or one[2].flags:
+            return None
+        parts[split] = one
+    return parts
+
+
+def _joined_tables(parts: dict[int, _Table], ask: DataSettings, given: str) -> Listing:
+    listings = []
+    for split, (table, sheet, roles, index) in sorted(parts.items()):
+        listing = read_table(table, sheet, roles, index, ask, given=given)
+        listing.split = np.full(len(listing.paths), split, np.int8)
+        listings.append(listing)
+    shared = set.intersection(*(set(one.extra) for one in listings))
+    return Listing(
+        root=listings[0].root,
+        paths=[path for one in listings for path in one.paths],
+        labels=[label for one in listings for label in one.labels],
+        split=np.concatenate([one.split for one in listings]),
+        extra={
+            name: np.concatenate([one.extra[name].astype(str) for one in listings])
+            for name in listings[0].extra
+            if name in shared
+        },
+        rejects=[reject for one in listings for reject in one.rejects],
+        warnings=[text for one in listings for text in one.warnings],
+    )
+
+
+def _one_table(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+    table, sheet, roles, index = one
+    listing = read_table(table, sheet, roles, index, ask, given=given)
+    if set(listing.split.tolist()) == {UNSPLIT}:
+        _split_by_lists(listing, node, index)
+    return listing
+
+
+def _split_by_lists(listing: Listing, node: Node, index: Index) -> None:
+    """Use lists of names alone (``train_val_list.txt``) as the splits of a table."""
+    files: dict[str, Path] = {}
+    for one in node.walk():
+        if _base(one, node).count("/") < _DEEPEST_TABLE:
+            files |= {
+                name: Path(one.path) / name for name in one.texts if is_list(name) is not None
+            }
+    place = {path: row for row, path in enumerate(listing.paths)}
+    used = []
+    split = listing.split.copy()
+    for number, path in chosen(files, node.path).items():
+        rows = [place[name] for name in names_in(path, index) if name in place]
+        split[rows] = number
+        if rows:
+            used.append(path.name)
+    if len(used) < 2:
+        return
+    if np.any(split == UNSPLIT):
+        listing.warnings.append(
+            f"{few(used)} do not name all images and were not used as splits: "
+            f"{int(np.sum(split == UNSPLIT)):,} of {len(split):,} are in none."
+        )
+        return
+    listing.split = split
+    listing.warnings.append(f"Splits were read from {few(used)}.")
+
+
+def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+    """Use a table found by its content; ask where the folders say something else as clearly."""
+    by_table = _one_table(one, node, ask, given)
+    if ask.label_column:
+        return by_table
+    by_table.warnings[0] = by_table.warnings[0].rstrip(".") + (
+        f"; images in {plural(len(node.kids()), 'folder', 'folders')}." if node.kids() else "."
+    )
+    try:
+        by_folder = read_folders(node, ask, given=given)
+        by_folder.check(Path(node.path))
+    except DataError:
+        return by_table
+    labels = dict(zip(by_folder.paths, by_folder.labels, strict=True))
+    pairs = {
+        (label, labels[path])
+        for path, label in zip(by_table.paths, by_table.labels, strict=True)
+        if path in labels
+    }
+    same = len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
+    if same and len(by_table.paths) * 2 > len(by_folder.paths):
+        return by_table
+    if len(by_table.paths) * 4 < len(by_folder.paths):
+        by_folder.warnings.append(
+            f"{one[0].name} names {len(by_table.paths):,} of {len(by_folder.paths):,} images and "
+            "was not used."
+        )
+        return by_folder
+    raise DataError(
+        f"{given} has labels in {one[0].name} (column {one[2].header[one[2].label]}: "
+        f"{few(sorted(set(by_table.labels)), 4)}) and, otherwise, by its folders "
+        f"({few(sorted(set(by_folder.labels)), 4)}).",
+        expected="one of the two",
+        todo=f"make data DATA={quoted(str(one[0]))} for the table, or "
+        f"make data DATA={quoted(given)} LAYOUT=classes for the folders",
+    )
+
+
+def _lists(node: Node) -> tuple[Node, dict[int, Path]] | None:
+    """List files named after splits, in the folder or (where labels are kept) below it."""
+    for one in node.walk():
+        if _base(one, node).count("/") >= 1:
+            continue
+        files = {name: Path(one.path) / name for name in one.texts if is_list(name) is not None}
+        if files and (one is node or not one.n_images):
+            return one, chosen(files, one.path)
+    return None
+
+
+def _from_lists(
+    node: Node,
+    holder: Node,
+    files: dict[int, Path],
+    ask: DataSettings,
+    *,
+    confined: bool,
+    given: str,
+) -> Listing | None:
+    index = Index.of(node, node.path, _base(holder, node), free=False)
+    tables = [name for one in node.walk() for name in one.texts
+              if name.lower().endswith(TABLE_SUFFIXES)]  # fmt: skip
+    if tables and all(names_in(path, index) for path in files.values()):
+        return None  # lists of names alone: the splits of a table
+    try:
+        return read_lists(files, index, ask, given=quoted(given))
+    except DataError as error:
+        if confined or "are not there" not in error.found:
+            raise
+        wide = _beside(node, index.base)
+        if wide is None:
+            raise
+        return read_lists(files, wide, ask, given=quoted(given))
+
+
+def _with_note(listing: Listing, node: Node, files: object) -> Listing:
+    names = [path.name for path in files]  # type: ignore[attr-defined]
+    if len(node.folders) > 1 and not listing.warnings[:1] == []:
+        listing.warnings[0] = listing.warnings[0].rstrip(".") + (
+            "; the names of the folders beside it were not used."
+        )
+    elif len(node.folders) > 1:
+        listing.warnings.insert(
+            0, f"Labels were read from {few(names)}; the names of the folders beside it were not "
+            "used.",
+        )  # fmt: skip
+    return listing
+
+
+def _several(node: Node, names: list[str]) -> DataError:
+    return DataError(
+        f"{node.path} has several files that name labels: {few(names)}.",
+        expected="list files, or one CSV",
+        todo=f"choose one: DATA={quoted(str(Path(node.path) / names[-1]))}",
+    )
