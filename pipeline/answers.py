@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from .codes.reader import Codes
     from .codes.verify import Verdict
 
-__all__ = ["Advised", "Answer", "Audited", "Compared", "Features", "Fitted", "Images", "Measured"]
-
 _SHOWN_CLASSES = 8
 _USES = (("train", "images to train"), ("val", "to choose"), ("test", "to test"))
 

@@ -16,8 +16,6 @@ import io
 import re
 from collections.abc import Collection, Iterable, Sequence
 
-__all__ = ["csv_bytes", "csv_rows", "plain", "plain_path", "safe", "safe_path"]
-
 _TEXT, _PATH = "'", "./"
 # Blanks and control characters too: some programs drop them before they look for a formula.
 _START = "[\\s\x00-\x1f=+\\-@\uff1d\uff0b\uff0d\uff20]"

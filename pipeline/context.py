@@ -16,8 +16,6 @@ from .errors import command_line
 from .progress import Messages, Progress
 from .settings import ClusterSettings, CodesSettings, DataSettings, MachineSettings, PlaceSettings
 
-__all__ = ["Context"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Context:

@@ -12,29 +12,6 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = [
-    "BackboneError",
-    "CacheBusyError",
-    "CacheError",
-    "ClusterError",
-    "DataError",
-    "DeviceError",
-    "DownloadError",
-    "HeadError",
-    "ImageError",
-    "NoMemoryError",
-    "NoSpaceError",
-    "PipelineError",
-    "ResultError",
-    "SettingsError",
-    "TrainingError",
-    "as_typed",
-    "command_line",
-    "first_line",
-    "program",
-    "setting",
-]
-
 _FOLDER = Path(__file__).parent
 # In a checkout the package's folder lies next to the Makefile; an installed one has neither name.
 _IN_CHECKOUT = _FOLDER.name == "pipeline" and (_FOLDER.parent / "Makefile").is_file()

@@ -25,22 +25,6 @@ from .notation import size
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "canonical_json",
-    "digest_of",
-    "digest_of_arrays",
-    "explained",
-    "make_folder",
-    "need_space",
-    "publishing",
-    "replacing",
-    "sha256_file",
-    "sync_folder",
-    "sync_tree",
-    "write_atomic",
-    "write_json",
-]
-
 _OURS = ".~"  # in the names of temporary files that are locked while they are written
 _swept: set[Path] = set()
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -24,8 +24,6 @@ from numpy.typing import NDArray
 from .errors import PipelineError
 from .files import canonical_json, replacing, write_json
 
-__all__ = ["recall_arrays", "recall_values", "remember_arrays", "remember_values"]
-
 Arrays = Mapping[str, NDArray[Any]]
 _HEAD = ("kind", "checksum")  # entries of the file besides its content
 

@@ -6,27 +6,6 @@ others go through this module; only files for programs (CSV, JSON, paths of SVG)
 
 from __future__ import annotations
 
-__all__ = [
-    "DASH",
-    "chance",
-    "compact",
-    "count",
-    "duration",
-    "interval",
-    "megabytes",
-    "megapixels",
-    "number",
-    "p_equals",
-    "p_value",
-    "percent",
-    "scientific",
-    "share",
-    "signed",
-    "signed_interval",
-    "signed_points",
-    "size",
-]
-
 DASH = "\N{EN DASH}"  # where there is no number
 _MINUS = "\N{MINUS SIGN}"
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from .compare.runs import Network
     from .context import Context
 
-__all__ = ["coded", "context_of", "need_one", "networks_of"]
-
 
 def context_of(chosen: Chosen, *, rehash: bool = False) -> Context:
     """Load the data set of a call, and join its settings to a context.

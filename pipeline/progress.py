@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-__all__ = ["Messages", "Meter", "Progress", "silent", "terminal"]
-
 
 class Meter(Protocol):
     """One running count; a context manager."""

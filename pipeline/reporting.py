@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from .compare.runs import Network
     from .context import Context
 
-__all__ = ["COMPARED_HEADS", "current_comparison", "left_out", "makers"]
-
 # What a report compares and draws where there is no comparison or curve yet: it takes seconds.
 COMPARED_HEADS = tuple(one for one in CompareSettings().methods if one in METHODS)
 QUICK_CURVE = CurveSettings(methods=("svm",), draws=5)

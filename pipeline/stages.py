@@ -19,8 +19,6 @@ from .errors import SettingsError
 from .progress import Messages
 from .settings import RENAMED, from_mapping
 
-__all__ = ["STAGES", "Chosen", "Stage", "nearest_setting", "stage"]
-
 Settings = TypeVar("Settings")
 Answer = TypeVar("Answer")
 Run = Callable[["Chosen"], Answer]

@@ -214,10 +214,7 @@ def _user_cache(
         (folder / "cnn-codes" / "backbones").symlink_to(backbones)
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_user_cache")
-@pytest.mark.filterwarnings("ignore")  # the checks' own, of odd labels and too few images
-@parametrize_with_checks(
+CHECKS = parametrize_with_checks(
     [
         TableTransformer(SMALL["model"], **SETTINGS),
         TableClassifier(SMALL["model"], folds=2, jobs=1, method="ridge", **SETTINGS),
@@ -225,6 +222,13 @@ def _user_cache(
     expected_failed_checks=lambda estimator: EXPECTED_FAILED_CHECKS[type(estimator).__name__],
     xfail_strict=True,
 )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_user_cache")
+@pytest.mark.filterwarnings("ignore")  # the checks' own, of odd labels and too few images
+# A list, since scikit-learn 1.8 gives a generator, which pytest 9.2 warns of.
+@pytest.mark.parametrize(CHECKS.args[0], list(CHECKS.args[1]), **CHECKS.kwargs)
 def test_scikit_learn_s_checks(estimator: Any, check: Any) -> None:
     check(estimator)
 

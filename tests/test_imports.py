@@ -119,6 +119,18 @@ def test_nothing_flows_back():
     assert back == []
 
 
+def test_a_name_with_an_underscore_is_its_modules_own():
+    taken = [
+        f"{name} imports {alias.name}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+        if alias.name.startswith("_") and not alias.name.startswith("__")
+    ]
+    assert taken == []
+
+
 def test_no_two_modules_import_each_other():
     graph = {name: {other for other in imported(name) if other in modules()} for name in modules()}
     while free := [name for name, others in graph.items() if not others & graph.keys()]:

@@ -10,8 +10,6 @@ from ..codes.reader import open_codes
 from ..errors import CacheError, SettingsError
 from ..settings import CodesSettings, from_mapping
 
-__all__ = ["cached_networks", "named_networks"]
-
 
 def named_networks(names: Iterable[str], usual: CodesSettings) -> list[CodesSettings]:
     """Turn the setting MODELS into what is asked of each network.

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["ALIKE", "LARGE", "Case", "place"]
-
 LARGE = 500  # images per class from which the published recipes train the network
 ALIKE = 0.4  # mean confidence of the network's own classifier from which images are familiar
 NAMES = {

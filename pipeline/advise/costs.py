@@ -11,8 +11,6 @@ from ..context import Context
 from ..results.runs import list_records
 from ..settings import FinetuneSettings
 
-__all__ = ["Rate", "training_rate", "training_seconds"]
-
 # Seconds to train on an image against seconds to take it through the network once (stage one's
 # engine), where nothing was trained here yet, on two cores. EfficientNet-Lite0: 150 images/s
 # through ONNX Runtime, 130 trained from the cached trunk (the last three stages), 23 through the

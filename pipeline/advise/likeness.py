@@ -17,8 +17,6 @@ from ..backbones.classifier import Classifier, classifier_of, recall_classifier,
 from ..compare.runs import Network
 from ..context import Context
 
-__all__ = ["Familiarity", "familiarity", "source_probabilities"]
-
 BLOCK = 1024
 
 

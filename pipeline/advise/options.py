@@ -24,8 +24,6 @@ from .sample import Sample
 if TYPE_CHECKING:
     from ..heads.held_out import HeldOut
 
-__all__ = ["Option", "choose", "command_of", "linear_options"]
-
 SIGNIFICANT = 1.64  # standard errors by which a linear option must beat the baseline: 5 %
 LATE_LAYERS = 3
 

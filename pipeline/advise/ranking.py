@@ -10,8 +10,6 @@ from typing import Any
 from ..results.records import SCHEMA
 from ..results.runs import list_records
 
-__all__ = ["SCORES", "agreement", "measured_of", "order"]
-
 SCORES = ("log_me", "probe")  # the first one ranks
 TRAINED = ("finetune", "scratch")
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ..heads.folds import Fold
 
-__all__ = ["Sample"]
-
 
 @dataclass(frozen=True, eq=False)
 class Sample:

@@ -12,8 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
-__all__ = ["log_me"]
-
 LOG_RANGE = 30.0  # of alpha / beta, around the largest squared singular value
 GRID = 61
 SMALLEST = 1e-12

@@ -31,8 +31,6 @@ from .costs import training_rate, training_seconds
 from .options import Option, command_of
 from .sample import Sample
 
-__all__ = ["trials", "tried_options"]
-
 HELD_OUT = 0.25
 TRAIN, VAL, TEST = range(len(SPLITS))
 

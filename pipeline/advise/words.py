@@ -20,15 +20,6 @@ from ..results.measures import ALPHA
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 from .cases import ALIKE, LARGE
 
-__all__ = [
-    "network_label",
-    "options_figures",
-    "options_table",
-    "ranking_figures",
-    "ranking_table",
-    "sentences",
-]
-
 RULES = {
     1: "the codes of the last layer with a linear head",
     2: "fine-tuning",

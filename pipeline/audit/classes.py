@@ -12,8 +12,6 @@ from ..datasets import SPLITS, Manifest
 from ..datasets.listing import TEST, TRAIN, VAL, Remark, few, plural
 from .findings import Finding
 
-__all__ = ["WEIGH_CLASSES", "class_findings", "copy_findings", "followed"]
-
 TINY_CLASS = 10  # images; with fewer, one image more or less moves a recall by over ten points
 # On ten sets of 1:10 to 1:60 it raised balanced accuracy on all: benchmarks/skew.md
 WEIGH_CLASSES = ", which CLASS_WEIGHT=balanced raises at some cost in accuracy"

@@ -19,8 +19,6 @@ from ..errors import DataError
 from ..notation import number
 from ..progress import Progress, silent
 
-__all__ = ["Clusters", "near_groups"]
-
 STRANGERS = 1e-4  # share of the pairs of different classes that may be above the threshold
 LARGEST = 0.05  # share of the images that one group may hold
 LOWEST = 0.6  # cosine below which nothing is called alike, however far apart strangers are

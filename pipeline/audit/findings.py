@@ -16,8 +16,6 @@ from ..datasets.emptiness import KINDS
 from ..datasets.facts import Facts
 from ..datasets.listing import few, plural
 
-__all__ = ["LEFT_OUT", "Finding", "image_findings"]
-
 TINY_PX = 32  # below this a 224-pixel input is seven times enlarged: blur
 LONG = 4  # times as long as wide: the central square is a quarter of the picture
 ODD_SHARE = 0.01  # a format that at most this share of the images have is odd

@@ -15,8 +15,6 @@ from ..datasets.images import checked, preview, read_file
 from ..datasets.listing import TRAIN, plural
 from ..errors import ImageError
 
-__all__ = ["COLUMNS", "MOST_CLASSES", "draw_gallery"]
-
 COLUMNS = 8
 MOST_CLASSES = 12
 _CELL, _GAP, _MARGIN, _LABEL = 132, 8, 20, 210  # pixels

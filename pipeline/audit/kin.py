@@ -32,8 +32,6 @@ from .clusters import near_groups
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
 
-__all__ = ["Kin", "find_kin", "kin_cost", "kin_finding"]
-
 PATTERNS = (  # on the path; the match is the group
     r"[^/]+(?=\.rf\.[0-9a-f]+\.\w+$)",  # name_jpg.rf.<digest>.jpg: versions of one upload
     r"[^/]+(?=[ _.-]+\(?\d+\)?\.\w+$)",  # plant_3.jpg, plant (3).jpg

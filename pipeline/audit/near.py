@@ -39,17 +39,6 @@ from ..notation import number, share
 from ..progress import Progress, silent
 from .findings import Finding
 
-__all__ = [
-    "Near",
-    "find_near",
-    "mean_code",
-    "near_finding",
-    "search_cost",
-    "telling_codes",
-    "unit_codes",
-    "within_finding",
-]
-
 THRESHOLD = 0.85
 GRAVE_SHARE = 0.5  # of the held-out images; from it on, the figure is of near-copies mostly
 WITHIN_SHARE = 0.3  # of the test images with a near-copy in test; from it on, a problem

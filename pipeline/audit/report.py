@@ -20,8 +20,6 @@ from .kin import find_kin, kin_cost, kin_finding
 from .near import Near, find_near, near_finding, search_cost, within_finding
 from .shortcuts import shift_findings, shortcut_findings
 
-__all__ = ["Report", "audit", "header_findings"]
-
 _LOOKED = 60  # images that are decoded in full before a figure is made
 _CHEAP = 1e10  # multiplications: what header_findings may spend on near-duplicates, once
 

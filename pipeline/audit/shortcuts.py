@@ -28,8 +28,6 @@ from ..results.metrics import auroc
 from .findings import Finding
 from .near import mean_code, telling_codes, unit_codes
 
-__all__ = ["file_properties", "shift_findings", "shortcut_findings"]
-
 MOST = 2000  # images of a side that are looked at
 LEAST = 30  # images that a side needs
 SHIFT = 0.75  # AUROC from which train and test differ; .5: chance

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from .network import Survey
 
-__all__ = ["Card", "load_card", "load_network", "safe_name"]
-
 _VERSION = 2  # of the card's content
 
 

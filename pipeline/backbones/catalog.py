@@ -15,8 +15,6 @@ from pathlib import Path
 
 from ..errors import BackboneError
 
-__all__ = ["PACKAGED", "Entry", "Packaged", "find", "is_file", "nearest"]
-
 _SUFFIXES = (".pth", ".pt", ".safetensors", ".bin", ".ckpt", ".tar", ".pkl", ".th")
 
 

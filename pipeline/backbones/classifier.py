@@ -18,8 +18,6 @@ from ..memory import recall_arrays, remember_arrays
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Classifier", "classifier_of", "recall_classifier", "remember_classifier"]
-
 _KIND = "classifier 1"
 _MOST_BYTES = 32_000_000  # that are written without being asked for
 

@@ -20,8 +20,6 @@ from onnx.utils import Extractor
 from ..errors import BackboneError, CacheError
 from .pooling import TOKEN_POOLS, Tokens, bins_of, check_pool, no_class_token, prefix_of
 
-__all__ = ["cut_graph"]
-
 
 def cut_graph(full: Path, layers: tuple[str, ...], pool: str, tokens: Tokens | None) -> bytes:
     """Cut the graph of some layers out of an export, and pool their outputs.

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from .quantise import Calibration
 
-__all__ = ["Engine", "JoinedEngine", "n_cores", "open_engine", "pick_device"]
-
 
 class Engine(Protocol):
     """Runs a tapped network on batches of bytes.

@@ -28,8 +28,6 @@ from .preprocess import Preprocessing
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["export_graph", "full_path", "graph_path", "is_sound", "prepare_graph", "write_graph"]
-
 _VERSION = 2  # of what is exported and how
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxscript")
 _LIMIT_BYTES = 2**31 - 1  # of a protobuf message

@@ -18,8 +18,6 @@ from ..errors import BackboneError
 from .network import channels_first, survey
 from .pooling import PLACE
 
-__all__ = ["PooledFeatures", "settle_last_layer"]
-
 
 class PooledFeatures(nn.Module):
     """Stands where a last layer would be, and gives what it is given.

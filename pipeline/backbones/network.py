@@ -17,8 +17,6 @@ from ..errors import BackboneError, first_line
 from .pooling import PLACE, TOKEN_POOLS, Tokens, check_pool, no_class_token, prefix_of
 from .preprocess import Preprocessing
 
-__all__ = ["Survey", "Tapped", "channels_first", "survey"]
-
 _MANY = 10  # more stages than this are thinned to one per resolution
 _PREFIX_NAMES = ("cls_token", "class_token", "dist_token", "reg_token", "register_tokens")
 

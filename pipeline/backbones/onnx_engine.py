@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from ..errors import CacheError
 
-__all__ = ["OnnxEngine"]
-
 
 class OnnxEngine:
     """Runs an exported graph.

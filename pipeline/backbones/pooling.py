@@ -16,17 +16,6 @@ from numpy.typing import NDArray
 
 from ..errors import BackboneError, SettingsError
 
-__all__ = [
-    "PLACE",
-    "POOLS",
-    "TOKEN_POOLS",
-    "Tokens",
-    "bins_of",
-    "check_pool",
-    "no_class_token",
-    "prefix_of",
-]
-
 PLACE = "pooled"  # where a network without a single last layer can be given one (:mod:`.last`)
 POOLS = ("mean", "max")
 TOKEN_POOLS = ("cls", "patches", "cls+patches")

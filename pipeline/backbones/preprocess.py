@@ -22,15 +22,6 @@ from ..datasets.samples import Reading
 from ..errors import SettingsError
 from .resize import FILTERS, resizer
 
-__all__ = [
-    "JoinedPreprocessing",
-    "Preprocessing",
-    "Views",
-    "preprocessing_from",
-    "read_views",
-    "take_views",
-]
-
 VERSION = 1  # of this module's arithmetic; part of every fingerprint
 _STORED = {"resize": "fit"}  # field to its name in files and fingerprints
 _OF_THE_DATA = ("ranges", "bands", "colours")

@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["FILTERS", "by_pillow", "resizer", "resizer_name"]
-
 Box: TypeAlias = tuple[float, float, float, float]
 _Resize: TypeAlias = Callable[[NDArray[np.uint8], Box, tuple[int, int], str], NDArray[np.uint8]]
 

@@ -14,8 +14,6 @@ from torch import nn
 from ..errors import BackboneError
 from .network import survey
 
-__all__ = ["fit_size"]
-
 
 def fit_size(network: nn.Module, size: int) -> nn.Module:
     """Make the network take images of `size` x `size` px; it is changed in place where need is.

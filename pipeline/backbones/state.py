@@ -23,8 +23,6 @@ from torch import Tensor
 from ..errors import BackboneError, first_line
 from .catalog import nearest
 
-__all__ = ["Match", "match", "read_state"]
-
 _OTHERS = (
     (b"\x89hdf", "an HDF5 file (Keras or the like)"),
     (b"gguf", "a GGUF file"),

@@ -18,8 +18,6 @@ from .network import Tapped
 from .pooling import Tokens
 from .preprocess import Preprocessing
 
-__all__ = ["TorchEngine", "tensor_of"]
-
 
 def tensor_of(images: NDArray[np.uint8]) -> Tensor:
     """Give images as a tensor; a copy only where they are not contiguous, or not to be written.

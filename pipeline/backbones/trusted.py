@@ -13,8 +13,6 @@ from typing import Any
 
 from ..files import digest_of, write_json
 
-__all__ = ["read_checked", "write_checked"]
-
 _LIMIT_BYTES = 16 * 2**20
 
 

@@ -33,15 +33,6 @@ from .network import survey
 from .preprocess import Preprocessing
 from .state import match, read_state
 
-__all__ = [
-    "build",
-    "check_numbers",
-    "parameter_shapes",
-    "replace_head",
-    "state_digest",
-    "structure_digest",
-]
-
 _SLOW_STARTS = ("googlenet", "inception_v3")  # which want to be told whether to draw numbers
 _HUB_TIMEOUT_S = 10.0
 _INTERPOLATIONS = ("nearest", "box", "bilinear", "bicubic", "lanczos")

@@ -22,8 +22,6 @@ from pathlib import Path
 from .. import __version__
 from ..errors import PipelineError, first_line
 
-__all__ = ["settled", "unforeseen", "watch_threads"]
-
 _MOST_CHARACTERS = 300  # of an error's own text in the sentence
 _START_S = 60.0  # for a thread to begin
 _SECRET = re.compile("(--)?token(=|$)", re.IGNORECASE)

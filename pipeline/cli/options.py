@@ -14,8 +14,6 @@ from ..errors import SettingsError
 from ..settings import RENAMED, allowed
 from ..stages import Stage, nearest_setting
 
-__all__ = ["add_options", "assigned", "meant"]
-
 
 def add_options(parser: argparse.ArgumentParser, stage: Stage) -> None:
     """Add an option for every setting of a stage, as text; the stage reads and checks it.

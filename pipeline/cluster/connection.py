@@ -20,8 +20,6 @@ from joblib import cpu_count
 
 from ..errors import ClusterError, DeviceError, first_line
 
-__all__ = ["Connection", "connected"]
-
 _STORE_BYTES = 512_000_000  # of a Ray that is started here: codes are put into it once
 
 

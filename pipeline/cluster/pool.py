@@ -15,8 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import ClusterError, NoMemoryError, PipelineError
 
-__all__ = ["GIVEN_UP", "Chunk", "Pool"]
-
 T = TypeVar("T")
 _DEATHS = 3  # of its worker, after which a chunk is halved
 _START_DEATHS = 10  # of workers in turn that did nothing yet

@@ -7,8 +7,6 @@ from typing import Any, TypeVar
 
 from ..errors import PipelineError
 
-__all__ = ["spread_tasks"]
-
 R = TypeVar("R")
 _RETRIES = 5  # of a call whose worker died
 

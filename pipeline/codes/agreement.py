@@ -14,8 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TOLERANCE", "disagreement", "probe_codes", "probe_pixels"]
-
 TOLERANCE = {
     "float32": 1e-4,
     "mixed": 2e-2,

@@ -41,8 +41,6 @@ from .parts import DamagedPartError, read_part, rejects_of, write_part
 from .publication import Publication
 from .reader import Codes, fingerprint_of, open_codes, row_digests, text_column
 
-__all__ = ["PART_BYTES", "PART_ROWS", "CacheFile"]
-
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows
 

@@ -11,8 +11,6 @@ from filelock import FileLock, Timeout
 from ..errors import CacheBusyError, CacheError
 from ..files import explained
 
-__all__ = ["clear_cache"]
-
 README = "README.md"
 _OWN = (README, "backbones", "weights", ".names.lock")
 _MARK = "source.json"  # in every folder of a data set

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from ..datasets import SPLITS, Manifest
 from .reader import text_column
 
-__all__ = ["columns_of", "same_column"]
-
 
 def columns_of(manifest: Manifest, rejects: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """Make all columns of a published file but the codes and their digests."""

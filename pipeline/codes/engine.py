@@ -10,8 +10,6 @@ from ..backbones.quantise import Calibration
 from ..settings import MachineSettings
 from .keys import Spec
 
-__all__ = ["engine_of"]
-
 
 def engine_of(
     spec: Spec,

@@ -26,8 +26,6 @@ from .reader import Codes
 from .wanted import Wanted, wanted
 from .work import Work, refused
 
-__all__ = ["Extraction", "extract"]
-
 
 @dataclass(frozen=True)
 class Extraction:

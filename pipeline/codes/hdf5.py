@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 
 from ..errors import CacheError
 
-__all__ = ["SEAL", "Contents", "Field", "lay_out", "open_file", "pack", "seal_of", "unpack"]
-
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_OBJECTS = 10_000  # of a file that is opened; ours have a few dozen
 # What h5py raises on damaged files; AttributeError and TypeError for types it has no words for.

@@ -21,8 +21,6 @@ from ..files import digest_of
 from ..settings import CodesSettings, as_dict
 from .reader import Codes
 
-__all__ = ["JoinedCodes", "join_codes", "joined_config", "joined_fingerprint"]
-
 
 @dataclass(frozen=True, eq=False)
 class JoinedCodes(Codes):

@@ -18,8 +18,6 @@ from ..files import digest_of
 from ..settings import CodesSettings, as_dict
 from .reader import fingerprint_of
 
-__all__ = ["Key", "Spec", "codes_key"]
-
 _LIBRARIES = ("torch", "torchvision", "timm", "onnxruntime", "simplejpeg", "pillow", "numpy")
 _LONGEST = 48  # characters of the layers' names in a file name
 

@@ -15,8 +15,6 @@ from ..errors import CacheError
 from .parts import read_part
 from .reader import Codes, open_codes
 
-__all__ = ["Known", "Source"]
-
 _NONE = np.empty(0, "S64")
 
 

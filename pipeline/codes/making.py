@@ -28,8 +28,6 @@ from .work import Work, refused, row_bytes, write_batches
 if TYPE_CHECKING:
     from .spread import Crew
 
-__all__ = ["Job", "completed"]
-
 _FEW = 32  # images that are not worth starting Ray for
 
 

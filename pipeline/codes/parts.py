@@ -17,8 +17,6 @@ from ..errors import CacheError
 from ..files import write_atomic
 from .hdf5 import pack, unpack
 
-__all__ = ["DamagedPartError", "read_part", "rejects_of", "write_part"]
-
 _SEAL_BYTES = len("sha256:") + 64
 
 

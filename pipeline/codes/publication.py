@@ -27,8 +27,6 @@ from .reader import (
 from .reader import dataset_name as codes_dataset
 from .rows import match_rows, put_seal, write_rows
 
-__all__ = ["Publication"]
-
 
 class Publication:
     """The file of a manifest that is about to be published.

@@ -24,20 +24,6 @@ from ..errors import CacheError
 from ..files import digest_of
 from .hdf5 import SEAL, Contents, open_file, seal_of
 
-__all__ = [
-    "FORMAT_VERSION",
-    "MATTERS",
-    "Codes",
-    "as_config",
-    "columns_digest",
-    "dataset_name",
-    "fingerprint_of",
-    "open_codes",
-    "probe_name",
-    "row_digests",
-    "text_column",
-]
-
 FORMAT_VERSION = 1
 
 MATTERS = (  # names in the config that the fingerprint is taken of

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .hdf5 import SEAL, Field, seal_of
 
-__all__ = ["match_rows", "put_seal", "write_rows"]
-
 
 def match_rows(
     have: NDArray[np.bytes_],

@@ -21,8 +21,6 @@ from .known import Known
 from .parts import read_part
 from .reader import open_codes, row_digests
 
-__all__ = ["CodeStore"]
-
 _FEW_PARTS, _MOST_PARTS = 8, 64
 
 

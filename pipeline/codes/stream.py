@@ -22,8 +22,6 @@ from numpy.typing import NDArray
 from ..backbones.engine import Engine, n_cores
 from ..errors import ImageError, NoMemoryError
 
-__all__ = ["Batch", "Stream"]
-
 T = TypeVar("T")
 
 

@@ -14,8 +14,6 @@ from ..errors import CacheError
 from .parts import read_part
 from .reader import open_codes
 
-__all__ = ["Verdict", "verify"]
-
 
 @dataclass(frozen=True)
 class Verdict:

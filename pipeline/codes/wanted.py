@@ -21,8 +21,6 @@ from ..notation import number
 from .calibration import calibration_of
 from .keys import Spec
 
-__all__ = ["Wanted", "wanted"]
-
 
 @dataclass(frozen=True, eq=False)
 class Wanted:

@@ -17,8 +17,6 @@ from .cache import CacheFile
 from .keys import Spec
 from .stream import Batch
 
-__all__ = ["Work", "as_stored", "refused", "row_bytes", "write_batches"]
-
 T = TypeVar("T")
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from ..errors import ResultError
 from ..results.predictions import Predictions
 
-__all__ = ["aligned_predictions", "recorded_groups"]
-
 
 def aligned_predictions(found: Sequence[Predictions]) -> list[Predictions]:
     """Reduce the predictions of several runs to the images that all have, in one order.

@@ -42,8 +42,6 @@ from .runs import Network, groups_of, is_head, run_method, training_of
 from .splits import judge_folds, judge_splits, least_variances
 from .words import sentences
 
-__all__ = ["compare", "comparison_name"]
-
 _LONGEST = 60  # characters of the networks' names in a file name
 
 

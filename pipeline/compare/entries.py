@@ -14,8 +14,6 @@ from ..results.records import FIGURES, MORE_FIGURES
 from ..results.runs import read_record
 from .runs import Done, Network
 
-__all__ = ["entry_of", "network_bytes"]
-
 FLOAT_BYTES = 4
 _PICTURES = (".predictions.csv", ".train.safetensors", ".svg", ".png")  # not needed to predict
 

@@ -16,15 +16,6 @@ from scipy.special import bdtr
 from ..errors import ResultError
 from .paired import Discordance, difference_interval, discordance, mcnemar
 
-__all__ = [
-    "FEWEST_GROUPS",
-    "accuracy_difference",
-    "flip_interval",
-    "group_sums",
-    "grouped_interval",
-    "sign_flip",
-]
-
 FLIPS = 19_999
 FEWEST_GROUPS = 6  # with fewer, no outcome has a two-sided p of 5 % or less
 ENUMERATED = 14  # groups of real-valued differences, up to which all sign patterns are tried

@@ -35,11 +35,6 @@ from .seeds import (
     seeded_difference,
 )
 
-__all__ = [
-    "judge_pairs",
-    "method_intervals",
-]
-
 ONE_POINT = 0.01
 
 

@@ -8,8 +8,6 @@ from typing import Any
 from ..results.measures import ALPHA, MEASURES, Measure
 from .paired import holm, holm_levels
 
-__all__ = ["ACCURACY", "adjust", "best_of", "mark"]
-
 ACCURACY = MEASURES["accuracy"]
 
 

@@ -17,19 +17,6 @@ from scipy.special import bdtr, betaincinv, ndtri
 from ..errors import ResultError
 from ..results.measures import ALPHA
 
-__all__ = [
-    "Discordance",
-    "difference_interval",
-    "discordance",
-    "holm",
-    "holm_levels",
-    "mcnemar",
-    "power",
-    "rate_limit",
-    "required_images",
-    "split_variance",
-]
-
 POWER = 0.8
 MOST_IMAGES = 100_000_000
 REACH = 8.0  # standard deviations of the number of discordant images that power sums over

@@ -20,8 +20,6 @@ from ..results.runs import list_records
 from .aligned import aligned_predictions, recorded_groups
 from .flips import accuracy_difference
 
-__all__ = ["effect_words", "float_twin", "precision_effect"]
-
 _FREE = ("precision", "methods", "jobs")
 
 

@@ -17,15 +17,6 @@ from scipy.special import stdtr, stdtrit
 from ..errors import ResultError
 from .paired import Discordance, split_variance
 
-__all__ = [
-    "FEWEST_SPLITS",
-    "Corrected",
-    "Posterior",
-    "corrected_t",
-    "correlated_posterior",
-    "signed_rank",
-]
-
 FEWEST_SPLITS = 3  # two differences leave one degree of freedom to estimate their variance with
 SAMPLES = 50_000
 

@@ -42,17 +42,6 @@ from ..settings import (
     from_mapping,
 )
 
-__all__ = [
-    "Done",
-    "Network",
-    "groups_of",
-    "head_settings",
-    "is_head",
-    "run_method",
-    "train",
-    "training_of",
-]
-
 TRAIN, TEST = SPLITS.index("train"), SPLITS.index("test")
 SCRATCH = "hotdog-scratch"  # the recipe behind the method 'scratch'
 

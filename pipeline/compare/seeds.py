@@ -17,15 +17,6 @@ from scipy.special import stdtr, stdtrit
 from ..errors import ResultError
 from .flips import group_sums, sign_flip
 
-__all__ = [
-    "Sampled",
-    "Seeded",
-    "figure_difference",
-    "rescaled_seeds",
-    "seeded_accuracy",
-    "seeded_difference",
-]
-
 
 @dataclass(frozen=True)
 class Seeded:

@@ -16,8 +16,6 @@ from ..runs.columns import flattened
 from ..runs.listing import Run
 from ..runs.words import cell
 
-__all__ = ["side_by_side", "side_by_side_parts"]
-
 _IDENTITY = ("data", "method", "model", "layers", "views", "size", "seed", "kind")
 _SAID = (*_IDENTITY, "methods")  # settings that the identity tells already
 _LONG = ("curve", "trials", "each")  # of what was chosen: series, not settings

@@ -17,8 +17,6 @@ from .marks import ACCURACY, adjust
 from .paired import discordance, split_variance
 from .repeated import FEWEST_SPLITS, corrected_t, correlated_posterior, signed_rank
 
-__all__ = ["judge_folds", "judge_splits", "least_variances"]
-
 
 def judge_splits(
     values: Sequence[Sequence[float]],

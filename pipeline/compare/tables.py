@@ -9,8 +9,6 @@ from ..notation import DASH, compact, duration, megabytes, percent
 from ..results.measures import ALPHA, MEASURES, Measure, measure_of
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
-__all__ = ["binomial_error", "comparison_figures", "comparison_table", "ends_of", "legend"]
-
 _COLUMNS = ("macro_f1", "auroc", "log_loss")
 
 

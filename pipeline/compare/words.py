@@ -13,8 +13,6 @@ from ..notation import chance, count, duration, p_equals, share
 from ..results.measures import ALPHA, Measure, measure_of, other_measures
 from .tables import binomial_error, ends_of
 
-__all__ = ["label", "listed", "sentences", "tests_made"]
-
 FEW_IMAGES = 1000  # below, nested cross-validation tells more than a split
 TESTS = {
     "mcnemar": "exact McNemar",

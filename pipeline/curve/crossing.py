@@ -19,15 +19,6 @@ from numpy.typing import NDArray
 
 from ..compare.seeds import rescaled_seeds
 
-__all__ = [
-    "FEWEST_DRAWS",
-    "Curve",
-    "covariance_of_means",
-    "crossing",
-    "crossing_of",
-    "interval_of_means",
-]
-
 FEWEST_DRAWS = 5  # below, the spread of the draws is too poorly known for an interval
 LEVEL = 0.95
 EQUAL = 1e-12

@@ -36,8 +36,6 @@ from .plan import Plan, plan_of
 from .power_law import FEWEST_SIZES, extrapolated
 from .words import draw_picture, sentences
 
-__all__ = ["curve", "curve_name"]
-
 SCHEMA = 1
 
 

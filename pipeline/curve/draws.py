@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, SettingsError
 
-__all__ = ["Draw", "Pool", "drawn", "pool_of", "sizes_of"]
-
 SERIES = (1, 2, 5)  # times powers of ten
 SMALLEST = 5
 APART = 1.2  # the last size of the series lies at least so far below all images

@@ -20,8 +20,6 @@ from ..settings import HeadSettings
 from .pieces import Piece, Pieces
 from .plan import Plan, Task
 
-__all__ = ["fit_heads", "train_networks"]
-
 _SMALL = 4_000_000  # numbers that all fits read: below, processes take longer to start than to fit
 
 

@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 
 from ..files import digest_of, explained, make_folder, sync_folder
 
-__all__ = ["Piece", "Pieces"]
-
 _DIGITS = 16  # of a line's digest: 64 bits
 
 

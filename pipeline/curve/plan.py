@@ -18,8 +18,6 @@ from ..results.measures import Measure, measure_named
 from ..settings import CurveSettings, FinetuneSettings, HeadSettings, as_dict
 from .draws import Draw, Pool, drawn, pool_of, sizes_of
 
-__all__ = ["Plan", "Task", "plan_of"]
-
 VERSION = 1  # of what a fit makes of a draw; part of every piece's key
 
 

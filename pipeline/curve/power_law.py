@@ -16,8 +16,6 @@ from scipy.special import ndtr
 
 from ..errors import ResultError
 
-__all__ = ["FEWEST_SIZES", "Forecast", "extrapolated"]
-
 FEWEST_SIZES = 4
 LEVEL = 0.9
 EXPONENTS = np.geomspace(0.05, 2.0, 40)

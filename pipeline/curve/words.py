@@ -14,8 +14,6 @@ from ..results.drawing import drawing, write_svg
 from ..results.measures import Measure, measure_of
 from ..results.tables import Cell, Column, Figures, Table, number_cell
 
-__all__ = ["curve_figures", "curve_table", "draw_picture", "sentences"]
-
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Say where which method is better, and how accuracy grows with more labels."""

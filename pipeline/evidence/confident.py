@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["class_thresholds", "confident_classes", "label_margin", "other_class"]
-
 
 def class_thresholds(
     probabilities: NDArray[np.float64], labels: NDArray[np.integer]

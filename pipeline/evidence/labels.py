@@ -29,8 +29,6 @@ from ..settings import LabelsSettings
 from .confident import class_thresholds, confident_classes, label_margin, other_class
 from .record import Request
 
-__all__ = ["contradictions", "find_mislabelled", "labels_tables"]
-
 VERSION = 3
 METHOD = "softmax"
 

@@ -18,8 +18,6 @@ from ..notation import number, share
 from ..settings import LayersSettings
 from .record import Request
 
-__all__ = ["probe_layers"]
-
 VERSION = 2
 TRAIN, VAL, TEST = range(len(SPLITS))
 

@@ -21,8 +21,6 @@ from ..notation import share
 from ..settings import MapSettings
 from .record import Request
 
-__all__ = ["map_codes", "stratified"]
-
 VERSION = 1
 TEST = SPLITS.index("test")
 COMPONENTS = 50  # what t-SNE and UMAP start from: less noise, and an eighth of the time

@@ -16,8 +16,6 @@ from ..results.frame import framed, known, write_framed
 from ..results.names import named
 from ..settings import as_dict
 
-__all__ = ["Request"]
-
 
 @dataclass(frozen=True, eq=False)
 class Request:

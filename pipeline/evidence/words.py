@@ -8,8 +8,6 @@ from typing import Any
 from ..notation import scientific
 from ..results.tables import Cell, Column, Figures, Table, number_cell, percent_cell
 
-__all__ = ["layers_figures", "layers_table"]
-
 
 def layers_table(record: Mapping[str, Any]) -> Table:
     """Lay out the layers, first to last; ``*`` marks the best."""

@@ -31,8 +31,6 @@ from .regions import combined, layer_contributions, score_gradient, upright
 if TYPE_CHECKING:
     from .gradients import Differentiated
 
-__all__ = ["Explainer"]
-
 
 @dataclass(frozen=True, eq=False)
 class _Found:

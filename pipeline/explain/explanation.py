@@ -13,8 +13,6 @@ from scipy.ndimage import gaussian_filter
 
 from ..backbones.preprocess import Preprocessing
 
-__all__ = ["Explanation", "heat_colours", "region_heat", "source_box"]
-
 _FINE = 8  # points a cell of the map, along each side, among which the peak is sought
 _SIGMA_CELLS = 1.25
 

@@ -23,8 +23,6 @@ from ..backbones.torch_engine import tensor_of
 from ..errors import BackboneError
 from ..predict.models import HeadModel, Model
 
-__all__ = ["Differentiated", "map_layers"]
-
 
 class Differentiated:
     """A network whose scores are differentiated with respect to its last map.

@@ -15,8 +15,6 @@ from ..results.names import named
 from ..results.predictions import Predictions
 from .explainer import Explainer
 
-__all__ = ["explain_mistakes"]
-
 KIND = "explained"
 _VERSION = 1  # of the way that the maps are made
 

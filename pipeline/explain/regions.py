@@ -22,8 +22,6 @@ from ..heads import Head
 from ..heads.model import AFFINE_METHODS
 from ..heads.scoring import kernel_weights
 
-__all__ = ["combined", "layer_contributions", "score_gradient", "spread", "upright"]
-
 
 def layer_contributions(
     maps: NDArray[Any], gradient: NDArray[np.float64], pool: str

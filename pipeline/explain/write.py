@@ -14,8 +14,6 @@ from ..predict.inputs import Inputs
 from ..progress import Progress, silent
 from .explainer import Explainer
 
-__all__ = ["Written", "write_explanations"]
-
 JSON_NAME = "explanations.json"
 
 

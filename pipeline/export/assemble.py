@@ -28,8 +28,6 @@ from .graph import BOOL, DOUBLE, FLOAT, INT64, UINT8, Graph
 from .head import add_decision, add_probabilities, add_scores
 from .resize import add_resize
 
-__all__ = ["Parts", "assemble", "network_graph"]
-
 _FLOAT16 = onnx.TensorProto.FLOAT16
 _CPU = MachineSettings(device="cpu", engine="onnx")
 

@@ -12,8 +12,6 @@ from ..backbones.catalog import PACKAGED
 from ..datasets.registry import REGISTRY
 from ..notation import number
 
-__all__ = ["model_card"]
-
 
 def model_card(
     record: Mapping[str, Any] | None, about: Mapping[str, str], *, limits: Sequence[str]

@@ -12,8 +12,6 @@ from ..heads.scoring import kernel_weights
 from ..notation import size
 from .graph import DOUBLE, FLOAT, Graph
 
-__all__ = ["add_decision", "add_probabilities", "add_scores"]
-
 _TINY = 1e-300  # least probability whose logarithm is taken
 LIMIT_BYTES = 64 * 2**20  # of stored examples or support vectors
 

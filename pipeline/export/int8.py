@@ -23,8 +23,6 @@ from ..results.predictions import read_predictions
 from ..settings import DataSettings, PlaceSettings, from_mapping
 from .assemble import Parts
 
-__all__ = ["effect_of", "images_of", "quantised"]
-
 LOSS_SAID = 0.5  # points of accuracy, above which the loss is a warning
 
 

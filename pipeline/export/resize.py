@@ -17,8 +17,6 @@ import numpy as np
 from ..backbones.preprocess import Preprocessing
 from .graph import DOUBLE, INT64, UINT8, Graph
 
-__all__ = ["add_resize"]
-
 _SUPPORT = {"nearest": 0.5, "box": 0.5, "bilinear": 1.0, "bicubic": 2.0, "lanczos": 3.0}
 _MOST_BITS = 22  # of a weight; fewer where a rounded weight would not fit into 16 bits
 _WEIGHT_LIMIT = 2.0**15

@@ -12,8 +12,6 @@ from pathlib import Path
 from ..errors import DownloadError
 from ..files import write_atomic
 
-__all__ = ["VERSION", "web_runtime"]
-
 VERSION = "1.30.0"
 FILES = {
     "ort.wasm.min.js": "faece07e84faa9001f5104bbe4e5c70861d06cb2376a0dea1fa0ad33a67adc81",

@@ -21,8 +21,6 @@ from ..files import write_atomic
 from ..predict.classifier import Classifier
 from .runtime import VERSION, web_runtime
 
-__all__ = ["write_web"]
-
 MOST_IMAGES = 1000  # of the training images whose codes come along
 SHARE = 0.99
 _SAMPLE = 1000

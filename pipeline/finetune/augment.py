@@ -16,8 +16,6 @@ from torchvision.transforms import v2
 from ..backbones.preprocess import Preprocessing
 from ..errors import SettingsError
 
-__all__ = ["GEOMETRY", "NAMES", "Augmentation"]
-
 GEOMETRY = ("resized-crop", "resize", "center-crop", "random-crop")  # begin from the whole image
 _MODES = {
     "nearest": v2.InterpolationMode.NEAREST,

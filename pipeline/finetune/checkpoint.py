@@ -30,8 +30,6 @@ from ..heads.output import Output
 from .description import SCHEMA, checkpoint_paths, read_description, refusal
 from .start import new_head
 
-__all__ = ["load_checkpoint", "name_codes", "predict_proba", "save_checkpoint"]
-
 
 def save_checkpoint(stem: Path, network: nn.Module, meta: Mapping[str, Any]) -> tuple[Path, Path]:
     """Write a network, completely or not at all; the description last.

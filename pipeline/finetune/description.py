@@ -13,8 +13,6 @@ from ..backbones.preprocess import Preprocessing
 from ..errors import TrainingError
 from ..heads.output import Output
 
-__all__ = ["SCHEMA", "checkpoint_paths", "read_description", "refusal"]
-
 SCHEMA = 1
 _JSON_LIMIT_BYTES = 16 * 2**20
 _NEEDED = {"model", "final", "classes", "preprocessing", "views", "temperature_scale"}

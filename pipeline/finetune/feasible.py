@@ -17,8 +17,6 @@ from torch.func import functional_call
 from ..errors import TrainingError
 from .freeze import NORMS, Plan, training_mode
 
-__all__ = ["check_batches", "check_size", "smallest_batch"]
-
 
 def smallest_batch(n_images: int, batch_size: int) -> int:
     """Images of the smallest batch of an epoch; batches are cut as evenly as can be."""

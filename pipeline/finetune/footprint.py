@@ -17,8 +17,6 @@ from ..notation import size
 from .freeze import training_mode
 from .task import Task, norms_of
 
-__all__ = ["bytes_per_image", "check_room"]
-
 _SURE = 2.0  # times what is free; operations in place can halve what is kept
 
 

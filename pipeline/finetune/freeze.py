@@ -15,8 +15,6 @@ from ..backbones.card import Card
 from ..backbones.catalog import nearest
 from ..errors import BackboneError, TrainingError
 
-__all__ = ["NORMS", "Plan", "freeze", "plan_of", "training_mode"]
-
 NORMS = (nn.modules.batchnorm._BatchNorm,)
 
 

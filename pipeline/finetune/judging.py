@@ -14,8 +14,6 @@ from ..results.metrics import clustered_error
 from ..settings import FinetuneSettings
 from .task import Task
 
-__all__ = ["calibrated", "few_in_val", "improves"]
-
 
 def improves(task: Task, scores: Tensor, kept: Tensor) -> bool:
     """Say whether scores of val (n, K) are better than those kept by more than one standard error.

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from .freeze import Plan
 
-__all__ = ["Late", "Whole", "cut"]
-
 _TOLERANCE = 1e-4  # of the largest score; the arithmetic is the same, so this is generous
 
 

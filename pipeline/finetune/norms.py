@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from .freeze import NORMS
 
-__all__ = ["global_norms"]
-
 
 class _Sum(torch.autograd.Function):
     """Sum over the processes; so is its gradient."""

@@ -13,8 +13,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from ..settings import FinetuneSettings
 from .freeze import Plan
 
-__all__ = ["Average", "factor", "optimizer_of", "set_rates"]
-
 
 def optimizer_of(
     network: nn.Module, plan: Plan, settings: FinetuneSettings

@@ -36,8 +36,6 @@ from .rows import Rows
 from .spread import World
 from .task import Task, norms_of
 
-__all__ = ["Prepared", "Setup", "extracted", "prepare", "preprocessing_of"]
-
 _GPU_READERS = 8
 _PROBED_IMAGES = 4  # real images that the cut is checked on
 

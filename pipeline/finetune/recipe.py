@@ -15,8 +15,6 @@ from ..backbones.catalog import nearest
 from ..errors import SettingsError
 from ..settings import RENAMED, CodesSettings, FinetuneSettings, HeadSettings
 
-__all__ = ["FOLDER", "deeper_of", "load_recipe", "phases_of", "recipe_names"]
-
 _INSTALLED = Path(__file__).with_name("recipes")  # where pyproject.toml puts the folder in a wheel
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[2] / "recipes"
 _EXTRA = ("about", "stage")

@@ -34,8 +34,6 @@ from .recipe import load_recipe, recipe_names
 from .rows import Rows
 from .training_codes import TrainingCodes, save_training_codes
 
-__all__ = ["Outcome", "draw_curve", "name_of", "subject_of_run", "write_result"]
-
 
 @dataclass(eq=False)
 class History:

@@ -14,8 +14,6 @@ from ..datasets.remaining import check_test
 from ..errors import DataError
 from ..settings import FinetuneSettings
 
-__all__ = ["Rows", "rows_of"]
-
 TRAIN, VAL, TEST = range(len(SPLITS))
 
 

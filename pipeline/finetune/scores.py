@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from .task import Task
 
-__all__ = ["codes_of", "score"]
-
 _EVALUATION_ROWS = 64  # activations of a batch, all its views and layers together
 
 

@@ -15,8 +15,6 @@ from ..backbones.last import PooledFeatures
 from ..errors import BackboneError
 from ..heads import Head
 
-__all__ = ["new_head", "put_head", "renew"]
-
 
 def new_head(network: nn.Module, final: str | None, n_classes: int, *, seed: int) -> None:
     """Put a new last layer for `n_classes`, with a bias and random by `seed`, into the network.

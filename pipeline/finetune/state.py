@@ -22,8 +22,6 @@ from ..notation import duration, number
 from .prepare import Setup
 from .train import Best, Training, fit
 
-__all__ = ["fit_kept", "read_state", "write_state"]
-
 _SCHEMA = "1"
 
 

@@ -17,8 +17,6 @@ from .freeze import Plan
 from .late import Late, Whole
 from .spread import ALONE, World
 
-__all__ = ["Task", "norms_of"]
-
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -18,8 +18,6 @@ from safetensors.numpy import save
 from ..errors import CacheError
 from ..files import sha256_file, write_atomic
 
-__all__ = ["TrainingCodes", "load_training_codes", "save_training_codes", "training_codes_path"]
-
 _SCHEMA = "1"
 _LIMIT_BYTES = 8 * 2**30  # three million images of 1,280 numbers
 _ARRAYS = {"codes": ("F16", 2), "labels": ("I32", 1), "paths": ("U8", 1)}

@@ -23,8 +23,6 @@ from .state import fit_kept
 from .task import Task
 from .train import Training
 
-__all__ = ["candidates", "tuned"]
-
 _DECADES = 1.0  # how far a pair may lie from the given one, to either side
 
 

@@ -24,16 +24,6 @@ from scipy.special import softmax
 from ..results.calibration import expected_calibration_error
 from ..results.metrics import brier, log_loss
 
-__all__ = [
-    "Calibration",
-    "calibrate",
-    "calibrate_balanced",
-    "fit_prior",
-    "fit_scale",
-    "log_losses",
-    "uncalibrated",
-]
-
 LOG_SCALE_BOUNDS = (-12.0, 12.0)
 PARTS = 5
 BLOCK_CELLS = 2**20

@@ -17,8 +17,6 @@ from .grids import around, axes_of
 from .linear import LINEAR, searched_folds
 from .search import Problem, Search, pick, search
 
-__all__ = ["Fitting", "choose"]
-
 UNWEIGHTED = ("centroid", "knn")
 SLOW = (*LINEAR, "rbf")  # searched on one fold where the problem is large
 RBF_MOST_EXAMPLES = 6000  # a kernel of all pairs; beyond, trying all views takes hours

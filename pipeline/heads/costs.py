@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from ..cells import plain
 from ..errors import HeadError
 
-__all__ = ["asked_costs", "read_costs"]
-
 EXAMPLE = "a header ',{0},{1}' and the rows '{0},0,1' and '{1},5,0'"
 
 

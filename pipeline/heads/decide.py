@@ -17,16 +17,6 @@ from numpy.typing import NDArray
 from ..errors import HeadError, setting
 from .costs import asked_costs
 
-__all__ = [
-    "Rule",
-    "check_decision",
-    "choose_offsets",
-    "conformal",
-    "decide",
-    "parse_rule",
-    "prediction_sets",
-]
-
 TINY = 1e-300
 ROUNDS = 5
 

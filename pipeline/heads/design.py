@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from .examples import Codes
 from .file_rows import FileRows, release
 
-__all__ = ["Basis", "Block", "Design", "Floats", "examples_of", "moments"]
-
 Floats = NDArray[np.floating[Any]]
 T = TypeVar("T")
 

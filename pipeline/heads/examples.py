@@ -12,17 +12,6 @@ from numpy.typing import NDArray
 from ..errors import HeadError
 from .file_rows import FileRows
 
-__all__ = [
-    "LEAST_VAL",
-    "Codes",
-    "Examples",
-    "check_examples",
-    "mean_view",
-    "part_of",
-    "row_blocks",
-    "take",
-]
-
 Codes: TypeAlias = NDArray[np.float32] | NDArray[np.float16] | FileRows
 LEAST_VAL = 20  # different images that val needs, to choose anything on it
 BLOCK_BYTES = 32 * 2**20

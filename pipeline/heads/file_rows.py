@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FileRows", "release"]
-
 _RELEASE_BYTES = 32 * 2**20  # mapped between two releases
 _FAULT_BYTES = 2 * 2**20  # that the system may map around one row
 

@@ -20,8 +20,6 @@ from .linear import LINEAR, class_weights, fit_linear, is_large
 from .paths import Candidate, centroid_affine
 from .scoring import libsvm_arrays
 
-__all__ = ["Fitted", "Standard", "fit_final"]
-
 
 @dataclass(frozen=True, eq=False)
 class Fitted:

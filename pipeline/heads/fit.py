@@ -22,8 +22,6 @@ from .output import Output
 from .rules import output_of
 from .search import Search, quiet_solvers
 
-__all__ = ["fit_head"]
-
 CHOICELESS = ("centroid", "knn")
 FINAL_STEPS = 40  # passes over the codes that the final fit takes, about
 

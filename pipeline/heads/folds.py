@@ -12,8 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..datasets.listing import few, plural
 from ..errors import HeadError
 
-__all__ = ["Fold", "cut_folds", "foldable", "groups_per_class"]
-
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _NEVER = -1  # fold of what is never held out

@@ -11,8 +11,6 @@ from typing import Any
 
 from .paths import Candidate
 
-__all__ = ["Axis", "around", "axes_of", "candidates", "tested", "widened"]
-
 HALF_DECADES = 2  # steps a factor of 10
 MORE = 2  # steps added at an end that wins
 

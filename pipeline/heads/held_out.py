@@ -28,8 +28,6 @@ from .grids import Axis, axes_of
 from .linear import class_weights, searched_folds
 from .search import Problem, quiet_solvers, search
 
-__all__ = ["HeldOut", "held_out", "paired_gain"]
-
 
 @dataclass(frozen=True, eq=False)
 class HeldOut:

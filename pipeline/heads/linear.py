@@ -23,16 +23,6 @@ from .folds import Fold
 from .losses import n_outputs
 from .solver import Linear, Solution
 
-__all__ = [
-    "LINEAR",
-    "LinearPath",
-    "class_weights",
-    "fit_linear",
-    "is_large",
-    "searched_folds",
-    "two_columns",
-]
-
 LINEAR = ("svm", "softmax", "ridge")
 PATH_TOLERANCE = 5e-5  # of the objective, as estimated; seen: up to ten times as far off
 LARGE_PATH_TOLERANCE = 3e-4  # where a pass takes its time

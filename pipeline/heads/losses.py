@@ -21,8 +21,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LOSSES", "Loss", "n_outputs"]
-
 Floats = NDArray[np.floating[Any]]
 
 

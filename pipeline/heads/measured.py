@@ -22,8 +22,6 @@ from .rows import TEST, TRAIN, VAL, Rows
 if TYPE_CHECKING:
     from .model import Head
 
-__all__ = ["Measured", "Task", "measured"]
-
 
 @dataclass(frozen=True, eq=False)
 class Task:

@@ -16,8 +16,6 @@ from scipy.special import softmax
 from ..results.metrics import auroc, average_precision, confusion_matrix
 from .decide import decide
 
-__all__ = ["contributions"]
-
 BLOCKS = 20
 
 

@@ -18,8 +18,6 @@ from .examples import Codes, mean_view, row_blocks
 from .output import Output
 from .scoring import neighbour_scores, rbf_scores
 
-__all__ = ["AFFINE_METHODS", "ARRAYS", "Head"]
-
 AFFINE_METHODS = ("svm", "softmax", "ridge", "centroid")
 # What each method stores: array name to its type and shape. D numbers a code, K classes, M stored
 # examples, P = K (K - 1) / 2 pairs of classes, J = K - 1.

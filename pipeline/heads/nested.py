@@ -20,8 +20,6 @@ from .examples import Examples, take
 from .fit import fit_head
 from .folds import Fold, cut_folds
 
-__all__ = ["Nested", "nested", "outer_folds"]
-
 
 @dataclass(frozen=True, eq=False)
 class Nested:

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from ..errors import HeadError
 from .decide import decide, prediction_sets
 
-__all__ = ["Output"]
-
 
 @dataclass(frozen=True, eq=False)
 class Output:

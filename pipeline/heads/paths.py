@@ -16,8 +16,6 @@ from sklearn.svm import SVC
 
 from .scoring import kernel_weights, libsvm_arrays, nearest, squared_distances, vote_scores
 
-__all__ = ["PATHS", "Candidate", "Part", "centroid_affine"]
-
 Candidate = dict[str, Any]
 
 

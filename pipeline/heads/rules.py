@@ -14,8 +14,6 @@ from .calibrate import Calibration, calibrate, calibrate_balanced, uncalibrated
 from .decide import Rule, choose_offsets, conformal
 from .output import Output
 
-__all__ = ["Ruled", "output_of"]
-
 
 class _Wanted(Protocol):
     @property

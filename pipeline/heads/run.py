@@ -34,8 +34,6 @@ from .rows import redrawn, rows_of
 if TYPE_CHECKING:
     from ..codes.reader import Codes
 
-__all__ = ["fit_heads"]
-
 MOST_MEMORY = 0.4  # of the free memory that codes may take: they are there twice while heads fit
 ON_DISK = ("svm", "softmax", "ridge")  # methods that read codes in blocks
 VERSION = 6  # of what stage two makes of codes; part of every run's fingerprint

@@ -11,16 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "kernel_weights",
-    "libsvm_arrays",
-    "nearest",
-    "neighbour_scores",
-    "rbf_scores",
-    "squared_distances",
-    "vote_scores",
-]
-
 BLOCK_CELLS = 2**22
 
 

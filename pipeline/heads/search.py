@@ -33,14 +33,6 @@ from .linear import LINEAR, LinearPath, class_weights
 from .merit import contributions
 from .paths import PATHS, Candidate, Part
 
-__all__ = [
-    "Problem",
-    "Search",
-    "pick",
-    "quiet_solvers",
-    "search",
-]
-
 ROUNDS = 8
 WORSE = 1.002  # a log-loss by this factor above the least is plainly worse
 EQUAL = 1e-9  # log-losses closer than this are equal: the stronger regularisation is kept

@@ -26,8 +26,6 @@ from numpy.typing import NDArray
 from .design import Block, Design, Floats
 from .losses import LOSSES, n_outputs
 
-__all__ = ["Linear", "Solution"]
-
 MEMORY = 8
 MEMORY_BYTES = 256 * 2**20  # of L-BFGS's pairs, beyond which it keeps fewer
 SUFFICIENT = 1e-4  # Armijo's constant

@@ -26,8 +26,6 @@ from ..files import write_atomic, write_json
 from .model import ARRAYS, Head
 from .output import Output
 
-__all__ = ["SCHEMA", "load_head", "save_head"]
-
 SCHEMA = 1
 JSON_LIMIT_BYTES = 64 * 2**20
 STANDARDISATION = {"mean": ("float64", "D"), "scale": ("float64", "D")}

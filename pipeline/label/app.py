@@ -25,8 +25,6 @@ from .images import Conflict
 from .session import Session
 from .thumbs import SIDES, Thumbs
 
-__all__ = ["Desk", "build_app"]
-
 _SUFFIXES = {
     b"\xff\xd8": ".jpg", b"\x89P": ".png", b"GI": ".gif", b"RI": ".webp", b"BM": ".bmp",
     b"II": ".tif", b"MM": ".tif", b"P6": ".ppm", b"P5": ".pgm",

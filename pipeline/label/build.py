@@ -22,8 +22,6 @@ from ..predict.inputs import gathered
 from ..settings import LabelSettings, MapSettings
 from .session import NEAR_MOST, Session
 
-__all__ = ["Adder", "build_session", "labels_path"]
-
 
 def labels_path(context: Context, settings: LabelSettings) -> Path:
     """Give the file of corrections: LABELS, or ``labels.jsonl`` among the results."""

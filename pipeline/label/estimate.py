@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from ..results.bootstrap import accuracy_interval
 from .images import TEST, Images
 
-__all__ = ["estimate"]
-
 _CHOSEN = ("doubtful", "mistakes", "near")  # lists in which a model has a say
 
 

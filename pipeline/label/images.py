@@ -14,8 +14,6 @@ from ..datasets import SPLITS, Manifest
 from ..datasets.corrections import Correction, CorrectionLog, State
 from ..files import write_atomic
 
-__all__ = ["TEST", "Conflict", "Image", "Images"]
-
 TEST = SPLITS.index("test")
 _FOLDER = ".images"  # next to the file of corrections: what was dropped in
 

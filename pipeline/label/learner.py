@@ -22,8 +22,6 @@ from sklearn.preprocessing import StandardScaler
 
 from .refit import Fitted, refit
 
-__all__ = ["Known", "Learner", "Opinion", "assign_folds"]
-
 GRID = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 FOLDS = 5
 

@@ -16,8 +16,6 @@ from ..evidence.confident import (
 )
 from ..next.order import choose_next
 
-__all__ = ["Board", "doubtful", "mistakes", "shuffled", "to_label"]
-
 _FIRST = 200  # unlabelled images that are put in order with care; the others follow by margin
 
 

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-__all__ = ["Fitted", "refit"]
-
 TOLERANCE = 2e-5  # of the largest entry of the gradient of the mean loss
 MAX_ITERATIONS = 200
 _BIAS_DECAY = 1e-4  # a class without an example in a fold would drive its bias to minus infinity

@@ -14,8 +14,6 @@ from .app import Desk, build_app
 from .build import build_session
 from .thumbs import Thumbs
 
-__all__ = ["label"]
-
 
 def label(settings: LabelSettings, load: Callable[[], Context]) -> None:
     """Serve the labelling page of a data set until SIGINT or SIGTERM.

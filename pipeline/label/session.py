@@ -26,8 +26,6 @@ from .images import TEST, Conflict, Image, Images
 from .learner import FOLDS, Known, Learner, Opinion, assign_folds
 from .queues import Board
 
-__all__ = ["Session"]
-
 log = logging.getLogger("cnn_codes.label")
 NEAR_MOST = 500  # pairs that are shown
 _WORDS = 200  # characters of a class, a group, a name

@@ -10,8 +10,6 @@ from ..datasets.images import preview, read_as
 from ..errors import DataError, ImageError
 from ..serve.decoding import shrunk
 
-__all__ = ["SIDES", "Thumbs"]
-
 SIDES = (160, 640)  # px: in lists, and looked at
 
 

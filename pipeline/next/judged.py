@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["probabilities"]
-
 C = 1e-2  # of standardised codes: within a factor of three of the best C on every set tried
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ENOUGH", "by_margin", "by_typicality", "choose_next"]
-
 ENOUGH = 10  # labels of the rarest class, from which the head is asked
 _NEIGHBOURS = 20
 _POOL = 10  # times as many images of small margin as are wanted, to spread them

@@ -22,8 +22,6 @@ from .judged import probabilities
 from .order import choose_next
 from .unlabelled import codes_of_files
 
-__all__ = ["Next", "find_next", "next_table", "write_next"]
-
 
 @dataclass(frozen=True)
 class Next:

@@ -17,8 +17,6 @@ from ..datasets import Manifest
 from ..datasets.listing import SPLITS
 from ..heads.examples import mean_view
 
-__all__ = ["codes_of_files", "unlabelled_manifest"]
-
 CLASS = "unlabelled"
 
 

@@ -14,15 +14,6 @@ from ..settings import PlaceSettings
 from .blocks import Table
 from .gather import Evidence, comparison_command
 
-__all__ = [
-    "figures_table",
-    "mark_of",
-    "names_of",
-    "one_split",
-    "updated",
-    "with_methods",
-]
-
 
 def names_of(evidence: Evidence) -> list[str]:
     """Name each entry as the comparison's sentences do."""

@@ -20,21 +20,6 @@ from ..results.measures import Measure
 from .blocks import Chart
 from .svg import ACCENT, GRID, INK, MUTED, PAPER, SERIES, new_figure, rewritten
 
-__all__ = [
-    "MARKERS",
-    "WIDTH",
-    "Band",
-    "Line",
-    "Spot",
-    "accuracy_by_layer",
-    "epochs",
-    "figure_by_cost",
-    "learning_curves",
-    "operating_curves",
-    "reliability",
-    "short",
-]
-
 WIDTH = 420
 _LETTER = 7.0  # mean width of a letter of a label
 _LONGEST = 22  # letters of a label

@@ -15,8 +15,6 @@ from .gather import Evidence, Run
 from .maps import confusion_map
 from .numbers import average_precision, precision_recall, roc, top_confusions
 
-__all__ = ["calibration", "confusion", "operating"]
-
 MATRIX_CLASSES = 12  # with more, a matrix is drawn as shades
 MOST_CLASSES = 40  # listed one by one
 MOST_CURVES = 8  # classes drawn one by one

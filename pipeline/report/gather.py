@@ -20,18 +20,6 @@ from ..results.records import SCHEMA
 from ..results.runs import read_record
 from ..settings import CompareSettings
 
-__all__ = [
-    "KINDS",
-    "Evidence",
-    "Run",
-    "best_run",
-    "comparison_command",
-    "find_audit",
-    "find_record",
-    "gather",
-    "read_comparison",
-]
-
 # Of records other than the comparison.
 KINDS = ("layers", "map", "mislabelled", "curve", "advise", "explained")
 _STAGES = {"mislabelled": "labels", "explained": "report"}  # that write a kind of another name

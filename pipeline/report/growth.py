@@ -31,9 +31,6 @@ from .blocks import (
 from .cells import figures_table, names_of, relocated, updated, with_methods
 from .gather import Evidence
 
-__all__ = ["advice", "curves", "layers", "training"]
-
-
 _EVERY = {"layers": None}  # these stages read all layers unless told otherwise
 
 

@@ -25,8 +25,6 @@ from .blocks import (
 from .gather import Evidence
 from .maps import projection
 
-__all__ = ["copies", "doubtful_labels", "embedding", "worst_mistakes"]
-
 _PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 _COPIES = ("leaks", "val-leaks", "contradictions", "near-duplicates")
 _TITLES = {

@@ -16,8 +16,6 @@ from .blocks import Chart
 from .charts import MARKERS, WIDTH
 from .svg import SERIES, new_figure, rewritten
 
-__all__ = ["confusion_map", "legend_mark", "projection"]
-
 
 def projection(
     xy: NDArray[np.float64],

@@ -25,8 +25,6 @@ from .blocks import (
     Text,
 )
 
-__all__ = ["as_markdown"]
-
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~$])")
 _LEADING = re.compile(r"^(\s*\d*)([-+=#.)])")
 _MARKS = {"best": " (best)", "alike": " (not significantly different from the best)",

@@ -7,8 +7,6 @@ import json
 import re
 from typing import Any
 
-__all__ = ["Html", "data_block", "joined", "tag"]
-
 _VOID = frozenset({"meta", "br", "hr"})
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 

@@ -19,8 +19,6 @@ from .blocks import Block, Cell, Column, Missing, Section, Table, Text
 from .cells import figures_table, mark_of, names_of, with_methods
 from .gather import Evidence
 
-__all__ = ["comparison", "cost", "pairs", "scratch_gap"]
-
 
 def comparison(evidence: Evidence) -> Section:
     """Show all methods in one table, one line per method."""

@@ -7,13 +7,6 @@ from numpy.typing import NDArray
 
 from ..results.predictions import Predictions
 
-__all__ = [
-    "average_precision",
-    "precision_recall",
-    "roc",
-    "top_confusions",
-]
-
 
 def roc(
     positive: NDArray[np.bool_], score: NDArray[np.float64]

@@ -10,8 +10,6 @@ from ..notation import DASH, scientific
 from .blocks import Block, Bullets, Cell, Column, Commands, Facts, Folded, Section, Table
 from .gather import KINDS, Evidence
 
-__all__ = ["origin"]
-
 
 def origin(evidence: Evidence) -> Section:
     """Say what was run, so that it can be run again."""

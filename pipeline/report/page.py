@@ -36,8 +36,6 @@ from .maps import legend_mark
 from .markup import Html, data_block, joined, tag
 from .pictures import Thumbnail, heat_png
 
-__all__ = ["as_html"]
-
 _MARKS = {"best": "best", "alike": "not significantly different", "advised": "advised"}
 _SHADES = 10
 _VALUE = r"(?:'[^']*'|\"[^\"]*\"|[^\s'\"])+"

@@ -21,8 +21,6 @@ from ..explain.explanation import heat_colours, region_heat
 from ..memory import recall_arrays, remember_arrays
 from ..progress import Progress, silent
 
-__all__ = ["BUDGET_BYTES", "LARGE_PX", "Thumbnail", "heat_png", "make_thumbnails"]
-
 LARGE_PX = 176  # the longer side of a picture that is looked at
 _SMALL_PX = (112, 96, 80, 64, 56, 48)  # of one that comes up under the pointer, by preference
 BUDGET_BYTES = 7_500_000  # all small ones together; base64 adds a third

@@ -15,8 +15,6 @@ from .gather import Evidence
 from .origin import origin
 from .svg import theme
 
-__all__ = ["compose", "title_of", "wanted_pictures"]
-
 _DIGITS = re.compile(r"[0-9a-f]{6}")
 
 

@@ -12,8 +12,6 @@ from scipy.special import ndtr, ndtri, stdtrit
 from .metrics import wilson_interval
 from .resampling import draws, n_resamples, resampled, resamples
 
-__all__ = ["accuracy_interval", "figure_intervals", "interval", "simultaneous"]
-
 FEW_UNITS = 30  # below, resamples alone are not trusted (benchmarks/intervals.md)
 _UNBOUNDED = ("log_loss", "brier", "cost")  # every other figure is at most 1
 LEVEL = 0.95

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["calibration_bins", "calibration_error", "expected_calibration_error", "ratio"]
-
 ECE_BINS = 15
 ECE_DRAWS = 200
 

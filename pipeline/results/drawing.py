@@ -11,8 +11,6 @@ from typing import Any
 
 from ..files import write_atomic
 
-__all__ = ["drawing", "write_svg"]
-
 
 @contextmanager
 def drawing(**settings: Any) -> Iterator[None]:

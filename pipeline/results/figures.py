@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from .metrics import measure
 
-__all__ = ["figures_of"]
-
 
 def figures_of(
     labels: NDArray[np.integer],

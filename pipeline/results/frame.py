@@ -19,16 +19,6 @@ from ..files import digest_of, write_json
 from .provenance import machine, versions
 from .records import SCHEMA, plain
 
-__all__ = [
-    "framed",
-    "known",
-    "provenance",
-    "read_framed",
-    "sealed",
-    "without_leaks",
-    "write_framed",
-]
-
 
 def provenance(settings: Mapping[str, Any], command: str) -> dict[str, Any]:
     """Say where a record comes from: settings, command, date and machine."""

@@ -8,8 +8,6 @@ from typing import Any
 
 from ..notation import interval, number, percent, share, signed, signed_points
 
-__all__ = ["ALPHA", "MEASURES", "Measure", "measure_named", "measure_of", "other_measures"]
-
 ALPHA = 0.05  # level of every test of a difference, held by Holm's procedure
 
 

@@ -19,17 +19,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import ResultError
 from .calibration import calibration_error, ratio
 
-__all__ = [
-    "auroc",
-    "average_precision",
-    "brier",
-    "clustered_error",
-    "confusion_matrix",
-    "log_loss",
-    "measure",
-    "wilson_interval",
-]
-
 CLIP = float(np.finfo(np.float64).eps)
 Z95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 

@@ -19,8 +19,6 @@ from .frame import read_framed
 from .records import SCHEMA
 from .runs import settle
 
-__all__ = ["name_for", "named", "run_name", "subject_of"]
-
 
 def run_name(
     *,

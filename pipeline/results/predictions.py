@@ -16,8 +16,6 @@ from ..cells import csv_bytes, csv_rows
 from ..errors import ResultError
 from ..files import write_atomic
 
-__all__ = ["Predictions", "read_predictions", "write_predictions"]
-
 PREDICTED = ("predicted", "decided")  # the column's name: most probable, or by a threshold
 
 

@@ -10,8 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["machine", "versions"]
-
 PACKAGES = (
     "cnn-codes", "numpy", "scipy", "scikit-learn", "torch", "torchvision", "timm",
     "onnxruntime", "h5py", "pillow", "simplejpeg", "joblib", "safetensors",

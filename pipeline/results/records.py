@@ -10,8 +10,6 @@ import numpy as np
 
 from ..errors import ResultError
 
-__all__ = ["FIGURES", "MORE_FIGURES", "SCHEMA", "check_record", "plain"]
-
 SCHEMA = 1
 KINDS = ("run", "summary")
 FIELDS: dict[str, type | tuple[type, ...]] = {

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 from ..errors import ResultError
 from .metrics import CLIP
 
-__all__ = ["FIGURES", "draws", "n_resamples", "resampled", "resamples"]
-
 FIGURES = (
     "accuracy",
     "balanced_accuracy",

@@ -22,16 +22,6 @@ from .predictions import Predictions, write_predictions
 from .provenance import versions
 from .records import SCHEMA, check_record, plain
 
-__all__ = [
-    "build_record",
-    "known_run",
-    "list_records",
-    "read_record",
-    "result_files",
-    "settle",
-    "write_run",
-]
-
 
 def build_record(
     *,

@@ -9,8 +9,6 @@ from typing import Any
 from ..errors import ResultError
 from .records import FIGURES, MORE_FIGURES, check_record, plain
 
-__all__ = ["summarise"]
-
 
 def summarise(records: Sequence[Mapping[str, Any]], *, run: str) -> dict[str, Any]:
     """Sum up one method over random splits or seeds: mean, spread, and every single value.

@@ -11,8 +11,6 @@ from typing import Any, Self
 from ..notation import DASH, duration, interval, number, percent, scientific
 from .measures import MEASURES, Measure, measure_named
 
-__all__ = ["Cell", "Column", "Figures", "Table", "aligned", "number_cell", "percent_cell", "table"]
-
 MARKS = {"best": "*", "advised": "*", "alike": "~"}  # of rows, in plain text
 
 

@@ -11,8 +11,6 @@ from typing import Any, TypeVar
 from ..errors import SettingsError
 from ..results.records import FIGURES
 
-__all__ = ["COLUMNS", "Condition", "Value", "columns_of", "conditions", "flattened", "ordered"]
-
 Value = str | int | float | None
 Condition = Callable[[Mapping[str, Any], Mapping[str, Value]], bool]
 Item = TypeVar("Item")

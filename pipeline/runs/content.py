@@ -14,8 +14,6 @@ from ..errors import SettingsError
 from .columns import flattened
 from .listing import Run
 
-__all__ = ["Content", "Exported", "content_of", "needs"]
-
 _EPOCH_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_DRAWN = ("phase", "epoch")  # of a row of the curve: where it stands, not what it says
 _OWN_TIMES = ("fit", "predict")  # the codes may have been there for days

@@ -15,8 +15,6 @@ from .listing import Run
 from .mlflow import write_mlflow
 from .tensorboard import write_tensorboard
 
-__all__ = ["export"]
-
 
 def export(runs: Sequence[Run], tool: str, out: Path) -> Exported:
     """Write runs for ``mlflow`` or ``tensorboard`` into the folder `out`.

@@ -19,8 +19,6 @@ from ..results.records import check_record
 from ..results.runs import result_files
 from .columns import Value, columns_of, conditions, ordered
 
-__all__ = ["Listing", "Run", "find", "list_runs"]
-
 _MOST_DAMAGED = 20
 
 

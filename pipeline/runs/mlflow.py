@@ -15,8 +15,6 @@ from ..files import explained
 from .content import Content, Exported, content_of, needs
 from .listing import Run
 
-__all__ = ["write_mlflow"]
-
 _BATCH = 500  # MLflow takes 1,000 metrics and 100 parameters or tags at once
 _FEW = 100
 _LONGEST = 5000  # characters of a tag or parameter; MLflow takes 6,000 and more

@@ -16,8 +16,6 @@ from ..files import write_atomic
 from .content import Content, Exported, content_of, needs
 from .listing import Run
 
-__all__ = ["write_tensorboard"]
-
 _SUFFIX = ".cnn-codes"
 _WHERE = "tensorboard"
 

@@ -9,8 +9,6 @@ from ..results.tables import aligned
 from .columns import flattened
 from .listing import Listing, Run
 
-__all__ = ["cell", "list_parts", "run_parts"]
-
 _FIGURES = (("accuracy", 4), ("auroc", 4), ("log_loss", 3), ("fit_s", 2))
 _WIDEST = 60  # characters of a value
 

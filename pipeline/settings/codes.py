@@ -7,16 +7,6 @@ from dataclasses import dataclass, replace
 from ..errors import BackboneError, SettingsError
 from .fields import LARGEST, Settings, setting
 
-__all__ = [
-    "NUMBER",
-    "VIEWS",
-    "ClusterSettings",
-    "CodesSettings",
-    "DataSettings",
-    "MachineSettings",
-    "PlaceSettings",
-]
-
 VIEWS = "center|flip|dihedral|random:([1-9]|[1-5][0-9]|6[0-4])"
 _OF_ALL = ("final", "all")  # layers that every network has
 NUMBER = r"\s*-?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?\s*"

@@ -6,14 +6,6 @@ from dataclasses import dataclass
 
 from .fields import Settings, setting
 
-__all__ = [
-    "DoorSettings",
-    "ExplainSettings",
-    "ExportSettings",
-    "PredictSettings",
-    "ServeSettings",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings(Settings):

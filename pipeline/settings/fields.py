@@ -16,17 +16,6 @@ from typing import Any
 
 from ..errors import SettingsError
 
-__all__ = [
-    "INFINITE",
-    "LARGEST",
-    "RENAMED",
-    "Settings",
-    "allowed",
-    "as_dict",
-    "from_mapping",
-    "setting",
-]
-
 RENAMED = {"fit": "resize", "batch": "extract_batch"}  # earlier names of settings
 INFINITE = math.inf
 LARGEST = 2**31 - 1  # of whole numbers: seeds and counts fit into 32 bits everywhere

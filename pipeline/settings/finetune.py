@@ -17,11 +17,6 @@ from .heads import (
     THRESHOLD_HELP,
 )
 
-__all__ = [
-    "AUGMENTATIONS",
-    "FinetuneSettings",
-]
-
 AUGMENTATIONS = (
     "resized-crop", "resize", "center-crop", "random-crop", "hflip", "vflip", "dihedral", "rotate",
     "color", "grey", "randaugment", "erase",

@@ -7,24 +7,6 @@ from dataclasses import dataclass
 from ..errors import SettingsError
 from .fields import Settings, setting
 
-__all__ = [
-    "CLASS_WEIGHTS",
-    "CLASS_WEIGHT_HELP",
-    "COST_HELP",
-    "METHODS",
-    "METRICS",
-    "METRIC_HELP",
-    "RECIPE_HELP",
-    "SET_HELP",
-    "THRESHOLD_HELP",
-    "AdviseSettings",
-    "CompareSettings",
-    "CurveSettings",
-    "FitSettings",
-    "HeadSettings",
-    "TestedSettings",
-]
-
 METRICS = (
     "accuracy",
     "balanced_accuracy",

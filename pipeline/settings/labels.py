@@ -8,13 +8,6 @@ from ..errors import SettingsError
 from .deployment import DoorSettings
 from .fields import Settings, setting
 
-__all__ = [
-    "LabelSettings",
-    "LabelsSettings",
-    "NextSettings",
-    "TableSettings",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings(Settings):

@@ -7,15 +7,6 @@ from dataclasses import dataclass
 from ..errors import SettingsError
 from .fields import Settings, setting
 
-__all__ = [
-    "EVIDENCE",
-    "LayersSettings",
-    "MapSettings",
-    "ReportSettings",
-    "RunsSettings",
-]
-
-
 EVIDENCE = ("audit", "labels", "layers", "map", "curve", "advise", "explain")
 
 
