@@ -26,7 +26,7 @@ from cnn_codes.codes.reader import MATTERS
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.facts import read_facts
-from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.datasets.split_words import TEST, TRAIN, VAL
 from cnn_codes.errors import DataError
 from cnn_codes.files import digest_of
 from cnn_codes.settings import DataSettings, PlaceSettings

@@ -15,7 +15,7 @@ from cnn_codes.compare.seeds import seeded_accuracy
 from cnn_codes.compare.side_by_side import side_by_side
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.groups import joined
-from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.datasets.split_words import TEST, TRAIN, VAL
 from cnn_codes.datasets.splits import cut, cut_val, resplit
 from cnn_codes.errors import DataError, HeadError, SettingsError
 from cnn_codes.heads.folds import cut_folds

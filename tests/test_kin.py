@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cnn_codes.audit import kin as kin_module
 from cnn_codes.audit.kin import find_kin, kin_cost, kin_finding
-from cnn_codes.datasets.listing import TEST, TRAIN
+from cnn_codes.datasets.split_words import TEST, TRAIN
 from test_audit import coded, made_up
 
 EACH = 4  # images of one thing

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cnn_codes.datasets.layout import read_layout
-from cnn_codes.datasets.listing import SPLITS
+from cnn_codes.datasets.split_words import SPLITS
 from cnn_codes.errors import DataError
 from cnn_codes.settings import DataSettings
 
@@ -269,7 +269,7 @@ MISTAKES = {
     "an unknown split": (
         ["a.jpg", "b.jpg"],
         {"given.csv": "path,label,split\na.jpg,x,train\nb.jpg,y,unseen\n"},
-        "the split 'unseen' is not known",
+        "its 'unseen' means no split",
     ),
     "a split for some": (
         ["a.jpg", "b.jpg"],

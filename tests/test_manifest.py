@@ -13,8 +13,8 @@ import pytest
 from cnn_codes.datasets import Manifest, cut_val, load_manifest
 from cnn_codes.datasets import digests as digests_module
 from cnn_codes.datasets.digests import hash_files
-from cnn_codes.datasets.listing import TEST, TRAIN, VAL
 from cnn_codes.datasets.names import claim_name, safe_name
+from cnn_codes.datasets.split_words import TEST, TRAIN, VAL
 from cnn_codes.errors import DataError
 from cnn_codes.settings import DataSettings, PlaceSettings
 from conftest import needs_elpv

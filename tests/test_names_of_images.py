@@ -6,9 +6,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cnn_codes.datasets.file_kinds import image_stem
 from cnn_codes.datasets.formats import recognise, sniff
 from cnn_codes.datasets.layout import read_layout
-from cnn_codes.datasets.listing import image_stem
 from cnn_codes.predict.inputs import gathered
 from conftest import SMALL, Inside
 from pictures import encoded, jpeg, photo

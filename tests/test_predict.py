@@ -13,7 +13,7 @@ from typing import Any
 import cnn_codes
 import numpy as np
 import pytest
-from cnn_codes.datasets.listing import is_image
+from cnn_codes.datasets.file_kinds import is_image
 from cnn_codes.errors import BackboneError, CacheError, ImageError, ResultError, SettingsError
 from cnn_codes.predict import Classifier
 from cnn_codes.settings import METHODS, MachineSettings, PlaceSettings

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from cnn_codes.audit.shortcuts import shift_findings, shortcut_findings
 from cnn_codes.datasets.facts import Facts, read_facts
-from cnn_codes.datasets.listing import TEST, TRAIN
+from cnn_codes.datasets.split_words import TEST, TRAIN
 from pictures import jpeg
 from PIL import Image, ImageOps
 from test_audit import coded, load, made_up

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from cnn_codes.datasets.listing import TEST, TRAIN, VAL
+from cnn_codes.datasets.split_words import TEST, TRAIN, VAL
 from cnn_codes.datasets.splits import cut, cut_val, resplit, uncut
 from cnn_codes.errors import DataError
 from hypothesis import given, settings

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from .. import notation
 from ..datasets import SPLITS, Manifest
-from ..datasets.listing import TEST, TRAIN, VAL, Remark, few, plural
+from ..datasets.listing import Remark
+from ..datasets.phrases import few, plural
+from ..datasets.split_words import TEST, TRAIN, VAL
 from .findings import Finding
 
 TINY_CLASS = 10  # images; with fewer, one image more or less moves a recall by over ten points

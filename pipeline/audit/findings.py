@@ -14,7 +14,7 @@ from .. import notation
 from ..datasets import Manifest
 from ..datasets.emptiness import KINDS
 from ..datasets.facts import Facts
-from ..datasets.listing import few, plural
+from ..datasets.phrases import few, plural
 
 TINY_PX = 32  # below this a 224-pixel input is seven times enlarged: blur
 LONG = 4  # times as long as wide: the central square is a quarter of the picture

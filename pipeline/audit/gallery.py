@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..datasets import SPLITS, Manifest
 from ..datasets.images import checked, preview, read_file
-from ..datasets.listing import TRAIN, plural
+from ..datasets.phrases import plural
+from ..datasets.split_words import TRAIN
 from ..errors import ImageError
 
 COLUMNS = 8

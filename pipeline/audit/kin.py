@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from ..codes.reader import Codes
 from ..datasets import Manifest
-from ..datasets.listing import TEST, TRAIN, plural
+from ..datasets.phrases import plural
+from ..datasets.split_words import TEST, TRAIN
 from ..errors import DataError
 from ..files import digest_of
 from ..memory import recall_values, remember_values

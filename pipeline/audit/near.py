@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from ..codes.reader import Codes, open_codes
 from ..datasets import Manifest
-from ..datasets.listing import TEST, TRAIN, VAL, few
+from ..datasets.phrases import few
+from ..datasets.split_words import TEST, TRAIN, VAL
 from ..errors import PipelineError
 from ..memory import recall_values, remember_values
 from ..notation import number, share

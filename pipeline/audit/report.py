@@ -11,7 +11,8 @@ import numpy as np
 from ..context import Context
 from ..datasets import Manifest
 from ..datasets.facts import read_facts
-from ..datasets.listing import Remark, plural
+from ..datasets.listing import Remark
+from ..datasets.phrases import plural
 from ..files import write_atomic, write_json
 from ..progress import Progress, silent
 from .classes import class_findings, copy_findings

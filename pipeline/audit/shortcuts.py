@@ -22,7 +22,8 @@ from PIL import Image
 
 from ..datasets import Manifest
 from ..datasets.facts import Facts
-from ..datasets.listing import TEST, TRAIN, few
+from ..datasets.phrases import few
+from ..datasets.split_words import TEST, TRAIN
 from ..notation import number, share
 from ..results.metrics import auroc
 from .findings import Finding

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from .. import __version__
 from ..answers import Advised, Answer, Compared, Measured, Verified
 from ..api import STAGES, predicted
-from ..datasets.listing import few
+from ..datasets.phrases import few
 from ..errors import CacheError, PipelineError, SettingsError
 from ..progress import Messages, terminal
 from ..stages import Chosen, Stage, nearest_setting

@@ -5,9 +5,10 @@ imports a framework. ``download`` and ``unpack`` are imported from their own mod
 has the images pays for neither.
 """
 
-from .listing import IMAGE_SUFFIXES, SPLITS
+from .file_kinds import IMAGE_SUFFIXES
 from .manifest import Manifest, Reject, load_manifest
 from .registry import REGISTRY, Registered, locate
+from .split_words import SPLITS
 from .splits import cut, cut_val, resplit, uncut
 
 __all__ = [

@@ -32,7 +32,8 @@ from ..errors import DataError, PipelineError, first_line
 from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Meter, Progress, silent
 from .arrays import NOTE
-from .listing import archive_stem, few, is_archive, is_image, is_junk, plural
+from .file_kinds import archive_stem, is_archive, is_image, is_junk
+from .phrases import few, plural
 from .room import need_room, writing
 from .tars import GuardedInfo
 from .texts import best_encoding

@@ -23,7 +23,8 @@ from ..errors import DataError, command_line
 from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Progress, silent
 from .digests import hash_files
-from .listing import few, is_image, is_junk
+from .file_kinds import is_image, is_junk
+from .phrases import few
 from .room import writing
 
 __all__ = ["ARRAY_SUFFIXES", "array_problem", "arrays_in", "is_pickle", "unpack_arrays"]

@@ -16,11 +16,15 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import DataError
+from ..settings import DataSettings
 from .columns import Roles
-from .listing import TEST, TRAIN, UNSPLIT, Listing, few, is_image, plural, split_of
+from .file_kinds import is_image
+from .listing import Listing
 from .named import column
+from .phrases import few, plural, quoted
 from .resolve import Index
-from .tables import quoted, split_cell
+from .split_words import TEST, TRAIN, UNSPLIT, split_of
+from .tables import check_splits, split_cell
 from .texts import Sheet, read_text
 from .tree import Node
 from .words import annotates, words_of
@@ -37,7 +41,12 @@ _TEXTS = (".csv", ".tsv", ".tab", ".txt", ".lst", ".list", ".json", ".jsonl", ".
 _SPLIT_WORDS = frozenset("split splits setid fold folds partition partitions".split())
 
 
-def use_side_tables(listing: Listing, tables: Sequence[tuple[Path, Sheet, Roles, Index]]) -> None:
+def use_side_tables(
+    listing: Listing,
+    tables: Sequence[tuple[Path, Sheet, Roles, Index]],
+    given: str,
+    ask: DataSettings,
+) -> None:
     """Take splits and further columns from tables that name the images but not their classes.
 
     A column is taken where the table has a row for nine of ten images; a split where it has one for
@@ -49,6 +58,13 @@ def use_side_tables(listing: Listing, tables: Sequence[tuple[Path, Sheet, Roles,
         What folders, a list or another table gave; changed in place.
     tables : sequence of (path, sheet, roles, index)
         Tables of which a column names images that are there.
+    given : str
+        What the user named as DATA, for commands.
+
+    Raises
+    ------
+    DataError
+        A column of splits has words that are not known.
     """
     for path, sheet, roles, index in tables:
         body = [row for row in sheet.rows[roles.start :] if len(row) == len(roles.header)]
@@ -67,8 +83,8 @@ def use_side_tables(listing: Listing, tables: Sequence[tuple[Path, Sheet, Roles,
         used = []
         if (roles.split >= 0 or roles.flags) and set(listing.split.tolist()) == {UNSPLIT}:
             if len(known) == len(mine):
-                where = path.name
-                split = [split_cell(row, roles, where) for row in mine if row is not None]
+                check_splits(roles, path.name, given, ask)
+                split = [split_cell(row, roles) for row in mine if row is not None]
                 if TRAIN in split and len(set(split)) > 1 and UNSPLIT not in split:
                     listing.split = np.array(split, np.int8)
                     used.append("the splits")
@@ -91,7 +107,7 @@ def use_side_tables(listing: Listing, tables: Sequence[tuple[Path, Sheet, Roles,
 
 def say_unlisted(listing: Listing, node: Node, source: str) -> None:
     """Say how many images are in no row, by folder; whole folders of them can be predicted."""
-    named = set(listing.paths)
+    named = {*listing.paths, *listing.dropped}
     n_cut = len(node.rel) + 1 if node.rel else 0
     paths = [path[n_cut:] for path in node.paths()]
     paths = [one for one in paths if not any(annotates(part) for part in one.split("/")[:-1])]

@@ -10,17 +10,12 @@ import re
 from collections import Counter
 
 from ..errors import DataError
+from .file_kinds import image_stem
 from .file_names import likely_names, no_folders, texts_of
 from .folder_reading import EXPECTED, Reader, is_output, leave, relative, through
 from .formats import extra_for, is_flat
-from .listing import (
-    TRAIN,
-    UNSPLIT,
-    few,
-    image_stem,
-    split_of,
-    splits_of,
-)
+from .phrases import few
+from .split_words import TRAIN, UNSPLIT, split_of, splits_of
 from .tree import Node
 from .words import (
     ANNOTATIONS,

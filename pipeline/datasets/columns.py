@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 
 from ..errors import DataError
 from ..settings import DataSettings
-from .listing import few, split_of, splits_of
+from .phrases import few, quoted
 from .resolve import Index
+from .split_words import TEST, TRAIN, VAL, split_of, splits_of
 from .texts import Sheet
 from .words import LABELS, PATHS, SPLIT_COLUMNS, key_of
 
-__all__ = ["TRUE", "Roles", "roles_of"]
+__all__ = ["TRUE", "Roles", "asked_column", "roles_of"]
 
 _SAMPLE = 500
 _FOLDERS = frozenset("folder dir directory subdir subfolder ordner dossier carpeta".split())
@@ -95,7 +96,7 @@ def roles_of(sheet: Sheet, index: Index, ask: DataSettings) -> Roles:
         roles.path, roles.label = keys.index("path"), keys.index("label")
     if not sample:
         return roles
-    wanted_path = _asked(ask.path_column, roles)
+    wanted_path = asked_column(ask.path_column, roles) if ask.path_column else None
     index.by_number = False
     path, roles.share = _path_column(sample, keys, index, wanted_path)
     if not roles.share and not index.n_ambiguous:
@@ -122,18 +123,22 @@ def roles_of(sheet: Sheet, index: Index, ask: DataSettings) -> Roles:
         _folder_and_file(body, keys, index, roles)
     if roles.path < 0:
         return roles
-    _split_columns(body, keys, roles)
-    wanted = _asked(ask.label_column, roles)
-    if wanted is not None:
-        roles.label = wanted
+    _split_columns(body, keys, roles, ask.split_column)
+    if ask.label_column:
+        roles.label = asked_column(ask.label_column, roles)
         return roles
     _label_columns(body, keys, roles)
     return roles
 
 
-def _asked(wanted: str, roles: Roles) -> int | None:
-    if not wanted:
-        return None
+def asked_column(wanted: str, roles: Roles, setting: str = "LABEL_COLUMN or PATH_COLUMN") -> int:
+    """Give the column that the user named, or numbered from 1.
+
+    Raises
+    ------
+    DataError
+        There is none of that name.
+    """
     keys = [key_of(name) for name in roles.header]
     if wanted.casefold() in roles.header:
         return roles.header.index(wanted.casefold())
@@ -144,7 +149,7 @@ def _asked(wanted: str, roles: Roles) -> int | None:
     raise DataError(
         f"There is no column {wanted!r}; there are {few(roles.header, 12)}.",
         expected="the name of a column, or its number from 1",
-        todo="correct LABEL_COLUMN or PATH_COLUMN",
+        todo=f"correct {setting}",
     )
 
 
@@ -187,7 +192,13 @@ def _folder_and_file(
                 return
 
 
-def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles) -> None:
+def _split_columns(
+    body: Sequence[Sequence[str]], keys: list[str], roles: Roles, wanted: str
+) -> None:
+    if wanted:
+        _asked_split(body, roles, wanted)
+        return
+    known: dict[str, int | None] = {}
     for at, key in enumerate(keys):
         if at == roles.path:
             continue
@@ -200,16 +211,80 @@ def _split_columns(body: Sequence[Sequence[str]], keys: list[str], roles: Roles)
                 roles.notes.append(f"splits from the column {roles.header[at]}")
         elif (flag := _flag(key)) is not None and cells <= TRUE | _FALSE and len(cells) > 1:
             roles.flags[at] = flag
+        elif roles.split < 0 and key in SPLIT_COLUMNS and key != "fold" and _are_parts(cells):
+            roles.split = at
+            count = Counter(row[at].removesuffix(".0") for row in body)
+            if (
+                key == "partition"
+                and set(count) == {"0", "1", "2"}
+                and count["0"] == max(count.values())
+            ):
+                numbers = dict(zip("012", (TRAIN, VAL, TEST), strict=True))
+                known = {row[at]: numbers[row[at].removesuffix(".0")] for row in body}
+                roles.notes.append(
+                    f"splits from the column {roles.header[at]} (0 train, 1 val, 2 test, as CelebA "
+                    "has them)"
+                )
         elif key in SPLIT_COLUMNS and len(cells) > 1:
+            one = next((cell for cell in sorted(cells) if cell), "")
+            setting = quoted(f"SPLIT_COLUMN={roles.header[at]}:test={one}")
             roles.notes.append(
                 f"the column {roles.header[at]} looks like a split or folds, with words that are "
-                f"not known ({few(sorted(cells), 4)}), and is not used"
+                f"not known ({few(sorted(cells), 4)}), and is not used; to test on one of them: "
+                f"{setting}"
             )
     if roles.split >= 0:
         roles.flags = {}
-        roles.words = splits_of({row[roles.split] for row in body})
+        roles.words = known or splits_of({row[roles.split] for row in body})
     for at in roles.flags:
         roles.notes.append(f"splits from the column {roles.header[at]}")
+
+
+def _are_parts(cells: set[str]) -> bool:
+    """Tell whether cells are two or three numbers, as parts of a set have."""
+    values = {cell.removesuffix(".0") for cell in cells}
+    return len(values) in (2, 3) and values <= {"0", "1", "2", "3"}
+
+
+def _asked_split(body: Sequence[Sequence[str]], roles: Roles, wanted: str) -> None:
+    """Use the column of the splits that the user named, with the meaning of its words."""
+    name, _, words = wanted.partition(":")
+    if name.casefold() == "none":
+        return
+    roles.split = asked_column(name, roles, "SPLIT_COLUMN")
+    values = {row[roles.split] for row in body}
+    roles.words = splits_of(values)
+    roles.notes.append(f"splits from the column {roles.header[roles.split]}")
+    if not words:
+        return
+    meant: dict[str, int] = {}
+    for part in words.split(","):
+        left, equals, right = (one.strip() for one in part.partition("="))
+        split = split_of(left)
+        if not equals or split is None:
+            raise DataError(
+                f"SPLIT_COLUMN={wanted}: {part!r} is not known.",
+                expected="a column, and what its words mean: NAME:train=0,val=1,test=2",
+                todo="correct SPLIT_COLUMN",
+            )
+        meant[right.casefold()] = split
+    plain = {value: value.casefold() for value in values}
+    plain = {value: one if one in meant else one.removesuffix(".0") for value, one in plain.items()}
+    rest = TRAIN if TRAIN not in meant.values() else None
+    usual = roles.words
+    roles.words = {
+        value: meant.get(one, rest if usual[value] is None else usual[value])
+        for value, one in plain.items()
+    }
+    strange = sorted(set(meant) - set(plain.values()))
+    if strange:
+        raise DataError(
+            f"SPLIT_COLUMN={wanted}: the column {name} has no {strange[0]!r}; it has "
+            f"{few(sorted(values), 6)}.",
+            expected="words of that column",
+            todo="correct SPLIT_COLUMN",
+        )
+    roles.notes[-1] += f" ({words})"
 
 
 def _is_flag(cells: set[str]) -> bool:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, command_line
 from ..files import digest_of, explained, make_folder, sync_folder
-from .listing import SPLITS, few, plural
+from .phrases import few, plural
+from .split_words import SPLITS
 
 __all__ = [
     "ACTIONS",

@@ -24,7 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import UNSPLIT, Listing, few
+from .listing import Listing
+from .phrases import few
+from .split_words import UNSPLIT
 
 __all__ = ["NAMES", "elpv_folder", "read_elpv"]
 

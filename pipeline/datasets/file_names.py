@@ -6,18 +6,10 @@ import re
 from collections import Counter
 
 from ..errors import DataError
+from .file_kinds import image_stem
 from .folder_reading import EXPECTED, Reader, leave, through
-from .listing import (
-    TEST,
-    TRAIN,
-    UNSPLIT,
-    few,
-    image_stem,
-    plural,
-    split_in,
-    split_of,
-)
-from .tables import quoted
+from .phrases import few, plural, quoted
+from .split_words import TEST, TRAIN, UNSPLIT, split_in, split_of
 from .tree import Node
 
 __all__ = ["by_names", "likely_names", "no_folders", "texts_of"]

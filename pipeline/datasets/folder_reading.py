@@ -6,11 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from ..errors import DataError
-from .listing import (
-    is_text,
-    plural,
-)
-from .tables import quoted
+from .file_kinds import is_text
+from .phrases import plural, quoted
 from .tree import Node
 from .words import (
     GENERIC,

@@ -15,14 +15,10 @@ import numpy as np
 from .class_folders import read_classes
 from .file_names import by_names, no_folders
 from .folder_reading import Reader
-from .listing import (
-    SPLITS,
-    UNSPLIT,
-    Listing,
-    few,
-    plural,
-)
+from .listing import Listing
+from .phrases import few, plural
 from .split_folders import read_splits, split_and_class, splits_among, splits_of_names
+from .split_words import SPLITS, UNSPLIT
 from .tree import Node
 from .words import (
     nfc,

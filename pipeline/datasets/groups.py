@@ -18,7 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, SettingsError
-from .listing import Listing, few, image_stem, plural, split_of
+from .file_kinds import image_stem
+from .listing import Listing
+from .phrases import few, plural
+from .split_words import split_of
 
 __all__ = ["AUTO", "NONE", "group_values", "joined", "offered", "twins"]
 

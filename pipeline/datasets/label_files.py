@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +12,22 @@ from ..errors import DataError
 from ..settings import DataSettings
 from .beside import files_beside, say_unlisted, use_side_tables, without_labels
 from .columns import Roles
+from .file_kinds import is_image
 from .folders import read_folders
-from .listing import (
-    UNSPLIT,
-    Listing,
-    few,
-    image_stem,
-    is_image,
-    plural,
-    split_in,
-    split_of,
-)
+from .listing import Listing
 from .lists import chosen, is_list, names_in, read_lists
+from .matlab import MATLAB_SUFFIX
+from .phrases import confirming, few, plural, quoted
+from .published import read_objects, read_published
 from .records import RECORD_SUFFIXES
 from .resolve import Index
-from .tables import TABLE_SUFFIXES, quoted, read_table, table_of
+from .split_words import TRAIN, UNSPLIT, split_in, split_of
+from .tables import TABLE_SUFFIXES, read_table, table_of
 from .texts import Sheet
 from .tree import Node, scan
-from .words import nfc, words_of
+from .words import words_of
 
-__all__ = ["MOST_BESIDE", "read_by_files"]
+__all__ = ["MOST_BESIDE", "holds_tables", "read_by_files"]
 
 _MOST_TABLES = 40
 _DEEPEST_TABLE = 3
@@ -44,6 +41,9 @@ def _base(node: Node, top: Node) -> str:
 
 def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> Listing:
     """Read labels from tables or lists where there are such, else from folders."""
+    published = read_published(node, ask, given=given)
+    if published is not None:
+        return published
     lists = _lists(node)
     tables = _tables(node, ask, confined=confined)
     explicit = [one for one in tables if one[2].explicit]
@@ -60,19 +60,23 @@ def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) 
         not one[2].labelled or (explicit and one not in explicit))]  # fmt: skip
     if len(explicit) > 1 or (not explicit and len(labelled) > 1):
         some = explicit or labelled
-        parts = _split_tables(some, node)
+        parts, others = _split_tables(some, node)
         if parts is None:
             one = _same_labels(some, node, ask, given)
             say_unlisted(one, node, few([table[0].name for table in some]))
             return one
         joined = _joined_tables(parts, ask, given)
+        _name_by_folders(joined, [one[0] for one in parts.values()])
+        if others:
+            joined.warnings.append(f"{few([_place(one[0], node) for one in others])} not used.")
         say_unlisted(joined, node, few([_place(one[0], node) for one in parts.values()]))
         return joined
     if explicit or labelled:
         best = (explicit or labelled)[0]
         listing = (_one_table if explicit else _table_or_folders)(best, node, ask, given)
         if not listing.by_folder:
-            use_side_tables(listing, [one for one in side if one is not best])
+            _name_by_folders(listing, [best[0]])
+            use_side_tables(listing, [one for one in side if one is not best], given, ask)
             say_unlisted(listing, node, best[0].name)
         return _with_note(listing, node, [best[0]]) if explicit else listing
     try:
@@ -81,18 +85,21 @@ def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) 
         listing = read_folders(node, ask, given=given)
         if tables and len(set(listing.labels)) == 1:
             raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
-        use_side_tables(listing, side)
+        use_side_tables(listing, side, given, ask)
         if len(set(listing.labels)) == 1:
             files = files_beside(node)
             if any(files):
                 raise without_labels(node, [*files[0], *files[1]], given, listing.labels[0])
         return listing
     except DataError as doubt:
+        marked = read_objects(node, ask, given=given)
+        if marked is not None:
+            return marked
         if not tables or not node.n_images:
             raise
         table, sheet, roles, index = tables[0]
         try:
-            return read_table(table, sheet, roles, index, ask, given=str(table))
+            return read_table(table, sheet, roles, index, ask, given=given)
         except DataError as error:
             raise DataError(
                 f"{doubt.found} {error.found}", expected=error.expected, todo=error.todo
@@ -134,7 +141,7 @@ def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str
             return largest
         problem = f"{differ:,} images have different labels in them" if differ else (
             "they name different images")  # fmt: skip
-    choices = [f"make data DATA={quoted(str(one[0]))}" for one in tables[:4]]
+    choices = [confirming(str(one[0]), ask) for one in tables[:4]]
     raise DataError(
         f"{node.path} has several files that name labels: {few(names)}; {problem}.",
         expected="list files, or one CSV",
@@ -156,7 +163,7 @@ def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
             continue
         for name in sorted(one.texts):
             lower = name.lower()
-            if not lower.endswith((*TABLE_SUFFIXES, *RECORD_SUFFIXES)) or (
+            if not lower.endswith((*TABLE_SUFFIXES, *RECORD_SUFFIXES, MATLAB_SUFFIX)) or (
                 set(words_of(name)) & _NO_LABELS
             ):
                 continue
@@ -175,9 +182,18 @@ def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
             try:
                 sheet, roles = table_of(path, index, ask)
             except DataError:
-                if one is node and len([t for t in one.texts if t.endswith(".csv")]) == 1:
-                    raise
-                continue
+                side = _as_side_table(path, index, ask)
+                if side is None:
+                    if one is node and len([t for t in one.texts if t.endswith(".csv")]) == 1:
+                        raise
+                    continue
+                sheet, roles = side
+            split = _split_of_table(_place(path, node))
+            if roles.n_ambiguous and split is not None:
+                only = _of_split(node, base, split)
+                again = table_of(path, only, ask) if only.paths else (sheet, roles)
+                if again[1].share > roles.share:
+                    (sheet, roles), index = again, only
             if roles.share == 0 and (roles.explicit or not node.n_images) and not confined:
                 index = cache[base] = _beside(node, base) or index
                 sheet, roles = table_of(path, index, ask)
@@ -190,6 +206,42 @@ def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
                     continue
             found.append((path, sheet, roles, index))
     return found
+
+
+def holds_tables(node: Node, inner: Node, ask: DataSettings) -> bool:
+    """Tell whether tables beside the one folder `inner` of `node` name the labels of its images."""
+    suffixes = (*RECORD_SUFFIXES, MATLAB_SUFFIX)
+    beside = [one for one in node.walk() if not one.n_images or one is node]
+    if not any(text.lower().endswith(suffixes) for one in beside for text in one.texts):
+        return False
+    found = [one for one in _tables(node, ask, confined=True)
+             if one[2].labelled and not str(one[0]).startswith(f"{inner.path}/")]  # fmt: skip
+    return 2 * sum(one[2].share * (len(one[1].rows) - 1) for one in found) >= node.n_images
+
+
+def _as_side_table(path: Path, index: Index, ask: DataSettings) -> tuple[Sheet, Roles] | None:
+    """Read a table without the columns that were asked for: another one has them."""
+    if not (ask.label_column or ask.path_column or ask.split_column):
+        return None
+    plain = replace(ask, label_column="", path_column="", split_column="")
+    try:
+        sheet, roles = table_of(path, index, plain)
+    except DataError:
+        return None
+    roles.label, roles.one_hot, roles.explicit = -1, [], False
+    return sheet, roles
+
+
+def _of_split(node: Node, base: str, split: int) -> Index:
+    """Index the images in folders of one split: names such as 1.jpg may be in each of them."""
+    index = Index(node.path, base)
+    cut = len(node.rel) + 1 if node.rel else 0
+    for path in (one[cut:] for one in node.paths()):
+        parts = (split_of(part) if split_in(part) is None else (split_in(part) or (None,))[0]
+                 for part in path.split("/")[:-1])  # fmt: skip
+        if split in parts:
+            index.add(path)
+    return index
 
 
 def _beside(node: Node, base: str) -> Index | None:
@@ -210,28 +262,58 @@ def _beside(node: Node, base: str) -> Index | None:
         if "/" not in path:
             continue  # nothing that lies loose in the folder above
         place = path[len(here) + 1 :] if path.startswith(f"{here}/") else f"../{path}"
-        moved.paths.add(place)
-        name = nfc(path.rpartition("/")[2]).casefold()
-        moved.by_name.setdefault(name, []).append(place)
-        for stem in {name, image_stem(name)}:
-            moved.by_stem.setdefault(stem, []).append(place)
+        moved.add(place)
     return moved
 
 
-def _split_tables(tables: list[_Table], node: Node) -> dict[int, _Table] | None:
-    """Tables named after splits (``train.csv``, ``test/metadata.csv``); None if they are not."""
+def _split_tables(
+    tables: list[_Table], node: Node
+) -> tuple[dict[int, _Table] | None, list[_Table]]:
+    """Find tables named after splits (``train.csv``, ``test/metadata.csv``).
+
+    Returns
+    -------
+    parts : dict of split to table, or None
+        None where they are not that.
+    others : list of table
+        Tables of no split next to those of train and another: of all images, or of examples.
+    """
     parts: dict[int, _Table] = {}
+    others: list[_Table] = []
     for one in tables:
-        split = split_of(one[0].stem)
-        if split is None and (found := split_in(one[0].stem)):
-            split = found[0]
-        folders = _place(one[0], node).split("/")[:-1]
-        for name in folders if split is None else ():
-            split = split_of(name) if split is None else split
-        if split is None or split in parts or one[2].split >= 0 or one[2].flags:
-            return None
-        parts[split] = one
-    return parts
+        split = _split_of_table(_place(one[0], node))
+        if split is None:
+            others.append(one)
+        elif split in parts or one[2].split >= 0 or one[2].flags:
+            return None, []
+        else:
+            parts[split] = one
+    if others and (TRAIN not in parts or len(parts) < 2):
+        return None, []
+    return parts, others
+
+
+def _name_by_folders(listing: Listing, tables: list[Path]) -> None:
+    """Call classes that a MATLAB file numbers by the folders of their images, where these agree."""
+    if not all(one.suffix.lower() == MATLAB_SUFFIX for one in tables):
+        return
+    folders = [path.rpartition("/")[0].rpartition("/")[2] for path in listing.paths]
+    pairs = set(zip(listing.labels, folders, strict=True))
+    one_to_one = len(pairs) == len(set(folders)) == len(set(listing.labels)) > 1
+    if one_to_one and all(map(str.isdigit, listing.labels)) and not any(map(str.isdigit, folders)):
+        listing.labels = folders
+        listing.warnings.append("The classes, which are numbers, are called by their folders.")
+
+
+def _split_of_table(place: str) -> int | None:
+    """Give the split that a table's name, or else the folder that it lies in, is called after."""
+    *folders, name = place.split("/")
+    split = split_of(Path(name).stem)
+    if split is None and (found := split_in(Path(name).stem)):
+        split = found[0]
+    for folder in folders if split is None else ():
+        split = split_of(folder) if split is None else split
+    return split
 
 
 def _joined_tables(parts: dict[int, _Table], ask: DataSettings, given: str) -> Listing:
@@ -325,8 +407,8 @@ def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) ->
         f"{few(sorted(set(by_table.labels)), 4)}) and, otherwise, by its folders "
         f"({few(sorted(set(by_folder.labels)), 4)}).",
         expected="one of the two",
-        todo=f"make data DATA={quoted(str(one[0]))} for the table, or "
-        f"make data DATA={quoted(given)} LAYOUT=classes for the folders",
+        todo=f"{confirming(str(one[0]), ask)} for the table, or "
+        f"{confirming(given, ask, layout='classes')} for the folders",
     )
 
 
@@ -356,14 +438,14 @@ def _from_lists(
     if tables and all(names_in(path, index) for path in files.values()):
         return None  # lists of names alone: the splits of a table
     try:
-        return read_lists(files, index, ask, given=quoted(given))
+        return read_lists(files, index, ask, given=given)
     except DataError as error:
         if confined or "are not there" not in error.found:
             raise
         wide = _beside(node, index.base)
         if wide is None:
             raise
-        return read_lists(files, wide, ask, given=quoted(given))
+        return read_lists(files, wide, ask, given=given)
 
 
 def _with_note(listing: Listing, node: Node, files: object) -> Listing:

@@ -13,26 +13,29 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..settings import DataSettings
+from .beside import use_side_tables
+from .columns import Roles
+from .file_kinds import image_stem
 from .folders import read_folders
-from .label_files import MOST_BESIDE, read_by_files
+from .label_files import MOST_BESIDE, holds_tables, read_by_files
 from .leftovers import name_what_was_not_read, no_images, say_what_was_left
-from .listing import (
-    UNSPLIT,
-    Listing,
-    few,
-    image_stem,
-    plural,
-    split_of,
-)
+from .listing import Listing
 from .lists import LIST_SUFFIXES, is_list, list_files_in, read_lists
+from .matlab import MATLAB_SUFFIX
+from .phrases import few, plural, quoted
+from .published import read_published
 from .records import RECORD_SUFFIXES
 from .resolve import Index
-from .tables import TABLE_SUFFIXES, quoted, read_table, table_of
+from .split_words import UNSPLIT, split_of
+from .tables import TABLE_SUFFIXES, read_table, table_of
+from .texts import Sheet
 from .tree import Node, scan
 from .words import nfc
 
 __all__ = ["read_layout"]
 
+_MOST_SIBLINGS = 10
+_LARGEST_SIBLING = 64 << 20
 _RAW = tuple(".cr2 .cr3 .nef .nrw .arw .dng .raf .orf .rw2 .pef .srw .raw .3fr .iiq".split())
 
 
@@ -62,9 +65,12 @@ def read_layout(
     ask = ask or DataSettings()
     given = given or str(path)
     suffix = path.suffix.lower()
-    if path.is_dir():
+    published = None if path.is_dir() else _given_published(path, ask, given)
+    if published is not None:
+        listing = published
+    elif path.is_dir():
         listing = _read_folder(path, ask, confined=confined, given=given)
-    elif suffix in (*TABLE_SUFFIXES, *RECORD_SUFFIXES):
+    elif suffix in (*TABLE_SUFFIXES, *RECORD_SUFFIXES, MATLAB_SUFFIX):
         listing = _given_table(path, ask, given)
     elif suffix in LIST_SUFFIXES:
         listing = _given_list(path, ask, given)
@@ -116,6 +122,22 @@ def _without_raw(listing: Listing) -> Listing:
     return listing.take([row for row in range(len(place)) if row not in gone])
 
 
+def _given_published(path: Path, ask: DataSettings, given: str) -> Listing | None:
+    """Read a file that is one of those of a published form, in its folder or the one above."""
+    if path.suffix.lower() not in (".txt", ".mat", ".xml"):
+        return None
+    for folder in (path.parent.resolve(), path.parent.resolve().parent):
+        if len(folder.parts) < 3:
+            break
+        node = scan(folder).root
+        if node.n_images > MOST_BESIDE:
+            break
+        found = read_published(node, ask, given=given, holding=path.name)
+        if found is not None:
+            return found
+    return None
+
+
 def _given_index(path: Path, ask: DataSettings) -> Index:
     return Index(os.path.realpath(path.parent), "", free=True)
 
@@ -138,7 +160,25 @@ def _given_table(path: Path, ask: DataSettings, given: str) -> Listing:
     if roles.share < 1:
         index = _wider(path, index)
         sheet, roles = table_of(path, index, ask)
-    return read_table(path, sheet, roles, index, ask, given=given)
+    listing = read_table(path, sheet, roles, index, ask, given=given)
+    if set(listing.split.tolist()) == {UNSPLIT} and ask.split_column != "none":
+        use_side_tables(listing, _split_tables_beside(path, index), given, ask)
+    return listing
+
+
+def _split_tables_beside(path: Path, index: Index) -> list[tuple[Path, Sheet, Roles, Index]]:
+    """Find tables next to the one that was given which have a column of splits and no labels."""
+    found = []
+    for other in sorted(path.parent.glob("*.csv"))[:_MOST_SIBLINGS]:
+        if other == path or other.stat().st_size > _LARGEST_SIBLING:
+            continue
+        try:
+            sheet, roles = table_of(other, index, DataSettings())
+        except DataError:
+            continue
+        if roles.path >= 0 and not roles.labelled and (roles.split >= 0 or roles.flags):
+            found.append((other, sheet, roles, index))
+    return found
 
 
 def _given_list(path: Path, ask: DataSettings, given: str) -> Listing:
@@ -167,7 +207,11 @@ def _read_folder(path: Path, ask: DataSettings, *, confined: bool, given: str) -
         if not listing.paths:
             raise no_images(path, tree)
         return listing
-    while (inner := _wrapped(node)) is not None:
+    published = read_published(node, ask, given=given) if ask.layout == "auto" else None
+    if published is not None:
+        say_what_was_left(published, tree)
+        return published
+    while (inner := _wrapped(node)) is not None and not holds_tables(node, inner, ask):
         node = inner
     if ask.layout == "auto":
         listing = read_by_files(node, ask, confined=confined, given=given)

@@ -10,17 +10,12 @@ from pathlib import Path
 from ..errors import DataError
 from .arrays import array_problem, is_pickle
 from .beside import files_beside
+from .file_kinds import archive_stem, is_archive
 from .folder_reading import EXPECTED
 from .formats import extra_for
-from .listing import (
-    UNSPLIT,
-    Listing,
-    archive_stem,
-    few,
-    is_archive,
-    nature,
-    plural,
-)
+from .listing import Listing
+from .phrases import few, nature, plural
+from .split_words import UNSPLIT
 from .tree import Node, Tree
 
 __all__ = ["name_what_was_not_read", "no_images", "say_what_was_left"]

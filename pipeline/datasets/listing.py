@@ -7,7 +7,6 @@ Every reader (folders, list files, tables, elpv) ends in a :class:`Listing`; wha
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,97 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .words import GENERIC, nfc, words_of
+from .file_kinds import IMAGE_SUFFIXES, is_text
+from .phrases import few, plural
+from .split_words import SPLITS, TEST, TRAIN, UNSPLIT, VAL
+from .words import nfc
 
-__all__ = [
-    "ARCHIVE_SUFFIXES",
-    "IMAGE_SUFFIXES",
-    "SPLITS",
-    "TEST",
-    "TRAIN",
-    "UNSPLIT",
-    "VAL",
-    "Listing",
-    "Remark",
-    "archive_stem",
-    "class_remarks",
-    "few",
-    "image_stem",
-    "is_archive",
-    "is_image",
-    "is_junk",
-    "is_text",
-    "nature",
-    "plural",
-    "split_in",
-    "split_of",
-    "splits_of",
-]
-
-SPLITS = ("train", "val", "test")
-TRAIN, VAL, TEST = range(3)
-UNSPLIT = -1
-
-IMAGE_SUFFIXES = frozenset(
-    "avif bmp cr2 cr3 dcm dicom dng gif heic heif jfif jp2 jpe jpeg jpg jxl nef pbm pgm png ppm "
-    "tif tiff webp".split()
-)  # an allow-list: images are asked for by name; those that are not read here are named, and why
-_TAIL = re.compile(r"(avif|bmp|gif|heic|heif|jpe?g|png|tiff?|webp)([?_:~!&;@].*|[-_]?large)")
+__all__ = ["Listing", "Remark", "class_remarks"]
 
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
-ARCHIVE_SUFFIXES = (
-    ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz",
-)  # fmt: skip
-
-_SPLIT_WORDS = {
-    "train": TRAIN,
-    "training": TRAIN,
-    "trn": TRAIN,
-    "trainval": TRAIN,
-    "val": VAL,
-    "valid": VAL,
-    "validation": VAL,
-    "validate": VAL,
-    "dev": VAL,
-    "development": VAL,
-    "eval": VAL,
-    "test": TEST,
-    "testing": TEST,
-    "tst": TEST,
-    "evaluation": TEST,
-    "trainingsdaten": TRAIN,
-    "validierung": VAL,
-    "validierungsdaten": VAL,
-    "testdaten": TEST,
-    "entrenamiento": TRAIN,
-    "validacion": VAL,
-    "prueba": TEST,
-    "entrainement": TRAIN,
-    **dict.fromkeys(
-        "trainset trainingset traindata trainingdata trainingsbilder trainingssatz trainingsset "
-        "trainingsdatensatz entraînement apprentissage treino treinamento addestramento обучение "
-        "обучающая 训练 训练集 訓練 訓練集 学習 훈련 학습".split(),
-        TRAIN,
-    ),
-    **dict.fromkeys(
-        "valset validset validationset valdata validationdata validierungsbilder validierungssatz "
-        "validação validación validazione валидация 验证 验证集 驗證 検証 검증".split(),
-        VAL,
-    ),
-    **dict.fromkeys(
-        "testset testingset testdata testbilder testsatz testdatensatz holdout teste "
-        "тест тестовая 测试 测试集 測試 測試集 テスト 테스트".split(),
-        TEST,
-    ),
-}
-_JUNK = frozenset(
-    {
-        "__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "@recycle",
-        "@recently-snapshot", "recycler", "recycled", "system volume information", "lost+found",
-        "network trash folder", "temporary items", "found.000", "#snapshot", "__pycache__",
-        "node_modules", "ehthumbs.db", "icon\r", "dfsrprivate", "resource.frk", "finder.dat",
-    }
-)  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -142,6 +58,8 @@ class Listing:
         Files that are left out already: names that are not UTF-8.
     warnings : list of str
         What somebody who uses the set should know.
+    dropped : list of str
+        Images that are left out because they have several labels, which is said already.
     """
 
     root: Path
@@ -157,6 +75,7 @@ class Listing:
     by_folder: bool = False
     rejects: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     def take(self, rows: Sequence[int] | NDArray[np.intp]) -> Listing:
         """Give the listing of these rows, in this order."""
@@ -333,111 +252,3 @@ def _alike(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         together.setdefault(" ".join(nfc(name).casefold().split()), []).append(repr(name))
     return [group for group in together.values() if len(group) > 1]
-
-
-def split_of(word: str) -> int | None:
-    """Index into ``SPLITS`` that the word means (``Training`` → 0), None if it means none."""
-    return _SPLIT_WORDS.get(nfc(word).strip().lower().replace("_", "").replace("-", ""))
-
-
-def splits_of(words: Iterable[str]) -> dict[str, int | None]:
-    """Give the split that each of several words means, see :func:`split_of`.
-
-    ``eval`` is the test where another word is the val and none is the test: train, dev, eval.
-    """
-    found = {word: split_of(word) for word in words}
-    late = [word for word in found if word.strip().lower() == "eval"]
-    others = {split for word, split in found.items() if word not in late}
-    if VAL in others and TEST not in others:
-        found |= dict.fromkeys(late, TEST)
-    return found
-
-
-def split_in(name: str) -> tuple[int, str] | None:
-    """Find the split that a longer name means: ``seg_train`` → (0, "seg"); None if it means none.
-
-    The second part is what else the name says, without numbers and words such as ``set``: folders
-    of which it is the same are splits of one set.
-    """
-    words = words_of(name)
-    found = {_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS}
-    if found == {TRAIN, VAL}:
-        found = {TRAIN}
-    if len(found) != 1:
-        return None
-    rest = [word for word in words if word not in _SPLIT_WORDS and word not in GENERIC]
-    return found.pop(), " ".join(rest)
-
-
-def is_image(name: str) -> bool:
-    """Tell whether a file's name has a suffix of the allow-list.
-
-    What a web page put behind it does not count: ``a.jpg?w=640``, ``a.jpg_large``, ``a.jpg:orig``.
-    """
-    stem, dot, suffix = name.rpartition(".")
-    if bool(dot) and bool(stem) and suffix.lower() in IMAGE_SUFFIXES:
-        return True
-    return _odd_suffix(name) is not None
-
-
-def _odd_suffix(name: str) -> int | None:
-    """Give where a suffix begins that a web page put something behind; None where none does."""
-    at = name.find(".", 1)
-    while at > 0:
-        if _TAIL.fullmatch(name[at + 1 :].lower()):
-            return at
-        at = name.find(".", at + 1)
-    return None
-
-
-def image_stem(name: str) -> str:
-    """Give a file's name without its suffix: ``a.jpg``, ``a.jpg?w=640``, ``a.jpg_large`` → a.
-
-    What follows a dot is a suffix only where it is short and of letters and digits.
-    """
-    at = _odd_suffix(name)
-    if at is not None:
-        return name[:at]
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot and stem and len(suffix) <= 5 and suffix.isalnum() else name
-
-
-def is_archive(name: str) -> bool:
-    """Tell whether a file's name has the suffix of an archive that can be unpacked."""
-    return name.lower().endswith(ARCHIVE_SUFFIXES)
-
-
-def archive_stem(name: str) -> str:
-    """Name without the archive's suffix: ``a.b.tar.gz`` → ``a.b``."""
-    suffixes = [suffix for suffix in ARCHIVE_SUFFIXES if name.lower().endswith(suffix)]
-    return name[: len(name) - len(max(suffixes, key=len, default=""))]
-
-
-def is_junk(name: str) -> bool:
-    """Tell whether a name is left by a system: hidden, ``__MACOSX``, ``@eaDir``, ``Thumbs.db``."""
-    return name.startswith(".") or name.lower() in _JUNK
-
-
-def is_text(name: str) -> bool:
-    """Tell whether a file's name can be written as UTF-8 (Linux allows any bytes)."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def few(names: Sequence[str], limit: int = 5) -> str:
-    """Join the first names with commas and say how many more there are."""
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def plural(count: int, one: str, many: str) -> str:
-    """Give the count with the word that fits it."""
-    return f"{count:,} {one if count == 1 else many}"
-
-
-def nature(ignored: Counter[str]) -> str:
-    """Describe ignored files by suffix: ``.txt 2, .py 1``."""
-    return few([f"{suffix} {count:,}" for suffix, count in ignored.most_common()])

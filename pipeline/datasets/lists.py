@@ -13,10 +13,12 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..settings import DataSettings
-from .listing import IMAGE_SUFFIXES, SPLITS, Listing, few, split_in, split_of
+from .file_kinds import IMAGE_SUFFIXES
+from .listing import Listing
 from .named import Row, listing_of
+from .phrases import confirming, few, quoted
 from .resolve import Index
-from .tables import quoted
+from .split_words import SPLITS, split_in, split_of
 from .texts import read_text
 
 __all__ = ["is_list", "list_files_in", "names_in", "read_lists"]
@@ -159,7 +161,7 @@ def read_lists(
     source = next(iter(files.values()))
     listing = listing_of(
         rows, (), index, source if len(files) == 1 else source.parent, ask_label=ask.label,
-        command=f"make data DATA={given}",
+        command=confirming(given, ask),
     )  # fmt: skip
     listing.warnings[:0] = notes
     for split, path in sorted(files.items()):
@@ -268,7 +270,9 @@ def _cells(
                 f"{' (they say the same here)' if same else ''}.",
                 expected="one 'path label' a line",
                 todo="name the column of the label: "
-                + " or ".join(f"make data DATA={path} LABEL_COLUMN={one + 1}" for one in rest[:3]),
+                + " or ".join(
+                    confirming(str(path), ask, label_column=str(one + 1)) for one in rest[:3]
+                ),
             )
         if not rest:
             return None

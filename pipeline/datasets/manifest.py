@@ -32,20 +32,11 @@ from .elpv import NAMES as ELPV
 from .elpv import read_elpv
 from .groups import AUTO, group_values, joined, offered, twins
 from .layout import read_layout
-from .listing import (
-    SPLITS,
-    TEST,
-    TRAIN,
-    UNSPLIT,
-    VAL,
-    Listing,
-    Remark,
-    class_remarks,
-    few,
-    plural,
-)
+from .listing import Listing, Remark, class_remarks
 from .names import claim_name
+from .phrases import few, plural
 from .registry import REGISTRY, Source, locate
+from .split_words import SPLITS, TEST, TRAIN, UNSPLIT, VAL
 from .splits import cut, uncut
 
 __all__ = ["SPLITS", "Manifest", "Reject", "load_manifest"]

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import Listing, few, image_stem, plural
+from .file_kinds import image_stem
+from .listing import Listing
+from .phrases import few, plural
 from .resolve import Index
 from .texts import MAX_CELL
 
@@ -135,9 +137,9 @@ def listing_of(
             else "correct the paths, or put the list in the folder that holds the images",
         )
     rows = [row for row in rows if row.found is not None]
+    n_several = sum(len(row.labels) > 1 for row in rows)
+    dropped_paths = [str(row.found) for row in rows if len(row.labels) > 1]
     rows = several(ask_label, rows, str(source), command)
-    if ask_label == "drop":
-        rows = [row for row in rows if len(row.labels) == 1]
     rows, repeated, dropped = _once(rows, source, ask_label, command)
     listing = Listing(
         root=Path(index.root),
@@ -160,8 +162,14 @@ def listing_of(
             f"{plural(repeated, 'row of', 'rows of')} {source.name} repeat another and were "
             "counted once."
         )
+    if ask_label == "drop":
+        dropped += n_several
+        listing.dropped = dropped_paths
     if dropped:
         warnings.append(f"{plural(dropped, 'file', 'files')} with several labels left out.")
+    elif n_several:
+        how = "the first was taken" if ask_label == "first" else "each combination is a class"
+        warnings.append(f"{plural(n_several, 'file has', 'files have')} several labels: {how}.")
     beyond = [row for row in rows if str(row.found).startswith("../")]
     if beyond:
         places = Counter(os.path.dirname(str(row.found)) for row in beyond)  # noqa: PTH120

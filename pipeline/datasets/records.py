@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..notation import size
-from .listing import is_image
+from .file_kinds import is_image
 from .texts import Sheet, read_text
 
 __all__ = ["RECORD_SUFFIXES", "read_records"]

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from ..errors import DataError, DownloadError, PipelineError
 from ..progress import Progress, silent
 from .elpv import elpv_folder
-from .listing import archive_stem, is_archive, split_of
+from .file_kinds import archive_stem, is_archive
+from .split_words import split_of
 
 __all__ = ["REGISTRY", "Registered", "Source", "fetch", "locate"]
 

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import SPLITS, TRAIN, few, plural
 from .manifest import Manifest
+from .phrases import few, plural
 from .ranges import bands_for
+from .split_words import SPLITS, TRAIN
 
 __all__ = ["advice", "check_remaining", "check_test", "classes_without", "counted"]
 

@@ -38,8 +38,9 @@ from ..files import explained, sync_folder
 from ..memory import recall_values, remember_values
 from ..notation import size
 from ..progress import Progress, silent
-from .listing import archive_stem, few, is_archive, is_image, is_junk, plural
+from .file_kinds import archive_stem, is_archive, is_image, is_junk
 from .names import safe_name
+from .phrases import few, plural
 from .room import need_room, writing
 
 __all__ = ["Fetched", "fetch_address", "spread"]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from .listing import image_stem
+from .file_kinds import image_stem
 from .tree import Node
 from .words import ANNOTATIONS, nfc, words_of
 
@@ -60,13 +60,17 @@ class Index:
         """Index the images below `node`, with paths relative to `node`, which is `root`."""
         index = cls(root, base, free)
         cut = len(node.rel) + 1 if node.rel else 0
-        for path in (path[cut:] for path in node.paths()):
-            index.paths.add(path)
-            name = nfc(path.rpartition("/")[2]).casefold()
-            index.by_name.setdefault(name, []).append(path)
-            for stem in {name, image_stem(name)}:  # a name without suffix may hold dots
-                index.by_stem.setdefault(stem, []).append(path)
+        for path in node.paths():
+            index.add(path[cut:])
         return index
+
+    def add(self, path: str) -> None:
+        """Take one image, by its path from the root."""
+        self.paths.add(path)
+        name = nfc(path.rpartition("/")[2]).casefold()
+        self.by_name.setdefault(name, []).append(path)
+        for stem in {name, image_stem(name)}:  # a name without suffix may hold dots
+            self.by_stem.setdefault(stem, []).append(path)
 
     def find(self, text: str) -> str | None:
         """Give the path, relative to `root`, of the file that `text` means; None for none."""

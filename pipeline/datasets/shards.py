@@ -24,18 +24,12 @@ from ..errors import DataError, first_line
 from ..memory import recall_values, remember_values
 from ..progress import Progress, silent
 from ..settings import DataSettings
-from .listing import (
-    UNSPLIT,
-    Listing,
-    few,
-    is_image,
-    is_junk,
-    plural,
-    split_in,
-    split_of,
-)
+from .file_kinds import is_image, is_junk
+from .listing import Listing
 from .named import column
 from .packed import Packed, members_of
+from .phrases import few, plural
+from .split_words import UNSPLIT, split_in, split_of
 from .words import LABELS, key_of
 
 __all__ = ["is_shard", "read_shards", "shards_in"]

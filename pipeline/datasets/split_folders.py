@@ -7,18 +7,11 @@ from collections import Counter
 
 from ..errors import DataError
 from .class_folders import read_classes
+from .file_kinds import image_stem
 from .file_names import no_folders
 from .folder_reading import EXPECTED, Found, Reader, leave, set_aside, through
-from .listing import (
-    SPLITS,
-    TRAIN,
-    UNSPLIT,
-    few,
-    image_stem,
-    split_in,
-    split_of,
-    splits_of,
-)
+from .phrases import few
+from .split_words import SPLITS, TRAIN, UNSPLIT, split_in, split_of, splits_of
 from .tree import Node
 from .words import (
     UNLABELLED,

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from .listing import TEST, TRAIN, VAL, few, plural
+from .phrases import few, plural
+from .split_words import TEST, TRAIN, VAL
 
 __all__ = ["cut", "cut_val", "resplit", "uncut"]
 

@@ -17,13 +17,16 @@ from ..errors import DataError
 from ..files import write_atomic
 from ..settings import DataSettings
 from .columns import TRUE, Roles, roles_of
-from .listing import SPLITS, TEST, TRAIN, UNSPLIT, Listing, few, plural, split_of
+from .listing import Listing
+from .matlab import MATLAB_SUFFIX, read_matlab
 from .named import Row, listing_of
+from .phrases import confirming, few, plural
 from .records import RECORD_SUFFIXES, read_records
 from .resolve import Index
+from .split_words import SPLITS, TEST, TRAIN, UNSPLIT
 from .texts import Sheet, read_sheet
 
-__all__ = ["TABLE_SUFFIXES", "quoted", "read_table", "split_cell", "table_of", "write_table"]
+__all__ = ["TABLE_SUFFIXES", "check_splits", "read_table", "split_cell", "table_of", "write_table"]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 _JOINERS = ("|", ";", ",")
@@ -33,8 +36,11 @@ _MISSING = frozenset("nan null n/a #n/a <na> nat".split())
 
 def table_of(path: Path, index: Index, ask: DataSettings) -> tuple[Sheet, Roles]:
     """Read a table and find its columns."""
-    is_json = path.suffix.lower() in RECORD_SUFFIXES
-    sheet = read_records(path) if is_json else read_sheet(path)
+    suffix = path.suffix.lower()
+    if suffix in RECORD_SUFFIXES:
+        sheet = read_records(path)
+    else:
+        sheet = read_matlab(path) if suffix == MATLAB_SUFFIX else read_sheet(path)
     return sheet, roles_of(sheet, index, ask)
 
 
@@ -59,7 +65,7 @@ def read_table(
     DataError
         Columns missing or not certain, cells missing or empty, an unknown split, several labels.
     """
-    command = f"make data DATA={quoted(given)}"
+    command = confirming(given, ask)
     header = roles.header
     twice = sorted({name for name in header if header.count(name) > 1 and name})
     if twice:
@@ -100,8 +106,9 @@ def read_table(
             f"is the label is not certain; there are {few([repr(one) for one in header], 12)}.",
             expected="one column called label, class, category or the like",
             todo="name it: "
-            + " or ".join(f"{command} LABEL_COLUMN={quoted(one)}" for one in shown[:4] or ["..."]),
+            + " or ".join(confirming(given, ask, label_column=one) for one in shown[:4] or ["..."]),
         )
+    check_splits(roles, path.name, given, ask)
     used = {roles.path, roles.label, roles.split, *roles.flags, *roles.one_hot}
     kept = [at for at in range(len(header)) if at not in used]
     rows: list[Row] = []
@@ -114,7 +121,7 @@ def read_table(
                 "a cell that holds the delimiter stands in double quotes",
                 todo="correct that row",
             )
-        split = split_cell(cells, roles, where)
+        split = split_cell(cells, roles)
         if roles.one_hot:
             labels = tuple(header[at] for at in roles.one_hot if cells[at].casefold() in TRUE)
         else:
@@ -123,7 +130,7 @@ def read_table(
         if roles.explicit:  # as csv_bytes writes it
             labels, further = tuple(map(plain, labels)), list(map(plain, further))
         rows.append(Row(cells[roles.path], labels, split, where, tuple(further)))
-    joiner = "" if roles.one_hot else _joiner(rows)
+    joiner = "" if roles.one_hot else sheet.joiner or _joiner(rows)
     if not roles.one_hot and _are_lists(rows):
         for row in rows:
             row.labels = _listed(row.labels[0])
@@ -156,7 +163,7 @@ def read_table(
     listing = listing_of(
         rows, [header[at] for at in kept], index, path, ask_label=ask.label, command=command
     )
-    if joiner and ask.label:
+    if joiner and ask.label and not sheet.joiner:
         notes.append(f"Several labels joined by {joiner!r}: LABEL={ask.label}.")
     said = _said(path, sheet, roles)
     if roles.explicit and not roles.notes and not sheet.encoding:
@@ -228,13 +235,41 @@ def _joiner(rows: Sequence[Row]) -> str:
     return ""
 
 
-def split_cell(cells: Sequence[str], roles: Roles, where: str) -> int:
-    """Give the split of a row, an index into ``SPLITS``; -1 where its cell is empty.
+def check_splits(roles: Roles, source: str, given: str, ask: DataSettings) -> None:
+    """Refuse a column of splits with words that are not known, and say how they can be named.
 
     Raises
     ------
     DataError
-        A word that means no split.
+        There are such words.
+    """
+    strange = sorted(word for word, split in roles.words.items() if split is None and word)
+    if roles.split < 0 or not strange:
+        return
+    name = roles.header[roles.split]
+    words = sorted(word for word in roles.words if word)
+    plain = [word.removesuffix(".0") for word in words]
+    if plain == ["0", "1", "2"]:
+        meant = f"{name}:train=0,val=1,test=2"
+    elif plain == ["1", "2", "3"]:
+        meant = f"{name}:train=1,val=2,test=3"
+    else:
+        meant = f"{name}:test={strange[-1].removesuffix('.0')}"
+    raise DataError(
+        f"{source}: the column {name!r} looks like the splits; its "
+        f"{few([repr(word) for word in strange], 4)} {'means' if len(strange) == 1 else 'mean'} no "
+        "split that is known.",
+        expected=f"{', '.join(SPLITS)}, or a setting that says what the words mean",
+        todo="correct the words, or say what they mean (words that are not named are train): "
+        f"{confirming(given, ask, split_column=meant)}; or leave the column out, so that the "
+        f"splits are cut here: {confirming(given, ask, split_column='none')}",
+    )
+
+
+def split_cell(cells: Sequence[str], roles: Roles) -> int:
+    """Give the split of a row, an index into ``SPLITS``; -1 where its cell is empty.
+
+    Words that mean no split are refused before, by :func:`check_splits`.
     """
     if roles.flags:
         for at, split in sorted(roles.flags.items(), key=lambda one: -one[1]):
@@ -243,21 +278,8 @@ def split_cell(cells: Sequence[str], roles: Roles, where: str) -> int:
         return TRAIN if TRAIN not in roles.flags.values() else TEST
     if roles.split < 0 or not cells[roles.split]:
         return UNSPLIT
-    found = roles.words.get(cells[roles.split], split_of(cells[roles.split]))
-    if found is None:
-        raise DataError(
-            f"{where}: the split {cells[roles.split]!r} is not known.",
-            expected=", ".join(SPLITS),
-            todo="correct that row, or remove the column",
-        )
-    return found
-
-
-def quoted(text: str) -> str:
-    """Write a value as it can be pasted behind ``make data NAME=``."""
-    if re.fullmatch(r"[\w@%+=:,./-]+", text, re.ASCII):
-        return text
-    return "'" + text.replace("$", "$$").replace("'", "'\\''") + "'"
+    found = roles.words.get(cells[roles.split])
+    return UNSPLIT if found is None else found
 
 
 def write_table(manifest: Any, path: Path) -> None:

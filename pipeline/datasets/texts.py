@@ -47,12 +47,15 @@ class Sheet:
         What separates cells.
     encoding : str
         What it was decoded from; empty for UTF-8.
+    joiner : str
+        What joins several labels in one cell, where that is known.
     """
 
     rows: list[list[str]]
     lines: list[int]
     delimiter: str
     encoding: str
+    joiner: str = ""
 
 
 def read_bytes(path: Path) -> bytes:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DataError
+from .file_kinds import is_image, is_junk
 from .formats import OTHERS, sniff
-from .listing import is_image, is_junk
 
 __all__ = ["Node", "Tree", "scan"]
 
@@ -25,7 +25,9 @@ MAX_DEPTH = 64
 MAX_FOLDERS = 1_000_000
 MAX_FILES = 50_000_000
 _MOST_SNIFFED = 2_000_000  # files whose first bytes are read, about 30 µs each
-_LABEL_FILES = tuple(".csv .tsv .tab .txt .lst .list .dat .json .jsonl .ndjson".split())
+_LABEL_FILES = tuple(
+    ".csv .tsv .tab .txt .lst .list .dat .json .jsonl .ndjson .xml .mat .yaml .yml .names".split()
+)
 _ARRAYS = (".npz", ".npy", ".h5", ".hdf5", ".parquet", ".arrow", ".feather", ".pkl", ".pickle")
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 
 from ..cells import csv_bytes
-from .listing import SPLITS, few, split_in
+from .phrases import few
+from .split_words import SPLITS, split_in
 from .words import LABELS, key_of, words_of
 
 __all__ = ["run"]

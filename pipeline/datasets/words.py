@@ -74,9 +74,10 @@ THINGS = _set(
 )
 # Columns, the most telling first.
 PATHS = (
-    "path filepath file_path image_path img_path imagepath filename file_name file image_file "
-    "image image_name img img_name image_index name image_id img_id imageid id uuid photo picture "
-    "url image_url dateiname datei bild bilddatei archivo imagen fichier"
+    "path filepath file_path image_path img_path imagepath relative_im_path filename file_name "
+    "fname file file_list image_file image image_name img img_name image_index name image_id "
+    "img_id imageid id uuid photo picture url image_url dateiname "
+    "datei bild bilddatei archivo imagen fichier"
 ).split()
 LABELS = (
     "label class category target species breed dx diagnosis y class_name label_name class_label "

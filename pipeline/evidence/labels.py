@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..codes.reader import Codes
 from ..context import Context
 from ..datasets import SPLITS
-from ..datasets.listing import few, plural
+from ..datasets.phrases import few, plural
 from ..heads.rows import Rows
 from ..notation import number, share
 from ..results.tables import Table, aligned

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-from ..datasets.listing import few, plural
+from ..datasets.phrases import few, plural
 from ..errors import HeadError
 
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]

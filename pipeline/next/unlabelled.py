@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..codes.extract import extract
 from ..context import Context
 from ..datasets import Manifest
-from ..datasets.listing import SPLITS
+from ..datasets.split_words import SPLITS
 from ..heads.examples import mean_view
 
 CLASS = "unlabelled"

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..datasets.archive import unpack
+from ..datasets.file_kinds import image_stem, is_archive, is_image, is_junk
 from ..datasets.formats import OTHERS, sniff
-from ..datasets.listing import image_stem, is_archive, is_image, is_junk, nature, plural
+from ..datasets.phrases import nature, plural
 from ..datasets.tables import TABLE_SUFFIXES
 from ..datasets.texts import read_sheet
 from ..datasets.words import PATHS, key_of

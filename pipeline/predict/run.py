@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..answers import Answer
-from ..datasets.listing import is_archive, is_image
+from ..datasets.file_kinds import is_archive, is_image
 from ..errors import CacheError, ImageError, SettingsError
 from ..files import replacing
 from ..notation import duration, number

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..datasets.listing import few, plural
 from ..datasets.names import safe_name
+from ..datasets.phrases import few, plural
 from ..errors import ResultError, setting
 from ..files import sha256_file
 from ..results.runs import read_record, result_files

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..datasets.listing import few
+from ..datasets.phrases import few
 from ..errors import ResultError, setting
 from ..files import sha256_file
 from ..results.predictions import Predictions, read_predictions

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..backbones.engine import n_cores
 from ..datasets import locate
 from ..datasets.layout import read_layout
-from ..datasets.listing import few
 from ..datasets.names import safe_name
+from ..datasets.phrases import few
 from ..errors import CacheError, PipelineError, ResultError, SettingsError
 from ..predict import Classifier, Neighbours, Outcome
 from ..predict.runs import Run, find_run

@@ -68,6 +68,12 @@ class DataSettings(Settings):
     path_column: str = setting(
         "", "column of the files in a table or list: a name or a number", affects="place"
     )
+    split_column: str = setting(
+        "",
+        "column of the splits in a table; where its words are not train, val and test: "
+        "NAME:train=0,val=1,test=2 (with test=0 alone, all others are train); none: it is not used",
+        affects="place",
+    )
     labels: str = setting(
         "",
         "a file of corrections, as make label writes it, laid over the data set",
