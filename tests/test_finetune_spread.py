@@ -4,12 +4,19 @@ import json
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import torch
+import torch.distributed as dist
 from cnn_codes.cli import main
+from cnn_codes.errors import TrainingError
+from cnn_codes.finetune.feasible import check_batches
+from cnn_codes.finetune.freeze import Plan
+from cnn_codes.finetune.norms import _normalised
 from cnn_codes.results.runs import read_record
 from safetensors.torch import load_file
 from tuning import USUAL, few_images
@@ -19,7 +26,9 @@ BOTH: dict[str, Any] = {"batch_size": 6, "init": "pretrained"}
 RUNS: dict[str, dict[str, Any]] = {
     "cached": BOTH | {"trunk": "cached"},
     "loop": BOTH | {"trunk": "loop"},
+    "mixed": BOTH | {"trunk": "loop", "bn": "update", "mixup": 0.4},
     "probe": {"epochs": 1},
+    "dropout": BOTH | {"model": "squeezenet1_1", "unfreeze": "last", "epochs": 1},
 }
 
 # The commands one after the other, as each process that torchrun starts runs them: libraries are
@@ -47,6 +56,16 @@ def _ports(n: int) -> list[int]:
 @pytest.fixture(scope="module")
 def images(hotdog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return few_images(hotdog, tmp_path_factory.mktemp("images") / "few")
+
+
+@contextmanager
+def one_process() -> Iterator[None]:
+    """Be a group of one process."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
 
 
 def _arguments(images: Path, cache: Path, results: Path, **settings: Any) -> list[str]:
@@ -78,14 +97,16 @@ def two(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("trunk", ["cached", "loop"])
+@pytest.mark.parametrize("name", ["cached", "loop", "mixed"])
 def test_two_processes_train_as_one_with_the_same_global_batch(
-    images: Path, two: Path, tmp_path: Path, trunk: str
+    images: Path, two: Path, tmp_path: Path, name: str
 ) -> None:
-    assert main(_arguments(images, two / "cache", tmp_path / "one", **RUNS[trunk])) == 0
-    folders = (tmp_path / "one" / images.name, two / trunk / images.name)
+    assert main(_arguments(images, two / "cache", tmp_path / "one", **RUNS[name])) == 0
+    folders = (tmp_path / "one" / images.name, two / name / images.name)
     records = one, other = [_record(folder) for folder in folders]
     assert [row["epoch"] for row in one["curve"]] == [0, 1, 2]
+    assert (one["processes"], other["processes"]) == (1, 2)
+    assert not any("dropout" in text for text in other["warnings"])
     for a, b in zip(one["curve"], other["curve"], strict=True):
         assert a["epoch"] == b["epoch"]
         for key in ("train_loss", "val_loss", "train_accuracy", "val_accuracy", "lr"):
@@ -126,3 +147,29 @@ def test_only_the_first_process_speaks_and_writes(images: Path, two: Path) -> No
     said = (two / "said.txt").read_text()
     assert said.count(f"{stem}.json") == 1
     assert said.lower().count("macro-f1") == len(RUNS)
+
+
+def test_dropout_drawn_by_each_process_is_said(images: Path, two: Path) -> None:
+    (warning,) = [w for w in _record(two / "dropout" / images.name)["warnings"] if "dropout" in w]
+    assert "Each of 2 processes drew its own dropout" in warning
+
+
+def test_a_batch_that_is_too_small_for_the_processes_is_refused() -> None:
+    network, plan = torch.nn.Identity(), cast(Plan, None)  # neither is looked at
+    sizes = {"size": 64, "n_images": 24, "batch_size": 2}
+    check_batches(network, plan, "eval", **sizes, n_processes=2)
+    with pytest.raises(TrainingError, match=r"2 images .* shared by 3 processes") as caught:
+        check_batches(network, plan, "eval", **sizes, n_processes=3)
+    assert "WORKERS=" in str(caught.value.todo)
+
+
+def test_statistics_of_a_channel_far_from_zero_are_those_of_torch() -> None:
+    torch.manual_seed(0)
+    x = 1000 + torch.randn(16, 3, 4, 4) * 0.01
+    ours, exact = torch.nn.BatchNorm2d(3).train(), torch.nn.BatchNorm2d(3).double().train()
+    for one in (ours, exact):
+        one.running_mean.fill_(1000)
+    with one_process():
+        assert torch.allclose(_normalised(ours, x).double(), exact(x.double()), atol=1e-4)
+    assert torch.allclose(ours.running_mean.double(), exact.running_mean)
+    assert torch.allclose(ours.running_var.double(), exact.running_var, rtol=1e-4)

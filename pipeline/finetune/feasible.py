@@ -57,9 +57,11 @@ def check_size(network: nn.Module, size: int, *, model: str, usual: int, command
 
 def check_batches(
     network: nn.Module, plan: Plan, bn: str, *, size: int, n_images: int, batch_size: int,
-    command: str = "",
+    n_processes: int = 1, command: str = "",
 ) -> None:  # fmt: skip
     """Refuse a batch of one image where BatchNorm would have one value of a channel.
+
+    And one that does not have an image for each process.
 
     Parameters
     ----------
@@ -73,14 +75,25 @@ def check_batches(
         Side of the input, in pixels.
     n_images, batch_size : int
         Training images, and those of a step.
+    n_processes : int
+        That share each batch.
     command : str
         The command that was given.
 
     Raises
     ------
     TrainingError
-        Some BatchNorm in training mode would take its statistics of one value.
+        Some BatchNorm in training mode would take its statistics of one value, or there are more
+        processes than images in a batch.
     """
+    if smallest_batch(n_images, batch_size) < n_processes:
+        raise TrainingError(
+            f"A training batch of {smallest_batch(n_images, batch_size)} images "
+            f"(BATCH_SIZE={batch_size}, {n_images} training images) cannot be shared by "
+            f"{n_processes} processes.",
+            expected="one image or more for each process, in every batch",
+            todo="fewer processes (WORKERS=, or --nproc-per-node=), or a larger BATCH_SIZE",
+        )
     if smallest_batch(n_images, batch_size) > 1:
         return
     modes = {name: module.training for name, module in network.named_modules()}

@@ -51,16 +51,23 @@ def _forward(module: nn.modules.batchnorm._BatchNorm, usual: Any) -> Any:
 
 
 def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
-    """Normalise (B, C, ...) by mean and variance over all processes (Ioffe and Szegedy 2015)."""
+    """Normalise (B, C, ...) by mean and variance over all processes (Ioffe and Szegedy 2015).
+
+    The running mean, which all processes share, is taken off first: without it the variance would
+    be a small difference of large sums.
+    """
     axes = [0, *range(2, x.ndim)]
     shape = [1, -1, *[1] * (x.ndim - 2)]
-    wide = x.float()
+    shift = torch.zeros(x.shape[1], device=x.device)
+    if module.running_mean is not None:
+        shift = module.running_mean.detach().clone()
+    wide = x.float() - shift.view(shape)
     n_own = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
     sums = _Sum.apply(torch.cat([wide.sum(axes), wide.square().sum(axes), n_own]))
     n_channels = x.shape[1]
     count = sums[-1].detach()
     mean = sums[:n_channels] / count
-    variance = sums[n_channels:-1] / count - mean.square()
+    variance = (sums[n_channels:-1] / count - mean.square()).clamp(min=0)
     if module.track_running_stats and module.running_mean is not None:
         assert module.running_var is not None
         assert module.num_batches_tracked is not None
@@ -68,7 +75,7 @@ def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
             module.num_batches_tracked += 1
             momentum = module.momentum or 1.0 / float(module.num_batches_tracked)
             unbiased = variance * (count / (count - 1).clamp(min=1))
-            module.running_mean.lerp_(mean, momentum)
+            module.running_mean.lerp_(mean + shift, momentum)
             module.running_var.lerp_(unbiased, momentum)
     normed = (wide - mean.view(shape)) * torch.rsqrt(variance.view(shape) + module.eps)
     if module.affine:

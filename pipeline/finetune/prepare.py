@@ -136,7 +136,7 @@ def prepare(
     plan = plan_of(network, setup.card, settings.unfreeze, size=side)
     check_batches(
         network, plan, norms_of(settings), size=side, n_images=len(train),
-        batch_size=settings.batch_size, command=command,
+        batch_size=settings.batch_size, n_processes=setup.world.size, command=command,
     )  # fmt: skip
     setup.context.say(plan.summary())
     common: dict[str, Any] = {

@@ -233,6 +233,7 @@ def _record(outcome: Outcome) -> dict[str, Any]:
             "curve": outcome.history.curve,
             "peak_memory_bytes": _peak_memory(setup.device),
             "device": setup.device,
+            "processes": setup.world.size,
             "interrupted": outcome.test_scores is None,
             "phases": [_phase(one) for one in outcome.history.prepared],
             "calibration": {
@@ -345,6 +346,12 @@ def _notes(outcome: Outcome) -> list[str]:
             f"val has {len(val)} images, too few to show that training improves on the probe (at "
             f"least {LEAST_VAL}): the probe is kept. CHOOSE=last keeps the last "
             "epoch."
+        )
+    drawn_by = max((row.get("drawn_by", 1) for row in outcome.history.curve), default=1)
+    if drawn_by > 1:
+        notes.append(
+            f"Each of {drawn_by} processes drew its own dropout: another number of processes gives "
+            "other figures, as another seed does."
         )
     asked = outcome.settings.augment != ("auto",)
     for one in outcome.history.prepared:

@@ -106,7 +106,7 @@ def finetune(
         setup, network, probed = _setup(context, settings, split, device, world)
         history = History(phases=phases, codes_s=probed.codes.extraction_s if probed else 0.0)
         run = _Run(setup, settings, probed, began, history)
-        there = known_run(context.folder / f"{run.name}.json", run.fingerprint)
+        there = world.same(lambda: known_run(context.folder / f"{run.name}.json", run.fingerprint))
         if there is not None:
             return there
         try:
@@ -251,8 +251,7 @@ class _Run:
             write_result(outcome, network)
             for path in self.setup.context.folder.glob(f".{self.name}.*.state"):
                 path.unlink()
-        setup.world.wait()
-        return read_record(self.setup.context.folder / f"{self.name}.json")
+        return setup.world.same(lambda: read_record(setup.context.folder / f"{self.name}.json"))
 
     def _start(self, network: nn.Module, train: NDArray[np.int64]) -> None:
         """Bring the network to its start: new last layer, fresh layers, the probe."""
@@ -270,21 +269,20 @@ class _Run:
             at = order[np.searchsorted(codes.sha256, manifest.sha256[rows], sorter=order)]
             return Examples(matrix[at], manifest.labels[rows], manifest.groups[rows])
 
-        self.history.head = fit_head(
-            self.settings.probe,
-            examples(train),
-            examples(setup.rows.val) if setup.rows.val_from == "data" else None,
-            HeadSettings(
-                jobs=setup.context.machine.workers,
-                class_weight=self.settings.class_weight,
-                metric=self.settings.metric,
-                cost=self.settings.cost,
-            ),
-            n_classes=manifest.n_classes,
-            seed=seed,
-            class_names=manifest.class_names,
-            progress=setup.context.progress,
+        settings = HeadSettings(
+            jobs=setup.context.machine.workers,
+            class_weight=self.settings.class_weight,
+            metric=self.settings.metric,
+            cost=self.settings.cost,
         )
+        given = examples(setup.rows.val) if setup.rows.val_from == "data" else None
+        self.history.head = setup.world.same(
+            lambda: fit_head(
+                self.settings.probe, examples(train), given, settings,
+                n_classes=manifest.n_classes, seed=seed, class_names=manifest.class_names,
+                progress=setup.context.progress,
+            )
+        )  # fmt: skip
         self.history.fit_s += self.history.head.times_s["fit"]
         put_head(network, str(setup.card.final), self.history.head)
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..errors import TrainingError
+from ..errors import ClusterError, TrainingError
 from ..files import digest_of, write_atomic
 from ..notation import duration, number
 from .prepare import Setup
@@ -143,7 +143,14 @@ def fit_kept(
     """Train with a checkpoint after each epoch, from the one that is there."""
     world = setup.world
     mark = digest_of([fingerprint, path.name])
-    if read_state(path, training, mark):
+    there = read_state(path, training, mark)
+    if differ := world.agree(training.epoch):
+        raise ClusterError(
+            f"The processes do not see the same {path.name}: they stand after epochs {differ}.",
+            expected="a folder RESULTS that all machines share, under the same path",
+            todo="RESULTS=/a/shared/folder",
+        )
+    if there:
         setup.context.say(f"continued after epoch {training.epoch}")
 
     def kept(now: Training) -> None:

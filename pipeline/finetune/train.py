@@ -78,6 +78,7 @@ class Training:
         self.epoch = -1  # -1: the start has not been looked at yet
         self.curve: list[dict[str, Any]] = []
         self.best: Best | None = None
+        self.draws = False  # whether the network draws random numbers, as dropout does
         self._replica: nn.Module = task.model
         if task.world.size > 1:
             global_norms(task.network)
@@ -225,20 +226,19 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
         progress(label, len(task.train), "images") as meter,
     ):
         torch.manual_seed(_seed(task, number, world.rank))
-        batches = zip(draws, mine, task.source.training(mine), strict=True)
-        for i, ((rows, _), own, x) in enumerate(batches):
+        batches = zip(draws, task.source.training(mine), strict=True)
+        for i, (draw, x) in enumerate(batches):
             moment = number + i / len(draws)
             set_rates(training.optimizer, settings.lr * factor(settings, moment, settings.epochs))
-            denominator = float(weight[task.labels[rows]].sum())
             try:
-                loss, right = _step(training, x, own, weight, denominator)
+                loss, right = _step(training, x, draw, weight)
             except torch.OutOfMemoryError as error:
-                raise _too_large(training, x, own, weight) from error
+                raise _too_large(training, x, draw, weight) from error
             totals += torch.tensor([loss, 0.0, right], dtype=torch.float64)
-            totals[1] += denominator if world.first else 0.0
+            totals[1] += _denominator(task, draw, weight) if world.first else 0.0
             if world.size == 1 and not math.isfinite(loss):
                 break
-            meter.advance(len(rows))
+            meter.advance(len(draw[0]))
     if world.size > 1:
         totals = world.sum(totals.to(task.device)).cpu()
     if not torch.isfinite(totals).all():
@@ -249,29 +249,35 @@ def _epoch(training: Training, progress: Progress) -> dict[str, Any]:
         "train_loss": float(totals[0] / totals[1]),
         "train_accuracy": float(totals[2] / sum(len(rows) for rows, _ in draws)),
         "lr": rate,
-    }
+    } | ({"drawn_by": world.size} if training.draws and world.size > 1 else {})
+
+
+def _denominator(task: Task, draw: Draw, weight: NDArray[np.float32]) -> float:
+    """Sum the weights of a batch's images: what its loss is divided by."""
+    return float(weight[task.labels[draw[0]]].sum())
 
 
 def _step(
-    training: Training, x: Tensor, draw: Draw, weight: NDArray[np.float32], denominator: float
+    training: Training, x: Tensor, draw: Draw, weight: NDArray[np.float32]
 ) -> tuple[float, int]:
     """Take one step; give the summed loss and the number of right answers of this process.
 
     Parameters
     ----------
     x : Tensor
-        What `draw`, of this process, was read as.
+        What this process's share of `draw` was read as.
+    draw : Draw
+        The batch of all processes.
     weight : float32 (K,)
         Of each class in the loss.
-    denominator : float
-        Of the loss: the weights of all processes' images.
     """
-    task, settings = training.task, training.task.settings
+    task, settings, world = training.task, training.task.settings, training.task.world
     rows, numbers = draw
+    own = slice(world.rank, None, world.size)
     x = task.source.prepare(x.to(task.device, non_blocking=True))
     if x.ndim == 4:
         x = x.contiguous(memory_format=torch.channels_last)
-    y = torch.from_numpy(task.labels[rows]).to(task.device)
+    y = torch.from_numpy(task.labels[rows[own]]).to(task.device)
     options: dict[str, Any] = {
         "weight": torch.from_numpy(weight).to(task.device),
         "label_smoothing": settings.label_smoothing,
@@ -282,17 +288,21 @@ def _step(
     if settings.mixup:
         random = np.random.default_rng(int(numbers[0]))
         share = float(random.beta(settings.mixup, settings.mixup))
-        other = torch.from_numpy(random.permutation(len(rows))).to(task.device)
-        x = share * x + (1 - share) * x[other]
+        order = random.permutation(len(rows))[own]
+        # The partner may be in another process's share.
+        x = share * x + (1 - share) * world.whole(x, len(rows))[torch.from_numpy(order)]
+        other = torch.from_numpy(task.labels[rows[order]]).to(task.device)
+    before = _random_state(task)
     with task.autocast():
         scores = training._replica(x)
+        training.draws = training.draws or not torch.equal(before, _random_state(task))
         losses = F.cross_entropy(scores.float(), y, **options)
         if other is not None:
-            mixed = F.cross_entropy(scores.float(), y[other], **options)
+            mixed = F.cross_entropy(scores.float(), other, **options)
             losses = share * losses + (1 - share) * mixed
     total = losses.sum()
     # DDP averages gradients over the processes: so the sum of their shares needs this factor.
-    scaled = training.scaler.scale(total / denominator * task.world.size)
+    scaled = training.scaler.scale(total / _denominator(task, draw, weight) * world.size)
     torch.autograd.backward(scaled)
     if settings.clip:
         training.scaler.unscale_(training.optimizer)
@@ -302,6 +312,12 @@ def _step(
     if training.average:
         training.average.update()
     return float(total.detach()), int((scores.detach().argmax(1) == y).sum())
+
+
+def _random_state(task: Task) -> Tensor:
+    """Give the state of the generator that the network's dropout draws from."""
+    on_gpu = task.device.startswith("cuda")
+    return torch.cuda.get_rng_state(task.device) if on_gpu else torch.get_rng_state()
 
 
 def _seed(task: Task, epoch: int, extra: int) -> int:
@@ -351,10 +367,11 @@ def _too_large(
     def attempt(n: int) -> None:
         # The rate is set to 0, so that finding out changes no weight.
         set_rates(training.optimizer, 0.0)
-        _step(training, x[:n], (rows[:n], numbers[:n]), weight, 1.0)
+        _step(training, x[:n], (rows[:n], numbers[:n]), weight)
 
     training.optimizer.zero_grad(set_to_none=True)
-    fits = largest_fitting(len(rows), attempt) * task.world.size
+    # Of several processes one may be out of memory, and a step takes all of them.
+    fits = largest_fitting(len(rows), attempt) if task.world.size == 1 else len(rows) // 2
     return DeviceError(
         f"{task.device} has no memory for a training batch of {len(rows)} images.",
         expected=f"at most {fits} images a step" if fits else "a GPU with more memory",
