@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from cnn_codes.backbones import quantise as quantisation
 from cnn_codes.backbones.onnx_engine import OnnxEngine
 from cnn_codes.backbones.preprocess import Preprocessing
-from cnn_codes.backbones.quantise import cosines, quantise
+from cnn_codes.backbones.quantise import cosines, quantise, weight_bits, weight_bits_of
+from cnn_codes.codes import calibration as calibrating
 from cnn_codes.codes.calibration import calibration_of
 from cnn_codes.codes.extract import extract
 from cnn_codes.compare.precision import precision_effect
@@ -18,6 +20,7 @@ from cnn_codes.finetune import finetune
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.predict import Classifier
 from cnn_codes.settings import FinetuneSettings, HeadSettings, MachineSettings
+from onnx import numpy_helper
 from pictures import write_set
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -46,8 +49,8 @@ def test_codes_in_int8_are_near_and_their_network_is_calibrated_on_training_imag
         if node.op_type in LAYERS
     ]
     assert not fed[0]
-    assert not fed[-1]
     assert sum(fed) > len(fed) / 2
+    assert weight_bits_of(graph) == weight_bits()
     pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
     engine = OnnxEngine(path, batch=4)  # codes do not depend on which images come together
     parts = np.concatenate([engine.run(pixels[i : i + 2])[0] for i in range(0, 5, 2)])
@@ -55,6 +58,34 @@ def test_codes_in_int8_are_near_and_their_network_is_calibrated_on_training_imag
     plain = path.with_name(path.name.partition("-int8-")[0] + ".onnx").read_bytes()
     assert quantise(plain, pixels) == quantise(plain, pixels)
     assert quantise(plain, pixels) != quantise(plain, pixels // 2)
+    coarse, fine = (onnx.load_from_string(quantise(plain, pixels, bits)) for bits in (7, 8))
+    assert (weight_bits_of(coarse), weight_bits_of(fine)) == (7, 8)
+    assert max(_largest(coarse)) <= 64 < 127 <= max(_largest(fine))
+
+
+def _largest(graph: onnx.ModelProto) -> list[int]:
+    """Largest size of each quantised weight."""
+    values = (numpy_helper.to_array(one) for one in graph.graph.initializer)
+    return [int(np.abs(one.astype(int)).max()) for one in values if one.dtype == np.int8]
+
+
+def test_a_graph_for_exact_sums_is_refused_where_they_saturate(stage_one, tmp_path, monkeypatch):
+    data = write_set(tmp_path / "pets", 12)
+    monkeypatch.setattr(quantisation, "weight_bits", lambda: 8)  # as on a CPU with VNNI
+    monkeypatch.setattr(calibrating, "weight_bits", lambda: 8)
+    made = stage_one(data, precision="int8")
+    context = stage_one.context(stage_one.manifest(data), precision="int8", results=tmp_path / "r")
+    (record,) = fit_heads(context, made.codes, HeadSettings(methods=("ridge",), folds=2))
+    path = context.folder / f"{record['run']}.json"
+    card = export_run(path, tmp_path / "out", cache=stage_one.cache).folder / "card.md"
+    assert "without VNNI" in card.read_text()
+    monkeypatch.setattr(
+        quantisation, "weight_bits", lambda: 7
+    )  # the cache is moved to an older one
+    monkeypatch.setattr(calibrating, "weight_bits", lambda: 7)
+    with pytest.raises(BackboneError, match="this one saturates"):
+        Classifier.load(path, cache=stage_one.cache, machine=MachineSettings(engine="onnx"))
+    assert stage_one(data, precision="int8").codes.fingerprint != made.codes.fingerprint
 
 
 def test_calibration_takes_training_images_by_their_bytes_alone(stage_one, tmp_path):

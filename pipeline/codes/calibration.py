@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backbones.preprocess import Preprocessing, Views, read_views
-from ..backbones.quantise import N_CALIBRATION, N_COMPARED, VERSION, Calibration
+from ..backbones.quantise import N_CALIBRATION, N_COMPARED, VERSION, Calibration, weight_bits
 from ..datasets import SPLITS, Manifest
 from ..datasets.images import read_as
 from ..errors import ImageError, SettingsError
@@ -54,7 +54,7 @@ def calibration_of(manifest: Manifest, preprocessing: Preprocessing) -> Calibrat
     def images() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return read(slice(n_ranges)), read(slice(n_ranges, None))
 
-    used = f"{VERSION}:" + "".join(digests[:n_ranges])
+    used = f"{VERSION}:{weight_bits()}:" + "".join(digests[:n_ranges])
     return Calibration(hashlib.sha256(used.encode()).hexdigest(), images)
 
 

