@@ -157,7 +157,7 @@ def test_what_a_stage_never_loads(name, never):
 
 def test_one_module_alone_touches_hdf5():
     # Besides the cache's own files: a child process that writes a user's arrays out as images.
-    touch = {"cnn_codes.codes.hdf5", "cnn_codes.datasets.unpacking"}
+    touch = {"cnn_codes.codes.hdf5", "cnn_codes.datasets.array_files"}
     assert {name for name in modules() if "h5py" in imported(name)} == touch
     others = {"tables", "netCDF4", "zarr", "pandas"}
     assert not [name for name in modules() if imported(name) & others]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,13 +25,18 @@ from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Progress, silent
 from .digests import hash_files
 from .file_kinds import is_image, is_junk
+from .matlab import MATLAB_SUFFIX
 from .phrases import few
+from .pixel_tables import is_pixel_table
 from .room import writing
 
-__all__ = ["ARRAY_SUFFIXES", "array_problem", "arrays_in", "is_pickle", "unpack_arrays"]
+__all__ = ["ARRAY_SUFFIXES", "array_problem", "arrays_in", "is_array", "is_pickle", "parts_of",
+           "unpack_arrays"]  # fmt: skip
 
 ARRAY_SUFFIXES = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
-_PICKLES = (".pkl", ".pickle", ".npy", ".pt", ".pth")
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth")
+_IDX = re.compile(r"idx[13][-_.]?ubyte(\.gz)?$")
+_BINARY = re.compile(r"(data_batch_\d+|test_batch|train|test|(train|test|unlabeled)_[xy])\.bin")
 _MOST_FILES = 2000
 NOTE = ".unpacked.json"
 _LIMIT_S = 3600
@@ -51,9 +57,46 @@ def arrays_in(folder: Path) -> list[Path]:
         for name in sorted(files):
             if is_image(name):
                 return []
-            if name.lower().endswith(ARRAY_SUFFIXES) and not is_junk(name):
+            if not is_junk(name) and is_array(Path(place) / name):
                 found.append(Path(place) / name)
     return found[:_MOST_FILES]
+
+
+def is_array(path: Path) -> bool:
+    """Tell whether a file holds arrays of images that are read: by its name or its first lines."""
+    name = path.name.lower()
+    if name.endswith(ARRAY_SUFFIXES) or _IDX.search(name):
+        return True
+    if name.endswith(".npy"):
+        return not is_pickle(str(path))
+    if name.endswith((".csv", ".tsv")):
+        return is_pixel_table(path)
+    if name.endswith(".bin"):
+        return bool(_BINARY.fullmatch(name))
+    return name.endswith(MATLAB_SUFFIX) and _has_pictures(path)
+
+
+def parts_of(path: Path) -> list[Path]:
+    """Give the files that belong to one of arrays: images and labels are in several."""
+    name = path.name.lower()
+    if not (_IDX.search(name) or name.endswith((".npy", ".bin"))):
+        return [path]
+    found = [one for one in sorted(path.parent.iterdir()) if one.is_file() and is_array(one)]
+    return [one for one in found if one == path or _kind(one) == _kind(path)][:_MOST_FILES]
+
+
+def _kind(path: Path) -> str:
+    return "idx" if _IDX.search(path.name.lower()) else path.suffix.lower()
+
+
+def _has_pictures(path: Path) -> bool:
+    """Tell whether a MATLAB file holds numbers of three or four dimensions."""
+    from scipy.io import whosmat
+
+    try:
+        return any(len(shape) in (3, 4) and min(shape[:2]) > 1 for _, shape, _ in whosmat(path))
+    except Exception:  # no such file, as is said where it is read
+        return False
 
 
 def unpack_arrays(
@@ -95,7 +138,11 @@ def unpack_arrays(
                 _child(files, place / "whole")
                 names = few([path.name for path in files], 3)
                 note = f"The images of {names} were written out as files, in {target}."
-                (place / "whole" / NOTE).write_text(json.dumps([note]), encoding="utf-8")
+                said = place / "whole" / ".notes"
+                notes = said.read_text("utf-8").split("\n") if said.exists() else []
+                said.unlink(missing_ok=True)
+                held = json.dumps([note, *notes])
+                (place / "whole" / NOTE).write_text(held, encoding="utf-8")
                 sync_tree(place / "whole")
                 (place / "whole").replace(target)
                 sync_folder(data_root)
@@ -136,13 +183,15 @@ def _child(files: list[Path], folder: Path) -> None:
 
 
 def is_pickle(path: str) -> bool:
-    """Tell whether a file begins as a pickle of protocol 2 to 5 does."""
+    """Tell whether a file begins as a pickle of protocol 2 to 5 does, or is NumPy's of objects."""
     try:
         with open(path, "rb") as stream:  # noqa: PTH123
-            head = stream.read(3)
+            head = stream.read(256)
     except OSError:
         return False
-    return len(head) == 3 and head[0] == 0x80 and 2 <= head[1] <= 5
+    if head.startswith(b"\x93NUMPY"):
+        return bool(re.search(rb"'descr': '[|<>=]?O", head))
+    return len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5
 
 
 def array_problem(path: Path, arrays: list[str]) -> DataError:

@@ -221,7 +221,7 @@ def _nested(reader: Reader, node: Node, kids: dict[str, Node], split: int) -> bo
             f"{reader.given}: each of {few(names)} holds splits ({few(sorted(set(raw)))}).",
             expected="one set: splits that hold class folders",
             todo="choose one: "
-            + " or ".join(reader.command("", outer[name]) for name in names[:2]),
+            + "; or ".join(reader.command("", outer[name]) for name in names[:2]),
         )
     versions = all(map(is_version, names)) or any(set(words_of(one)) & VARIANTS for one in names)
     if versions or _same_pictures(outer):
@@ -230,7 +230,7 @@ def _nested(reader: Reader, node: Node, kids: dict[str, Node], split: int) -> bo
             "look like versions of the same pictures.",
             expected="one version: copies of a picture would be in train and in test",
             todo="choose one: "
-            + " or ".join(reader.command("", outer[name]) for name in names[:3]),
+            + "; or ".join(reader.command("", outer[name]) for name in names[:3]),
         )
     outer_numbered = sum(_is_thing(name) or is_numbered(name) for name in names) >= 0.8 * len(names)
     inner_numbered = sum(is_numbered(name) for name in inner_names) >= 0.8 * len(inner_names)

@@ -22,6 +22,7 @@ from .words import LABELS, PATHS, SPLIT_COLUMNS, key_of
 __all__ = ["TRUE", "Roles", "asked_column", "roles_of"]
 
 _SAMPLE = 500
+_MOST_PARTS = 6
 _FOLDERS = frozenset("folder dir directory subdir subfolder ordner dossier carpeta".split())
 TRUE = {"true", "1", "1.0", "yes", "t", "y"}
 _FALSE = {"false", "0", "0.0", "no", "f", "n", ""}
@@ -50,6 +51,8 @@ class Roles:
         Share of the rows (0 to 1) whose file is there.
     notes : list of str
         What was taken for what.
+    form : str
+        What a set of known files was taken for; empty for a table of its own.
     """
 
     header: list[str]
@@ -63,6 +66,7 @@ class Roles:
     share: float = 0.0
     candidates: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    form: str = ""
     words: dict[str, int | None] = field(default_factory=dict)
     n_ambiguous: int = 0
     by_number: bool = False
@@ -211,7 +215,15 @@ def _split_columns(
                 roles.notes.append(f"splits from the column {roles.header[at]}")
         elif (flag := _flag(key)) is not None and cells <= TRUE | _FALSE and len(cells) > 1:
             roles.flags[at] = flag
-        elif roles.split < 0 and key in SPLIT_COLUMNS and key != "fold" and _are_parts(cells):
+        elif (
+            roles.split < 0
+            and key in SPLIT_COLUMNS
+            and key != "fold"
+            and (
+                _are_parts(cells)
+                or (len(cells) <= 6 and any(split_of(cell) is not None for cell in cells))
+            )
+        ):
             roles.split = at
             count = Counter(row[at].removesuffix(".0") for row in body)
             if (
@@ -241,9 +253,11 @@ def _split_columns(
 
 
 def _are_parts(cells: set[str]) -> bool:
-    """Tell whether cells are two or three numbers, as parts of a set have."""
+    """Tell whether cells seem to be parts of a set: two or three numbers, or some known words."""
     values = {cell.removesuffix(".0") for cell in cells}
-    return len(values) in (2, 3) and values <= {"0", "1", "2", "3"}
+    if len(values) in (2, 3) and values <= {"0", "1", "2", "3"}:
+        return True
+    return len(values) <= _MOST_PARTS and any(split_of(cell) is not None for cell in cells)
 
 
 def _asked_split(body: Sequence[Sequence[str]], roles: Roles, wanted: str) -> None:

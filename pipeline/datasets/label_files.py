@@ -39,8 +39,29 @@ def _base(node: Node, top: Node) -> str:
     return node.rel[len(top.rel) :].strip("/")
 
 
-def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) -> Listing:
-    """Read labels from tables or lists where there are such, else from folders."""
+def read_by_files(
+    node: Node, ask: DataSettings, *, top: Node, confined: bool, given: str
+) -> Listing:
+    """Read labels from tables or lists where there are such, else from folders.
+
+    Parameters
+    ----------
+    node : Node
+        The folder, past what wraps it.
+    ask : DataSettings
+        What the user says of it.
+    top : Node
+        The folder that the user named: annotations may lie beside `node`.
+    confined : bool
+        Nothing outside of the folder is used.
+    given : str
+        What the user named as DATA, for commands.
+
+    Raises
+    ------
+    DataError
+        Nothing names labels, or several files do.
+    """
     published = read_published(node, ask, given=given)
     if published is not None:
         return published
@@ -79,20 +100,13 @@ def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) 
             use_side_tables(listing, [one for one in side if one is not best], given, ask)
             say_unlisted(listing, node, best[0].name)
         return _with_note(listing, node, [best[0]]) if explicit else listing
+    if not node.n_images and tables:
+        return read_table(tables[0][0], *tables[0][1:], ask, given=given)
     try:
-        if not node.n_images and tables:
-            return read_table(tables[0][0], *tables[0][1:], ask, given=given)
         listing = read_folders(node, ask, given=given)
-        if tables and len(set(listing.labels)) == 1:
-            raise DataError(f"{given} has one class folder only: {listing.labels[0]!r}.")
-        use_side_tables(listing, side, given, ask)
-        if len(set(listing.labels)) == 1:
-            files = files_beside(node)
-            if any(files):
-                raise without_labels(node, [*files[0], *files[1]], given, listing.labels[0])
-        return listing
+        _doubt_one_class(listing, node, tables, given)
     except DataError as doubt:
-        marked = read_objects(node, ask, given=given)
+        marked = read_objects(top, ask, given=given)
         if marked is not None:
             return marked
         if not tables or not node.n_images:
@@ -104,6 +118,21 @@ def read_by_files(node: Node, ask: DataSettings, *, confined: bool, given: str) 
             raise DataError(
                 f"{doubt.found} {error.found}", expected=error.expected, todo=error.todo
             ) from error
+    use_side_tables(listing, side, given, ask)
+    return listing
+
+
+def _doubt_one_class(listing: Listing, node: Node, tables: list[_Table], given: str) -> None:
+    """Refuse folders that are one class, where something beside them may name more."""
+    if len(set(listing.labels)) != 1:
+        return
+    (name,) = set(listing.labels)
+    if tables:
+        raise DataError(f"{given} has one class folder only: {name!r}.")
+    files = files_beside(node)
+    if any(files):
+        raise without_labels(node, [*files[0], *files[1]], given, name)
+    listing.check(Path(node.path))
 
 
 def _place(path: Path, node: Node) -> str:
@@ -145,7 +174,7 @@ def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str
     raise DataError(
         f"{node.path} has several files that name labels: {few(names)}; {problem}.",
         expected="list files, or one CSV",
-        todo=f"choose one: {' or '.join(choices)}; or join them into one CSV",
+        todo=f"choose one: {'; or '.join(choices)}; or join them into one CSV",
     )
 
 

@@ -203,7 +203,7 @@ def _read_folder(path: Path, ask: DataSettings, *, confined: bool, given: str) -
     if not node.n_images:
         if confined or not any(_names_labels(name) for name in node.texts):
             raise no_images(path, tree)
-        listing = read_by_files(node, ask, confined=confined, given=given)
+        listing = read_by_files(node, ask, top=tree.root, confined=confined, given=given)
         if not listing.paths:
             raise no_images(path, tree)
         return listing
@@ -214,7 +214,7 @@ def _read_folder(path: Path, ask: DataSettings, *, confined: bool, given: str) -
     while (inner := _wrapped(node)) is not None and not holds_tables(node, inner, ask):
         node = inner
     if ask.layout == "auto":
-        listing = read_by_files(node, ask, confined=confined, given=given)
+        listing = read_by_files(node, ask, top=tree.root, confined=confined, given=given)
     else:
         listing = read_folders(node, ask, given=given)
     if listing.by_folder:

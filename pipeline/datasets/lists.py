@@ -270,7 +270,7 @@ def _cells(
                 f"{' (they say the same here)' if same else ''}.",
                 expected="one 'path label' a line",
                 todo="name the column of the label: "
-                + " or ".join(
+                + "; or ".join(
                     confirming(str(path), ask, label_column=str(one + 1)) for one in rest[:3]
                 ),
             )

@@ -210,8 +210,8 @@ def _at(given: Path, data_root: Path, progress: Progress) -> Source:
         if shards := _shards(shown):
             return Source(shown.name, False, origin, shown, confined=True, shards=shards)
         return Source(shown.name, False, origin, shown)
-    if shown.suffix.lower() in _ARRAYS:
-        path = _written_out([shown], shown.stem, data_root, progress)
+    if parts := _array_parts(shown):
+        path = _written_out(parts, shown.stem, data_root, progress)
         return Source(shown.stem, False, origin, path, confined=True)
     if shards := _shards(shown):
         return Source(shown.stem, False, origin, shown, confined=True, shards=shards)
@@ -268,14 +268,18 @@ def fetch(
     return folder
 
 
-_ARRAYS = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
-
-
 def _arrays(folder: Path) -> list[Path]:
     """Find arrays in a folder, where there is no image directly in it or in its first folder."""
     from .arrays import arrays_in
 
     return arrays_in(folder)
+
+
+def _array_parts(path: Path) -> list[Path]:
+    """Give a file of arrays with those that belong to it; empty where it holds none."""
+    from .arrays import is_array, parts_of
+
+    return parts_of(path) if is_array(path) else []
 
 
 def _shards(path: Path) -> tuple[Path, ...]:

@@ -106,7 +106,9 @@ def read_table(
             f"is the label is not certain; there are {few([repr(one) for one in header], 12)}.",
             expected="one column called label, class, category or the like",
             todo="name it: "
-            + " or ".join(confirming(given, ask, label_column=one) for one in shown[:4] or ["..."]),
+            + "; or ".join(
+                confirming(given, ask, label_column=one) for one in shown[:4] or ["..."]
+            ),
         )
     check_splits(roles, path.name, given, ask)
     used = {roles.path, roles.label, roles.split, *roles.flags, *roles.one_hot}
@@ -182,8 +184,11 @@ def _said(path: Path, sheet: Sheet, roles: Roles) -> str:
         what = f"{len(roles.one_hot)} columns, one for each class"
     else:
         what = f"column {roles.header[roles.label]}"
-    said = f"Labels were read from {path.name}: {what}; files from the column "
-    said += roles.header[roles.path]
+    if roles.form:
+        said = f"Read as {roles.form}; the label is the column {roles.header[roles.label]}"
+    else:
+        said = f"Labels were read from {path.name}: {what}; files from the column "
+        said += roles.header[roles.path]
     said += "".join(f"; {note}" for note in roles.notes)
     return said + (f"; decoded as {sheet.encoding}." if sheet.encoding else ".")
 

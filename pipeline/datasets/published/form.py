@@ -77,7 +77,7 @@ def form_of(
         roles.label = asked_column(ask.label_column, roles)
     elif label < 0:
         roles.candidates = [at for at in range(1, len(names)) if at != roles.split]
-    roles.notes.append(f"read as {name}, from {few(list(files), 6)}")
+    roles.form = f"{name}, from {few(list(files), 6)}"
     cells = [list(header), *(list(row) for row in rows)]
     sheet = Sheet(cells, list(range(len(cells))), "", "", joiner="\x1f")
     return Form(source, sheet, roles, list(files))

@@ -44,7 +44,7 @@ def find_voc(node: Node, ask: DataSettings) -> Form | None:
         raise DataError(
             f"{node.path} holds {len(tops)} sets in the form of Pascal VOC.",
             expected="one set",
-            todo="choose one: " + " or ".join(f"make data DATA={quoted(one)}" for one in tops[:4]),
+            todo="choose one: " + "; or ".join(f"make data DATA={quoted(one)}" for one in tops[:4]),
         )
     (holder,) = holders
     top = holder.path.rpartition("/ImageSets")[0]

@@ -1,0 +1,9 @@
+"""What a user can correct, said by the child process that reads arrays."""
+
+from __future__ import annotations
+
+__all__ = ["Problem"]
+
+
+class Problem(Exception):
+    """Found, expected, next: written to a file, and raised by the parent."""
