@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,16 @@ __all__ = ["Decoder"]
 
 _START_S = 60.0
 _PACKAGE = str(__package__)
+
+
+@lru_cache(maxsize=64)
+def _asked(preprocessing: Preprocessing, views: Views) -> dict[str, Any]:
+    """Spell which views are wanted; the same for every image of a run."""
+    return {
+        "do": "views",
+        "preprocessing": preprocessing.as_dict(),
+        "views": (views.kind, views.count, views.seed),
+    }
 
 
 class _DiedError(Exception):
@@ -124,12 +135,7 @@ class Decoder:
         Refused
             No image (415), too large (413), damaged (422), or one that workers die of (422).
         """
-        head = {
-            "do": "views",
-            "preprocessing": preprocessing.as_dict(),
-            "views": (views.kind, views.count, views.seed),
-        }
-        answer, body = await self._ask(head, data)
+        answer, body = await self._ask(_asked(preprocessing, views), data)
         shape = (views.count, *preprocessing.shape)
         if tuple(answer.get("shape", ())) != shape or len(body) != int(np.prod(shape)):
             raise Refused(422, "damaged: its decoder gave no pixels")
@@ -148,8 +154,8 @@ class Decoder:
             raise Refused(422, "damaged: its decoder gave no pixels")
         return np.frombuffer(body, np.uint8).reshape(shape)
 
-    async def _ask(self, head: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-        head["pixels"] = self._limits.pixels
+    async def _ask(self, what: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+        head = what | {"pixels": self._limits.pixels}
         for _ in range(2):
             worker = await self._idle.get()
             while not worker.alive:  # killed while it was idle: the image is not to blame
