@@ -9,12 +9,9 @@ through one; links are made at the end, and only to what the archive itself brou
 from __future__ import annotations
 
 import errno
-import glob
 import json
 import os
 import posixpath
-import re
-import shlex
 import shutil
 import stat
 import tarfile
@@ -32,6 +29,7 @@ from ..errors import DataError, PipelineError, first_line
 from ..files import make_folder, sync_folder, sync_tree
 from ..progress import Meter, Progress, silent
 from .arrays import NOTE
+from .containers import step_for
 from .file_kinds import archive_stem, is_archive, is_image, is_junk
 from .phrases import few, plural
 from .room import need_room, writing
@@ -427,19 +425,12 @@ def _damaged(archive: Path, reason: str) -> DataError:
     with archive.open("rb") as stream:
         head = stream.read(16)
     size = archive.stat().st_size
-    kind = archive_kind(archive)
-    if kind in ("RAR", "7-Zip", "Zstandard"):
-        tool = {"RAR": "unrar x", "7-Zip": "7z x", "Zstandard": "tar --zstd -xf"}[kind]
+    if step := step_for(archive):
+        what, todo = step
         return DataError(
-            f"{archive} is a {kind} archive, which is not read here.",
+            f"{archive} is {what}, which is not read here.",
             expected="a .zip or .tar archive",
-            todo=f"unpack it, as with {tool} {archive.name}, and point DATA= at the folder",
-        )
-    if step := _joining(archive):
-        return DataError(
-            f"{archive} is one part of an archive of several.",
-            expected="the parts joined into one .zip or .tar archive",
-            todo=step,
+            todo=todo,
         )
     page = " (it begins like a web page)" if head.lstrip()[:1] == b"<" else ""
     return DataError(
@@ -447,19 +438,3 @@ def _damaged(archive: Path, reason: str) -> DataError:
         expected="a complete .zip or .tar archive",
         todo="fetch it again: half a download looks like this",
     )
-
-
-def _joining(archive: Path) -> str:
-    """Give the command that joins the parts of an archive; empty where it is not one of several.
-
-    ``a.z01`` and ``a.zip`` (split by zip), ``a.zip.001`` (7-Zip), ``a.tar.gz.aa`` (split).
-    """
-    here, stem = shlex.quote(str(archive.parent)), shlex.quote(archive.stem)
-    if archive.with_suffix(".z01").exists():
-        return f"cd {here} && zip -s 0 {stem}.zip --out {stem}-whole.zip; then give that"
-    if re.fullmatch(r"\.(\d{3}|[a-z]{2})", archive.suffix):
-        parts = archive.parent.glob(f"{glob.escape(archive.stem)}.*")
-        if sum(len(one.suffix) == len(archive.suffix) for one in parts) > 1:
-            mark = "?" * (len(archive.suffix) - 1)
-            return f"cd {here} && cat {stem}.{mark} > {stem}; then give that"
-    return ""

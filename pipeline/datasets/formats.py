@@ -21,6 +21,7 @@ from .words import words_of
 __all__ = [
     "HEAD_BYTES",
     "OTHERS",
+    "PLACEHOLDER",
     "TiffHeader",
     "describe",
     "extra_for",
@@ -80,7 +81,9 @@ _READ = frozenset("JPEG PNG GIF BMP TIFF WEBP PPM AVIF".split())
 OTHERS = frozenset(
     "HEIC,DICOM,JPEG XL,JPEG 2000,camera RAW (CR2),camera RAW (CR3),camera RAW (RAF)".split(",")
 )
+PLACEHOLDER = "iCloud placeholder"  # .IMG_1.HEIC.icloud, where the image is not on this disk
 _WAYS = {
+    PLACEHOLDER: "the image itself is not here: in the Finder, Download Now for the whole folder",
     "JPEG XL": "convert it, as with djxl IN.jxl OUT.png",
     "JPEG 2000": "convert it, as with opj_decompress -i IN.jp2 -o OUT.png",
     "a Git LFS pointer": "the image itself is not here: git lfs pull",

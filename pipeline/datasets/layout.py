@@ -15,6 +15,7 @@ from ..errors import DataError
 from ..settings import DataSettings
 from .beside import use_side_tables
 from .columns import Roles
+from .containers import step_for
 from .file_kinds import image_stem
 from .folders import read_folders
 from .label_files import MOST_BESIDE, holds_tables, read_by_files
@@ -80,6 +81,12 @@ def read_layout(
                 f"{path} is a spreadsheet, which is not read.",
                 expected="a CSV with a column of file names and one of classes",
                 todo="save it as CSV in the spreadsheet program, in the same folder, and give that",
+            )
+        if step := step_for(path):
+            raise DataError(
+                f"{path} is {step[0]}, which is not read here.",
+                expected="a folder, a .zip or .tar archive, a table or a list of images",
+                todo=step[1],
             )
         raise DataError(
             f"{path} is a file of a kind that holds no data set.",

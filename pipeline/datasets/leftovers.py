@@ -10,11 +10,12 @@ from pathlib import Path
 from ..errors import DataError
 from .arrays import array_problem, is_pickle
 from .beside import files_beside
+from .containers import most_of, step_for
 from .file_kinds import archive_stem, is_archive
 from .folder_reading import EXPECTED
 from .formats import extra_for
 from .listing import Listing
-from .phrases import few, nature, plural
+from .phrases import few, nature, plural, quoted
 from .split_words import UNSPLIT
 from .tree import Node, Tree
 
@@ -53,9 +54,21 @@ def no_images(path: Path, tree: Tree) -> DataError:
         )
     if arrays:
         return array_problem(path, arrays)
+    loose = [Path(one) for one in _loose(nodes)]
+    if not any(is_archive(one.name) and not step_for(one) for one in loose) and (
+        step := most_of(loose, path)
+    ):
+        return DataError(
+            f"{path} holds no images that can be read, but {step[0]}.",
+            expected="JPEG, PNG and the like; or a .zip or .tar archive of them",
+            todo=step[1],
+        )
     found = f", but {nature(others)}" if others else ""
     todo = "point DATA= at the folder that holds the class folders"
-    if archives:
+    if len(archives) == 1:
+        todo = f"give the archive: make data DATA={quoted(str(Path(tree.root.path) / archives[0]))}"
+        found = f", but an archive: {archives[0]}"
+    elif archives:
         steps = " && ".join(
             f"python3 -m {'zipfile' if name.lower().endswith('.zip') else 'tarfile'} -e "
             f"{shlex.quote(name)} {shlex.quote(archive_stem(name))}"

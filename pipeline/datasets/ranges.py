@@ -28,11 +28,13 @@ from .samples import Reading, bands_missing
 
 __all__ = ["SetReading", "bands_for", "read_bands", "read_range", "reading_of"]
 
-_KIND = "quantiles of images 3"
+_KIND = "quantiles of images 4"
 _MOST_IMAGES = 500  # that are looked at for each type of samples
 _PIXELS = 4096  # of each
 _LOW, _HIGH = 0.1, 99.9  # percentiles: single hot or dead pixels decide nothing
 _STEPS = 64  # a window's ends are rounded outwards to its 64th, so that more images rarely move it
+_MISSING = (-9999.0, -99999.0, -32768.0, -32767.0, 65535.0, 4294967295.0)  # no value here
+_GAP = 3  # a value for "missing" is so many ranges of the other values away from them
 _DARK = 8  # an image whose values reach only an eighth of the range is almost black
 _DARK_SHARE = 0.05
 
@@ -162,10 +164,17 @@ def reading_of(
         else:
             shas = np.unique(manifest.sha256[rows], return_index=True)[1]
             some = rows[shas[:: max(1, -(-len(shas) // _MOST_IMAGES))]]
-            seen = _spread(manifest, some.tolist(), chosen, cache, workers)
+            seen, missing = _spread(manifest, some.tolist(), chosen, cache, workers)
             if not len(seen):
                 continue
             ends = _ends(name, seen, (low, high) if kind == "percentile" else None)
+            if missing:
+                colour = "white" if missing[0] > ends[1] else "black"
+                notes.append(
+                    f"The value {missing[0]:g} stands for missing pixels in {name} images, it "
+                    f"seems ({notation.share(missing[1])} of the pixels of those that have it); it "
+                    f"is {colour}, and the range is that of the other values."
+                )
             notes += _misfits(name, seen, ends, len(rows))
         if (name, *ends) != ("uint16", 0.0, 65535.0):
             ranges.append((name, *ends))
@@ -228,29 +237,49 @@ def _whole(name: str) -> tuple[float, float]:
 
 def _spread(
     manifest: Manifest, rows: list[int], bands: tuple[int, ...], cache: Path, workers: int
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], tuple[float, float] | None]:
     """Measure the quantiles of some images, each by itself.
 
     Returns
     -------
-    array of shape (n_images, 101)
-        Quantiles of each image that can be read: percentiles 0.1, 1, 2, ..., 99, 99.9.
+    seen : array of shape (n_images, 101)
+        Quantiles of each image that can be read: percentiles 0.1, 1, 2, ..., 99, 99.9; without the
+        value that stands for missing pixels.
+    missing : tuple of 2 floats, or None
+        That value, and its share of the pixels of the images that have it.
     """
     memory = cache / manifest.name / "ranges.json"
     key = digest_of([bands, [manifest.sha256[row].decode() for row in rows]])
     held: dict[str, Any] = recall_values(memory, _KIND) or {}
     if key in held:
-        return np.array(held[key], float).reshape(-1, len(_LEVELS))
-    with ThreadPoolExecutor(workers or None) as pool:
-        found = [one for one in pool.map(lambda row: _levels(manifest, row, bands), rows) if one]
-    remember_values(memory, _KIND, {**dict(list(held.items())[-20:]), key: found})
-    return np.array(found, float).reshape(-1, len(_LEVELS))
+        found = held[key]
+    else:
+        with ThreadPoolExecutor(workers or None) as pool:
+            found = [one for one in pool.map(lambda row: _levels(manifest, row, bands), rows)
+                     if one]  # fmt: skip
+        remember_values(memory, _KIND, {**dict(list(held.items())[-20:]), key: found})
+    table = np.array(found, float).reshape(-1, 2 * len(_LEVELS) + 2 + len(_MISSING))
+    every, others, ends, shares = np.split(
+        table, [len(_LEVELS), 2 * len(_LEVELS), 2 * len(_LEVELS) + 2], axis=1
+    )
+    known = np.isfinite(ends[:, 0])
+    if not known.any():
+        return every, None
+    low, high = float(ends[known, 0].min()), float(ends[known, 1].max())
+    for value, share in zip(_MISSING, shares.T, strict=True):
+        has = share > 0
+        away = max(low - value, value - high)
+        if has.any() and away > _GAP * max(high - low, 1):
+            rest = shares[:, [one != value for one in _MISSING]].sum(axis=1) == 0
+            return others[known & rest], (value, float(share[has].mean()))
+    return every, None
 
 
 _LEVELS = (_LOW, *range(1, 100), _HIGH)
 
 
-def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float]:
+def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float | None]:
+    """Quantiles of all values, of those that are no mark of missing pixels; ends; shares."""
     try:
         data = read_as(manifest.root / manifest.paths[row], manifest.sha256[row])
         values = samples_of(data, Reading(bands=bands))
@@ -259,7 +288,15 @@ def _levels(manifest: Manifest, row: int, bands: tuple[int, ...]) -> list[float]
     flat = values.reshape(-1)
     flat = flat[:: max(1, len(flat) // _PIXELS)].astype(float)
     flat = flat[np.isfinite(flat)]
-    return [float(one) for one in np.percentile(flat, _LEVELS)] if len(flat) else []
+    if not len(flat):
+        return []
+    shares = [float(np.mean(flat == value)) for value in _MISSING]
+    others = flat[~np.isin(flat, _MISSING)]
+    rest: list[float | None] = [None] * (len(_LEVELS) + 2)
+    if len(others):
+        ends = (*np.percentile(others, _LEVELS), others.min(), others.max())
+        rest = [float(one) for one in ends]
+    return [*(float(one) for one in np.percentile(flat, _LEVELS)), *rest, *shares]
 
 
 def _ends(

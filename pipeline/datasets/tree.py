@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .file_kinds import is_image, is_junk
-from .formats import OTHERS, sniff
+from .formats import OTHERS, PLACEHOLDER, sniff
 
 __all__ = ["Node", "Tree", "scan"]
 
@@ -189,6 +189,9 @@ def _look(
             for entry in entries:
                 counted[0] += 1
                 if is_junk(entry.name):
+                    if entry.name.endswith(".icloud"):
+                        tree.foreign[PLACEHOLDER] += 1
+                        node.foreign[PLACEHOLDER] += 1
                     continue
                 link = entry.is_symlink()
                 if _is_folder(entry):
