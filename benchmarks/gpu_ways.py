@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.engine import pick_device
-from cnn_codes.backbones.network import Tapped
+from cnn_codes.backbones.tapped import Tapped
 from cnn_codes.backbones.torch_engine import TorchEngine
 from cnn_codes.cli.options import assigned
 from cnn_codes.settings import CodesSettings

@@ -21,8 +21,8 @@ from cnn_codes.audit.findings import image_findings
 from cnn_codes.audit.gallery import COLUMNS, MOST_CLASSES, draw_gallery
 from cnn_codes.audit.near import find_near, near_finding, within_finding
 from cnn_codes.codes.cache import CacheFile
+from cnn_codes.codes.format import MATTERS
 from cnn_codes.codes.keys import Key
-from cnn_codes.codes.reader import MATTERS
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest, load_manifest
 from cnn_codes.datasets.facts import read_facts

@@ -12,9 +12,10 @@ import pytest
 from cnn_codes.codes import cache as cache_module
 from cnn_codes.codes import parts as parts_module
 from cnn_codes.codes.cache import CacheFile
+from cnn_codes.codes.format import MATTERS
 from cnn_codes.codes.keys import Key
 from cnn_codes.codes.parts import read_part
-from cnn_codes.codes.reader import MATTERS, open_codes
+from cnn_codes.codes.reader import open_codes
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import CacheBusyError, CacheError
 from cnn_codes.files import digest_of

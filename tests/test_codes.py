@@ -6,7 +6,8 @@ import re
 import h5py
 import numpy as np
 import pytest
-from cnn_codes.codes.reader import open_codes, row_digests, text_column
+from cnn_codes.codes.format import row_digests, text_column
+from cnn_codes.codes.reader import open_codes
 from cnn_codes.errors import CacheError
 from pictures import write_set
 

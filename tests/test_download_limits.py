@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from cnn_codes.backbones.weights import _fetch_url, _within
+from cnn_codes.backbones.hub import _within, fetch_url
 from cnn_codes.datasets import download as download_module
 from cnn_codes.datasets.download import download
 from cnn_codes.errors import DownloadError
@@ -227,18 +227,18 @@ def test_eight_digits_become_all_after_the_first_use(tmp_path):
     digest = hashlib.sha256(DATA).hexdigest()
     with serving(lambda one: one.give(200, DATA, Content_Length=str(len(DATA)))) as server:
         url = server.url.replace("a.zip", f"net-{digest[:8]}.pth")
-        path = _fetch_url(url, tmp_path, offline=False, progress=silent)
+        path = fetch_url(url, tmp_path, offline=False, progress=silent)
         pins = json.loads((tmp_path / "checksums.json").read_text())
         assert pins == {url: f"sha256:{digest}"}
         (tmp_path / "checksums.json").write_text(
             json.dumps({url: "sha256:" + digest[:8] + "0" * 56})
         )
         with pytest.raises(DownloadError, match="that of the first download here"):
-            _fetch_url(url, tmp_path, offline=False, progress=silent)
+            fetch_url(url, tmp_path, offline=False, progress=silent)
         assert not path.exists()
         (tmp_path / "checksums.json").unlink()
         path.write_bytes(DATA)  # of an earlier version, which kept eight digits
-        _fetch_url(url, tmp_path, offline=True, progress=silent)
+        fetch_url(url, tmp_path, offline=True, progress=silent)
         assert json.loads((tmp_path / "checksums.json").read_text()) == pins
 
 
@@ -253,10 +253,10 @@ def test_a_client_without_an_end_of_its_own_is_given_up():
 HUB = """
 import os, sys
 from pathlib import Path
-from cnn_codes.backbones import weights
-from cnn_codes.backbones.weights import _from_hub
+from cnn_codes.backbones import hub
+from cnn_codes.backbones.hub import _from_hub
 from cnn_codes.errors import PipelineError
-weights._MOST_S = float(os.environ["MOST_S"])
+hub._MOST_S = float(os.environ["MOST_S"])
 try:
     print(_from_hub("some/net", "model.safetensors", Path(sys.argv[1]), offline=False))
 except PipelineError as error:

@@ -9,7 +9,7 @@ import torch
 from cnn_codes.backbones.card import load_network
 from cnn_codes.backbones.engine import n_cores, open_engine, pick_device
 from cnn_codes.backbones.graph import graph_path, is_sound
-from cnn_codes.backbones.network import Tapped
+from cnn_codes.backbones.tapped import Tapped
 from cnn_codes.codes.stream import Stream
 from cnn_codes.errors import CacheError, DeviceError, ImageError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings

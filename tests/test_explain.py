@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from cnn_codes.backbones.network import Tapped, survey
+from cnn_codes.backbones.network import survey
 from cnn_codes.backbones.preprocess import Preprocessing, Views, take_views
+from cnn_codes.backbones.tapped import Tapped
 from cnn_codes.cli import main
 from cnn_codes.errors import ImageError
 from cnn_codes.explain import Explainer

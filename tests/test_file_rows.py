@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from cnn_codes.backbones.preprocess import Preprocessing
 from cnn_codes.codes.cache import CacheFile
+from cnn_codes.codes.format import MATTERS
 from cnn_codes.codes.joined import join_codes
 from cnn_codes.codes.keys import Key
-from cnn_codes.codes.reader import MATTERS, Codes, open_codes
+from cnn_codes.codes.reader import Codes, open_codes
 from cnn_codes.context import Context
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import HeadError

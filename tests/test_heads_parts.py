@@ -14,7 +14,8 @@ from cnn_codes.heads.held_out import HeldOut, held_out, paired_gain
 from cnn_codes.heads.linear import LinearPath, class_weights, two_columns
 from cnn_codes.heads.paths import PATHS, Part
 from cnn_codes.heads.scoring import libsvm_arrays, rbf_scores
-from cnn_codes.heads.search import Problem, pick, quiet_solvers, search
+from cnn_codes.heads.search import quiet_solvers, search
+from cnn_codes.heads.trials import Problem, pick
 from cnn_codes.progress import silent
 from cnn_codes.settings import HeadSettings
 from hypothesis import given, settings

@@ -167,7 +167,7 @@ def test_shifting_the_codes_changes_nothing(method, share):
 def test_chosen_c_is_within_one_step_of_an_exact_search(method):
     from cnn_codes.heads.calibrate import fit_scale, log_losses
     from cnn_codes.heads.folds import cut_folds
-    from cnn_codes.heads.search import pick
+    from cnn_codes.heads.trials import pick
 
     for seed in range(2):
         rng = np.random.default_rng(seed)

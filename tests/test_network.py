@@ -9,9 +9,10 @@ from cnn_codes.backbones.card import load_card, load_network
 from cnn_codes.backbones.catalog import PACKAGED, find, nearest
 from cnn_codes.backbones.engine import open_engine
 from cnn_codes.backbones.last import settle_last_layer
-from cnn_codes.backbones.network import Tapped, survey
+from cnn_codes.backbones.network import survey
 from cnn_codes.backbones.pooling import check_pool
 from cnn_codes.backbones.preprocess import Views, read_views
+from cnn_codes.backbones.tapped import Tapped
 from cnn_codes.errors import BackboneError, SettingsError
 from cnn_codes.settings import CodesSettings, MachineSettings
 from conftest import SMALL

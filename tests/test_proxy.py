@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import cnn_codes.datasets.download as download_module
 import pytest
-from cnn_codes.backbones.weights import _fetch_timm, _fetch_url
+from cnn_codes.backbones.hub import fetch_timm, fetch_url
 from cnn_codes.datasets.download import check_reachable, download
 from cnn_codes.datasets.proxy import open_url, proxy_of, reach
 from cnn_codes.datasets.registry import locate
@@ -54,12 +54,12 @@ def dead(request: pytest.FixtureRequest, silent_port: int) -> str:
 
 def hub(folder: Path) -> Path:
     config = SimpleNamespace(hf_hub_id="timm/resnet10t.c3_in1k", hf_hub_filename=None, url="")
-    return _fetch_timm(config, folder, offline=False, progress=lambda *_: None)
+    return fetch_timm(config, folder, offline=False, progress=lambda *_: None)
 
 
 SOURCES = {
     "a file": lambda folder: download(ADDRESS, folder / "net.pth"),
-    "torchvision": lambda folder: _fetch_url(
+    "torchvision": lambda folder: fetch_url(
         ADDRESS, folder, offline=False, progress=download_module.silent
     ),
     "the hub": hub,
@@ -133,7 +133,7 @@ def test_offline_asks_nobody(
     assert "OFFLINE=1" in done.stderr
     config = SimpleNamespace(hf_hub_id="timm/none", hf_hub_filename=None, url="")
     with pytest.raises(DownloadError, match="OFFLINE=1"):
-        _fetch_timm(config, tmp_path, offline=True, progress=lambda *_: None)
+        fetch_timm(config, tmp_path, offline=True, progress=lambda *_: None)
 
 
 @pytest.mark.slow

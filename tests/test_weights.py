@@ -14,7 +14,7 @@ import pytest
 import torch
 from cnn_codes.backbones import catalog
 from cnn_codes.backbones.card import load_card, load_network
-from cnn_codes.backbones.weights import state_digest, structure_digest
+from cnn_codes.backbones.digests import state_digest, structure_digest
 from cnn_codes.errors import BackboneError, DownloadError
 from cnn_codes.settings import CodesSettings
 from safetensors.torch import save_file

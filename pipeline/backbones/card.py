@@ -187,9 +187,10 @@ def load_network(
     Parameters and errors as :func:`load_card`. The network is in eval mode, float32, on the CPU.
     """
     from .catalog import find
+    from .digests import state_digest, structure_digest
     from .network import survey
     from .sizes import fit_size
-    from .weights import build, state_digest, structure_digest
+    from .weights import build
 
     entry = find(settings.model)
     network, preprocessing, origin = build(

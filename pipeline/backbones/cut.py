@@ -2,7 +2,7 @@
 
 The export has the outputs of the layers as they are: maps (B, C, H, W) or (B, H, W, C), tokens
 (B, T, C), vectors. What does not lead to the layers that are asked for is left out, and nodes that
-pool are added: the same arithmetic as :class:`cnn_codes.backbones.network.Tapped`.
+pool are added: the same arithmetic as :class:`cnn_codes.backbones.tapped.Tapped`.
 """
 
 from __future__ import annotations

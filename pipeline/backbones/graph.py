@@ -157,7 +157,7 @@ def export_graph(
     """
     import torch
 
-    from .network import Tapped
+    from .tapped import Tapped
 
     size = preprocessing.size
     taps = _taps(card, layers)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import DeviceError, first_line
-from .network import Tapped
 from .pooling import Tokens
 from .preprocess import Preprocessing
+from .tapped import Tapped
 
 
 def tensor_of(images: NDArray[np.uint8]) -> Tensor:
@@ -35,7 +35,7 @@ class TorchEngine:
     network : nn.Module
         In eval mode.
     layers, final, pool, preprocessing, tokens
-        As :class:`cnn_codes.backbones.network.Tapped`.
+        As :class:`cnn_codes.backbones.tapped.Tapped`.
     device : str
         ``cpu``, ``cuda:N`` or ``mps``.
     mixed : bool

@@ -34,12 +34,13 @@ from ..datasets.images import decoder_version
 from ..errors import CacheBusyError, CacheError
 from ..files import explained, make_folder, sync_folder, write_atomic
 from .columns import columns_of, same_column
+from .format import row_digests, text_column
 from .hdf5 import SEAL
 from .keys import Key
 from .known import Known, Source
 from .parts import DamagedPartError, read_part, rejects_of, write_part
 from .publication import Publication
-from .reader import Codes, fingerprint_of, open_codes, row_digests, text_column
+from .reader import Codes, fingerprint_of, open_codes
 
 PART_ROWS = 512
 PART_BYTES = 64_000_000  # a part is cut short at this size: large activations make fewer rows

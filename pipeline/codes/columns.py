@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..datasets import SPLITS, Manifest
-from .reader import text_column
+from .format import text_column
 
 
 def columns_of(manifest: Manifest, rejects: Mapping[str, str]) -> dict[str, NDArray[Any]]:

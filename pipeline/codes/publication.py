@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,17 +15,10 @@ from ..datasets.images import decoder_version
 from ..errors import CacheError
 from ..files import need_space, publishing
 from .columns import columns_of
+from .format import FORMAT_VERSION, columns_digest, dataset_name, probe_name, text_column
 from .hdf5 import SEAL, lay_out
 from .keys import Key
 from .known import Known, Source
-from .reader import (
-    FORMAT_VERSION,
-    as_config,
-    columns_digest,
-    probe_name,
-    text_column,
-)
-from .reader import dataset_name as codes_dataset
 from .rows import match_rows, put_seal, write_rows
 
 
@@ -101,7 +95,7 @@ class Publication:
             "decoder": decoder_version(),
             "format_version": FORMAT_VERSION,
             "fingerprint": self._key.fingerprint,
-            "config": as_config(self._key.config),
+            "config": json.dumps(self._key.config, sort_keys=True, allow_nan=False),
             "class_names": text_column(self._class_names),
             "extraction_s": self._seconds,
             "complete": True,
@@ -118,7 +112,7 @@ class Publication:
                 for source, at, rows in self._matches:
                     blocks, _ = source.read(self._layers)
                     for layer, block in zip(self._layers, blocks, strict=True):
-                        write_rows(handle, fields[codes_dataset(layer)], rows, block, at)
+                        write_rows(handle, fields[dataset_name(layer)], rows, block, at)
                 for layer, codes in self._probe.items():
                     where = fields[probe_name(layer)]
                     write_rows(handle, where, np.arange(len(codes)), codes)
@@ -135,7 +129,7 @@ class Publication:
         for layer, (shape, dtype) in zip(
             self._layers, self._known.row_shapes(self._layers), strict=True
         ):
-            layout[codes_dataset(layer)] = ((n, *shape), dtype)
+            layout[dataset_name(layer)] = ((n, *shape), dtype)
         layout[SEAL] = ((1,), np.dtype("S64"))
         for layer, codes in self._probe.items():
             layout[probe_name(layer)] = (codes.shape, codes.dtype)

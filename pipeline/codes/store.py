@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cache import CacheFile
+from .format import row_digests
 from .keys import Key
 from .known import Known
 from .parts import read_part
-from .reader import open_codes, row_digests
+from .reader import open_codes
 
 _FEW_PARTS, _MOST_PARTS = 8, 64
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..backbones.card import load_network
-from ..backbones.network import Survey, Tapped, channels_first, survey
+from ..backbones.network import Survey, channels_first, survey
+from ..backbones.tapped import Tapped
 from ..backbones.torch_engine import tensor_of
 from ..errors import BackboneError
 from ..predict.models import HeadModel, Model

@@ -15,7 +15,8 @@ from .examples import Examples
 from .folds import cut_folds
 from .grids import around, axes_of
 from .linear import LINEAR, searched_folds
-from .search import Problem, Search, pick, search
+from .search import Search, search
+from .trials import Problem, pick
 
 UNWEIGHTED = ("centroid", "knn")
 SLOW = (*LINEAR, "rbf")  # searched on one fold where the problem is large

@@ -40,7 +40,7 @@ def fit_head(
     """Fit one head, its setting chosen without any look at a test split.
 
     The setting (C; k and metric; C and gamma; and the use of the views) is chosen by accuracy
-    and calibrated log-loss (:func:`cnn_codes.heads.search.pick`) on examples held out: in a
+    and calibrated log-loss (:func:`cnn_codes.heads.trials.pick`) on examples held out: in a
     cross-validation on `train`, or on `val`. The temperature comes from the same held-out
     scores. Then the head is fitted to all of `train`.
 
