@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,25 @@ class Image:
     def path_and_sha256(self) -> tuple[str, str]:
         """What the file of corrections knows it by."""
         return self.path, self.sha256
+
+    def after(self, what: str, value: str) -> State:
+        """Give its state after an action of :meth:`cnn_codes.label.session.Session.act`."""
+        before = self.state
+        return {
+            "label": replace(before, label=value, checked=True, excluded=False),
+            "confirm": replace(before, checked=before.label is not None),
+            "skip": before,
+            "exclude": replace(before, excluded=True),
+            "include": replace(before, excluded=False),
+            "group": replace(before, group=value),
+        }[what]
+
+    def correction(self, what: str, after: State, source: str) -> Correction:
+        """Give the line of the file of corrections for a change of its state."""
+        return Correction(
+            path=self.path, sha256=self.sha256, what=what, before=self.state, after=after,
+            source=source, added=self.added,
+        )  # fmt: skip
 
 
 class Images:

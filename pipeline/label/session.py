@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from .estimate import estimate
 from .images import TEST, Conflict, Image, Images
 from .learner import FOLDS, Known, Learner, Opinion, assign_folds
 from .queues import Board
+from .shown import columns, counts, described
 
 log = logging.getLogger("cnn_codes.label")
 NEAR_MOST = 500  # pairs that are shown
@@ -108,58 +108,21 @@ class Session:
         """Say how things stand: classes, counts, the estimate, and how far the heads are."""
         with self._lock:
             self._refresh()
-            labels = self.images.labels()
-            counts = np.bincount(labels[labels >= 0], minlength=len(self.images.classes))
-            states = [one.state for one in self.images]
-            opinion, estimated = self._opinion, None
-            if opinion is not None:
-                estimated = estimate(self.images, opinion.probabilities)
+            opinion = self._opinion
             return {
                 "name": self.name,
                 "version": self.images.version,
                 "judged": self._judged,
-                "classes": list(self.images.classes),
-                "counts": counts.tolist(),
-                "n_images": len(states),
-                "n_checked": sum(one.checked for one in states),
-                "n_excluded": sum(one.excluded for one in states),
-                "n_unlabelled": sum(one.label is None and not one.excluded for one in states),
-                "n_changed": sum(
-                    one.state.label != one.given.label and one.given.label is not None
-                    for one in self.images
-                ),
-                "n_corrections": len(self.images.log.entries),
-                "file": str(self.images.log.path),
+                **counts(self.images),
                 "seconds": None if opinion is None else round(opinion.seconds, 3),
-                "estimate": estimated,
+                "estimate": opinion and estimate(self.images, opinion.probabilities),
                 "failure": self.failure,
             }
 
     def columns(self) -> bytes:
-        """Give what the map needs of all images: x and y float32, label, guess and flags.
-
-        Flags: 1 checked, 2 excluded, 4 test, 8 suspect, 16 added.
-        """
+        """Give what the map needs of all images, as :func:`.shown.columns`."""
         with self._lock:
-            classes = [self.images.class_of(one.state.label) for one in self.images]
-            labels = np.array(classes, np.int16)
-            board = self._board()
-            guess = np.full(len(labels), -1, np.int16)
-            suspect = np.zeros(len(labels), bool)
-            if board is not None:
-                guess = board.probabilities.argmax(axis=1).astype(np.int16)
-                suspect = board.suspects
-            flags = np.zeros(len(labels), np.uint8)
-            for bit, mask in (
-                (1, [one.state.checked for one in self.images]),
-                (2, [one.state.excluded for one in self.images]),
-                (4, [one.split == TEST for one in self.images]),
-                (8, suspect),
-                (16, [one.added for one in self.images]),
-            ):
-                flags |= np.asarray(mask, np.uint8) * np.uint8(bit)
-            xy = self._xy.astype("<f4")
-            return xy.tobytes() + labels.tobytes() + guess.tobytes() + flags.tobytes()
+            return columns(self.images, self._board(), self._xy)
 
     def queue(self, kind: str, *, test: bool = False, label: str = "") -> NDArray[np.int64]:
         """Give the rows of one list, the first the one worth looking at first.
@@ -222,43 +185,9 @@ class Session:
         return queues.to_label(board, unlabelled, self._learner.z, self._seed)
 
     def describe(self, rows: Sequence[int]) -> list[dict[str, Any]]:
-        """Give what a page shows of some images."""
+        """Give what a page shows of some images, as :func:`.shown.described`."""
         with self._lock:
-            board = self._board()
-            suggested = None if board is None else board.suggested
-            near: dict[str, list[tuple[str, float]]] = {}
-            for a, b, likeness in self._pairs:
-                near.setdefault(a, []).append((b, likeness))
-                near.setdefault(b, []).append((a, likeness))
-            found = []
-            for row in rows:
-                one = self.images[row]
-                k = self.images.class_of(one.state.label)
-                entry: dict[str, Any] = {
-                    "row": row,
-                    "path": one.path,
-                    "sha": one.sha256[:16],
-                    "split": "new" if one.added else SPLITS[one.split],
-                    "label": one.state.label,
-                    "given": one.given.label,
-                    "checked": one.state.checked,
-                    "excluded": one.state.excluded,
-                    "group": one.state.group,
-                    "near": [
-                        {"row": self.images.by_path[path], "path": path, "likeness": round(s, 3)}
-                        for path, s in near.get(one.path, [])[:5]
-                        if path in self.images.by_path
-                    ],
-                }
-                if board is not None and suggested is not None:
-                    p = board.probabilities[row]
-                    s = int(suggested[row])
-                    entry["suggested"] = self.images.classes[s]
-                    entry["p_suggested"] = round(float(p[s]), 4)
-                    if 0 <= k < len(p):
-                        entry["p_label"] = round(float(p[k]), 4)
-                found.append(entry)
-            return found
+            return described(self.images, rows, self._board(), self._pairs)
 
     # What people do.
 
@@ -309,10 +238,10 @@ class Session:
             lines = []
             for row in sorted(chosen):
                 one = self.images[row]
-                before, after = one.state, _after(one.state, what, value)
+                before, after = one.state, one.after(what, value)
                 if after == before and what not in ("skip", "confirm", "label"):
                     continue
-                lines.append(_line(one, what, before, after, source))
+                lines.append(one.correction(what, after, source))
             self._write(lines, who)
             self._skipped -= chosen
             if what == "skip":
@@ -348,7 +277,7 @@ class Session:
                     image = self.images[self.images.row[(entry.path, entry.sha256)]]
                     if image.state != entry.after:
                         raise Conflict(f"{entry.path} was changed by somebody else since.")
-                    lines.append(_line(image, "undo", image.state, entry.before, entry.when))
+                    lines.append(image.correction("undo", entry.before, entry.when))
                 self._write(lines, who)
                 return [self.images.row[(entry.path, entry.sha256)] for entry in batch]
             raise Conflict("There is nothing to undo.")
@@ -470,22 +399,3 @@ class Session:
         return lambda: (
             self._ending or (self.images.version != version and time.monotonic() - began < 0.05)
         )
-
-
-def _after(before: State, what: str, value: str) -> State:
-    """Give the state of an image after an action of :meth:`Session.act`."""
-    return {
-        "label": replace(before, label=value, checked=True, excluded=False),
-        "confirm": replace(before, checked=before.label is not None),
-        "skip": before,
-        "exclude": replace(before, excluded=True),
-        "include": replace(before, excluded=False),
-        "group": replace(before, group=value),
-    }[what]
-
-
-def _line(one: Image, what: str, before: State, after: State, source: str) -> Correction:
-    return Correction(
-        path=one.path, sha256=one.sha256, what=what, before=before, after=after,
-        source=source, added=one.added,
-    )  # fmt: skip
