@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,17 @@ def stage_one(cache: Path) -> StageOne:
     return StageOne(cache)
 
 
+def ran(line: Sequence[Any], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end in the project's folder, and keep what it says."""
+    usual = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120, "check": False}
+    return subprocess.run(line, **usual | more)
+
+
+def python(code: str, *arguments: Any, **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program of Python in a process of its own."""
+    return ran([sys.executable, "-c", code, *arguments], **more)
+
+
 @dataclass
 class Command:
     """``python -m pipeline`` in a process of its own."""
@@ -204,14 +216,7 @@ class Command:
         self, stage: str, *arguments: str, **settings: Any
     ) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
-        return subprocess.run(
-            self.line(stage, *arguments, **settings),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return ran(self.line(stage, *arguments, **settings))
 
 
 @pytest.fixture
@@ -251,15 +256,7 @@ def as_user(line: list[str], read_only: Path) -> subprocess.CompletedProcess[str
         pytest.skip("needs Linux")
 
     def run(line: list[str]) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            line,
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            preexec_fn=_without_override,
-        )
+        return ran(line, preexec_fn=_without_override)
 
     if run(["touch", str(read_only / "probe")]).returncode == 0:
         pytest.skip("this user writes where permissions forbid it")

@@ -5,8 +5,6 @@ import io
 import json
 import shutil
 import struct
-import subprocess
-import sys
 import time
 import tracemalloc
 import zlib
@@ -30,6 +28,7 @@ from cnn_codes.datasets.split_words import TEST, TRAIN, VAL
 from cnn_codes.errors import DataError
 from cnn_codes.files import digest_of
 from cnn_codes.settings import DataSettings, PlaceSettings
+from conftest import python
 from pictures import claiming_png, encoded, jpeg, photo
 from PIL import Image
 
@@ -537,9 +536,7 @@ def test_headers_of_an_unchanged_set_cost_next_to_nothing_and_import_no_torch(tm
         f"header_findings(m, cache=Path({str(cache)!r}));"
         "print({'torch', 'sklearn', 'matplotlib'} & set(sys.modules))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
+    done = python(program, check=True)
     assert done.stdout.strip() == "set()"
 
 

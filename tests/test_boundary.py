@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from cnn_codes.cli import STAGES, boundary, main
 from cnn_codes.cli.boundary import unforeseen
+from conftest import ran
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -116,11 +117,10 @@ def test_without_room_for_the_file_it_is_still_a_sentence(tmp_path, monkeypatch,
 
 
 def run(line: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    return ran(
         ["sh", "-c", f'exec "$0" -m pipeline {line}', sys.executable],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
         env=os.environ | {"TMPDIR": str(tmp_path)},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("line", ["--help", "runs --help", "runs RESULTS=none"])

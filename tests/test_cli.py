@@ -21,7 +21,7 @@ from cnn_codes import settings as settings_module
 from cnn_codes.cli import STAGES, _parser, main
 from cnn_codes.cli.options import assigned
 from cnn_codes.errors import PipelineError
-from conftest import ROOT, SMALL, as_user
+from conftest import ROOT, SMALL, as_user, python, ran
 from filelock import FileLock
 from pictures import jpeg, write_set
 
@@ -290,14 +290,7 @@ def test_no_room_for_the_results_is_answered_and_what_was_there_stays(run, comma
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
 
-    done = subprocess.run(
-        command.line("svm", **SMALL, data=data),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=small_files,
-    )
+    done = ran(command.line("svm", **SMALL, data=data), preexec_fn=small_files)
     assert_answered_process(done, "No space left")
     assert not list((tmp_path / "results").rglob("*.json"))
     code, _, err = run("svm", data=data)
@@ -354,12 +347,8 @@ def test_the_parts_of_a_message_stand_one_a_line():
 
 
 def test_a_reader_that_goes_away_is_no_error():
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m pipeline svm --help | head -1"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+    done = ran(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} -m pipeline svm --help | head -1"]
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("usage: python -m pipeline svm")
@@ -377,13 +366,7 @@ SLOW_WORK = """
 
 
 def test_progress_is_quiet_where_the_output_is_no_terminal():
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SLOW_WORK)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python(textwrap.dedent(SLOW_WORK), check=True)
     assert (done.stdout, done.stderr) == ("done\n", "")
 
 
@@ -435,14 +418,7 @@ def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str
     """Run make without the settings that this process was given, by another make or a shell."""
     foreign = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", *settings_in_makefile())
     clean = {k: v for k, v in os.environ.items() if k not in foreign}
-    return subprocess.run(
-        ["make", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=clean | environment,
-    )
+    return ran(["make", *arguments], env=clean | environment)
 
 
 def settings_in_makefile() -> list[str]:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, ran
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 MODULE = re.compile(r"`((?:[a-z]+/)+[a-z_]+\.py)`")
@@ -76,7 +76,7 @@ def run(line: str, folder: Path, *extra: str) -> subprocess.CompletedProcess[str
         words = [sys.executable, *there, str(folder / words[-1])]
     if words[3:4] == ["label"]:
         return corrected(words)
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    return ran(words, timeout=600)
 
 
 def corrected(words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -135,9 +135,9 @@ def test_a_tutorial_runs_as_it_stands(page, tmp_path, backbones):
 @pytest.mark.timeout(900)
 def test_the_documentation_builds_without_a_warning(tmp_path):
     pytest.importorskip("sphinx", reason="make docs installs it")
-    done = subprocess.run(
+    done = ran(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "docs", tmp_path / "html"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        timeout=600,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "over 5 folds of 120 images" in (tmp_path / "html/tutorials/notebook.html").read_text()

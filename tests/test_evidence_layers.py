@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +11,7 @@ from cnn_codes.heads.search import quiet_solvers, search
 from cnn_codes.heads.trials import Problem
 from cnn_codes.progress import silent
 from cnn_codes.settings import LayersSettings, PlaceSettings
-from conftest import SMALL, StageOne
+from conftest import SMALL, StageOne, python
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -144,11 +142,6 @@ def test_taking_what_is_there_loads_no_scikit_learn(made, folder):
     )
     named = [f"{k.upper()}={v}" for k, v in SMALL.items()]
     places = [f"{name.upper()}={folder / name}" for name in ("cache", "results")]
-    done = subprocess.run(
-        [sys.executable, "-c", code, "layers", f"DATA={folder / 'few'}", *named, *places],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = python(code, "layers", f"DATA={folder / 'few'}", *named, *places)
     assert done.returncode == 0, done.stderr
     assert "(was there already)" in done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import venv
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from cnn_codes.export.resize import add_resize
 from cnn_codes.export.run import session_of
 from cnn_codes.predict.items import load_item
 from cnn_codes.settings import MachineSettings, PlaceSettings
+from conftest import ran
 from explaining import crops, workshop
 from numpy.typing import NDArray
 from onnx import helper
@@ -268,9 +268,7 @@ def test_the_script_needs_three_packages(shop: Workshop, tmp_path: Path) -> None
         link_package(package, site)
     assert onnx_runtime
     images = shop.test_images()[:3]
-    done = subprocess.run(
-        [python, folder / "predict.py", *images], capture_output=True, text=True, check=False
-    )
+    done = ran([python, folder / "predict.py", *images])
     assert (done.returncode, done.stderr) == (0, "")
     expected = shop.load(run).predict_proba(images)
     for line, image, one in zip(done.stdout.splitlines(), images, expected, strict=True):
@@ -278,9 +276,7 @@ def test_the_script_needs_three_packages(shop: Workshop, tmp_path: Path) -> None
         assert name == str(image)
         assert list(json.loads(told)) == ["china", "flower"]
         assert np.allclose(list(json.loads(told).values()), one, atol=1e-5)
-    absent = subprocess.run(
-        [python, "-c", "import sklearn"], capture_output=True, text=True, check=False
-    )
+    absent = ran([python, "-c", "import sklearn"])
     assert "ModuleNotFoundError" in absent.stderr
 
 

@@ -26,7 +26,7 @@ from cnn_codes.codes.verify import verify
 from cnn_codes.datasets import Manifest
 from cnn_codes.errors import CacheError, DeviceError, ImageError, NoSpaceError, SettingsError
 from cnn_codes.settings import CodesSettings
-from conftest import ROOT, SMALL, StageOne, arrays, as_user
+from conftest import ROOT, SMALL, StageOne, arrays, as_user, ran
 from extracting import counted, start
 from pictures import damaged, jpeg, write_set
 from safetensors.torch import save_file
@@ -191,13 +191,8 @@ def test_a_disk_too_small_is_told_before_the_work_and_the_old_file_stays(command
     before = arrays(few.codes)
     write_set(pets, 400)
     limit = 200_000
-    done = subprocess.run(
+    done = ran(
         command.line("features", **SMALL, data=pets),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
     assert done.returncode == 2

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from cnn_codes.heads.run import fit_heads
 from cnn_codes.progress import Messages
 from cnn_codes.results.predictions import read_predictions
 from cnn_codes.settings import CodesSettings, HeadSettings, PlaceSettings, as_dict
-from conftest import ROOT
+from conftest import ROOT, ran
 from numpy.typing import NDArray
 
 
@@ -235,7 +234,7 @@ def test_memory_is_flat_where_codes_stay_on_disk(tmp_path: Path) -> None:
 
     def child(free: float) -> tuple[int, list[str], NDArray[np.float64]]:
         line = [sys.executable, "-c", CHILD, str(tmp_path), str(free), str(ROOT / "tests")]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=1200, check=False)
+        done = ran(line, timeout=1200)
         assert done.returncode == 0, done.stderr
         n_bytes, said, run = json.loads(done.stdout)
         return n_bytes, said, read_predictions(Path(f"{run}.predictions.csv")).probabilities

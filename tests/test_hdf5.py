@@ -3,8 +3,6 @@
 import json
 import os
 import random
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from cnn_codes.codes.hdf5 import lay_out, open_file, pack, unpack
 from cnn_codes.errors import CacheError
+from conftest import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -232,13 +231,6 @@ def test_damage_is_refused_or_harmless_and_never_crashes_or_hangs(tmp_path, kind
                     refused += 1
         print(refused)
         """
-    child = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), str(path), kind.__name__, str(times)],
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    child = python(textwrap.dedent(code), str(path), kind.__name__, str(times))
     assert (child.returncode, child.stderr) == (0, "")
     assert int(child.stdout) > times // 4 or kind is heap_torn

@@ -1,6 +1,4 @@
 import re
-import subprocess
-import sys
 from itertools import combinations
 
 import numpy as np
@@ -10,6 +8,7 @@ from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.held_out import held_out
 from cnn_codes.settings import METHODS, HeadSettings
+from conftest import python
 from scipy.optimize import minimize
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_digits
@@ -435,8 +434,8 @@ def test_loading_and_predicting_import_no_scikit_learn():
         "import sys; from cnn_codes.heads import Head, load_head, Examples;"
         "print({'sklearn', 'scipy', 'torch', 'h5py'} & set(sys.modules))"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = python(code, check=True)
     assert run.stdout.strip() == "set()"
     code = "import sys, cnn_codes.heads.fit; print({'torch', 'h5py'} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = python(code, check=True)
     assert run.stdout.strip() == "set()"

@@ -4,14 +4,12 @@ import ast
 import functools
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 from cnn_codes.cli import main
-from conftest import SMALL
+from conftest import SMALL, python
 from pictures import write_set
 
 ROOT = Path(__file__).parents[1]
@@ -214,14 +212,7 @@ def loaded(*commands: list[str]) -> list[list[str]]:
         "done = [[main(one), *sys.modules] for one in json.loads(sys.argv[1])]\n"
         "print(json.dumps(done), file=sys.stderr)"
     )
-    child = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(commands)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
+    child = python(code, json.dumps(commands), check=True)
     done = json.loads(child.stderr.splitlines()[-1])
     assert [one[0] for one in done] == [0] * len(commands), child.stderr
     heavy = {"torch", "torchvision", "timm", "sklearn", "scipy", "onnx", "matplotlib", "pandas"}

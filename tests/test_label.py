@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Command, StageOne
+from conftest import ROOT, Command, StageOne, ran
 from pictures import jpeg, photograph, piece, write_set
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
@@ -462,7 +462,7 @@ def test_a_user_who_looks_at_a_tenth_of_the_list_restores_the_labels(
     def run(stage: str, **settings: Any) -> None:
         """Run a command to its end, however busy the machine is."""
         line = command.line(stage, **settings)
-        done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = ran(line)
         assert done.returncode == 0, done.stderr
 
     run("features", data=mislabelled.given, **network)

@@ -11,7 +11,6 @@ import math
 import re
 import shlex
 import shutil
-import subprocess
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 import sklearn.metrics as sk
 from cnn_codes.errors import DataError, ResultError, command_line
 from cnn_codes.report.sections import title_of
+from conftest import ran
 from PIL import Image
 from reporting import HOSTILE, NAME, Made, make, write_maps
 from scipy.stats import beta, binom, norm
@@ -543,7 +543,7 @@ def test_commands_run_when_pasted_into_a_shell(tmp_path, name):
     teller.chmod(0o755)
     ready = f"PY={teller} READY={teller}"
     line = shown.replace("make ", f"make --no-print-directory -f {ROOT / 'Makefile'} {ready} ", 1)
-    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+    done = ran(line, shell=True, check=True)
     assert wanted <= set(done.stdout.split("\0")), done.stdout
     installed = command_line("curve", {"DATA": str(made.manifest.root)}, in_checkout=False)
     assert shlex.split(installed) == ["cnn-codes", "curve", f"DATA={made.manifest.root}"]

@@ -1,6 +1,5 @@
 import csv
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -14,6 +13,7 @@ from cnn_codes.results.provenance import machine, versions
 from cnn_codes.results.runs import build_record, list_records, read_record, write_run
 from cnn_codes.results.summary import summarise
 from cnn_codes.results.tables import table
+from conftest import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -320,5 +320,5 @@ def test_run_names_are_file_names():
 def test_results_import_neither_scikit_learn_nor_torch():
     heavy = "{'sklearn', 'torch', 'scipy'}"
     code = f"import sys, cnn_codes.results.runs; print({heavy} & set(sys.modules))"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = python(code, check=True)
     assert run.stdout.strip() == "set()"

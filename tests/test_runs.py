@@ -1,5 +1,4 @@
 import json
-import subprocess
 import sys
 import time
 
@@ -15,6 +14,7 @@ from cnn_codes.results.runs import build_record, read_record, write_run
 from cnn_codes.results.summary import summarise
 from cnn_codes.runs import COLUMNS, find, list_runs
 from cnn_codes.runs.content import content_of
+from conftest import python
 from scipy.stats import binomtest
 
 NAMES = ("ants", "bees")
@@ -293,7 +293,7 @@ def test_listing_and_comparing_load_neither_torch_nor_scikit_learn(results):
         "bad = {'torch', 'sklearn', 'h5py', 'onnxruntime'} & set(sys.modules);"
         "assert not bad, bad"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = python(code)
     assert done.returncode == 0, done.stderr
     assert "McNemar" in done.stdout
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ran
 
 from torture.power import Disk, entries
 
@@ -45,7 +46,7 @@ def shim(tmp_path_factory):
 def run(shim: Path, folder: Path, how: int, call: int) -> tuple[int, str]:
     line = [sys.executable, "-c", CHILD, str(shim), str(folder), str(how), str(call)]
     env = os.environ | {"LD_PRELOAD": str(shim)}
-    done = subprocess.run(line, capture_output=True, text=True, env=env, check=False)
+    done = ran(line, env=env, timeout=300)
     return done.returncode, done.stdout.strip() or done.stderr
 
 
@@ -113,7 +114,7 @@ def test_a_short_torture_finds_nothing_and_counts_what_it_did(tmp_path):
     line = [sys.executable, "-m", "torture", sys.executable, "--out", tmp_path / "t.json",
             "--stages", "kills,calls,files", "--kills", "2", "--step", "60", "--files", "2",
             "--seconds", "120"]  # fmt: skip
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = ran(line, timeout=300)
     record = json.loads((tmp_path / "t.json").read_text())
     assert done.returncode == 0, done.stdout[-3000:]
     assert not any(record["faults"].values())

@@ -74,6 +74,13 @@ class JoinedEngine:
         return [block for engine, own in pairs for block in engine.run(own)]
 
 
+def run_all(engine: Engine, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    """Map any number of images (N, ...) to one array (N, ...) per layer, a batch at a time."""
+    step = max(1, engine.batch)
+    chunks = [engine.run(images[at : at + step]) for at in range(0, len(images), step)]
+    return [np.concatenate(one) if len(one) > 1 else one[0] for one in zip(*chunks, strict=True)]
+
+
 def n_cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

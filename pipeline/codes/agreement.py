@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..backbones.engine import Engine, run_all
 
 TOLERANCE = {
     "float32": 1e-4,
@@ -20,14 +22,6 @@ TOLERANCE = {
     "int8": 2e-2,
 }  # largest difference over the largest code
 _N_IMAGES = 2
-
-
-class _Engine(Protocol):
-    batch: int
-
-    def run(self, images: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Give the codes of some images, one array per layer."""
-        ...
 
 
 def probe_pixels(size: int) -> NDArray[np.uint8]:
@@ -47,12 +41,9 @@ def probe_pixels(size: int) -> NDArray[np.uint8]:
     return batch
 
 
-def probe_codes(engine: _Engine, size: int, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def probe_codes(engine: Engine, size: int, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     """Run the fixed batch: codes (2, D) of each layer."""
-    pixels = probe_pixels(size)
-    step = engine.batch
-    chunks = [engine.run(pixels[at : at + step]) for at in range(0, len(pixels), step)]
-    blocks = [np.concatenate(some) for some in zip(*chunks, strict=True)]
+    blocks = run_all(engine, probe_pixels(size))
     return dict(zip(layers, (block.reshape(len(block), -1) for block in blocks), strict=True))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.engine import Engine
+from ..backbones.engine import Engine, run_all
 from ..context import Context
 from ..datasets import Manifest
 from ..errors import ImageError
@@ -212,9 +212,7 @@ def _rerun(known: Known, job: Job) -> float:
             views = job.read(row)
         except ImageError:
             continue
-        step = job.engine.batch
-        chunks = [job.engine.run(views[i : i + step]) for i in range(0, len(views), step)]
-        blocks = [job.work.stored(np.concatenate(some)[None]) for some in zip(*chunks, strict=True)]
+        blocks = [job.work.stored(block[None]) for block in run_all(job.engine, views)]
         held = known.row(job.digest(row), job.work.spec.layers)
         here = {str(i): block for i, block in enumerate(blocks)}
         there = {str(i): block for i, block in enumerate(held)}

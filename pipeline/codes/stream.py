@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.engine import Engine, n_cores
+from ..backbones.engine import Engine, n_cores, run_all
 from ..errors import ImageError, NoMemoryError
 
 T = TypeVar("T")
@@ -145,9 +145,6 @@ class Stream(Generic[T]):
         assert pixels is not None
         n, v = pixels.shape[:2]
         flat = pixels.reshape(n * v, *pixels.shape[2:])
-        step = self._engine.batch
-        chunks = [self._engine.run(flat[i : i + step]) for i in range(0, n * v, step)]
-        for one in zip(*chunks, strict=True):
-            block = np.concatenate(one) if len(one) > 1 else one[0]
+        for block in run_all(self._engine, flat):
             batch.blocks.append(self._store(block.reshape(n, v, *block.shape[1:])))
         batch.pixels = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backbones.engine import Engine, open_engine
+from ..backbones.engine import Engine, open_engine, run_all
 from ..backbones.preprocess import Views
 from ..datasets.images import decode
 from ..datasets.samples import Reading
@@ -137,7 +137,7 @@ class Explainer:
         model = self._model
         classes = model.classes
         views = loaded.views(model.preprocessing, model.views)  # (V, S, S, 3)
-        blocks = [model.store(block[None]) for block in _run(model.engine, views)]
+        blocks = [model.store(block[None]) for block in run_all(model.engine, views)]
         probabilities = model.output.probabilities(model.scores(blocks))[0]
         if target and target not in classes:
             raise ValueError(f"There is no class {target!r}; there are {', '.join(classes)}.")
@@ -207,7 +207,7 @@ class Explainer:
         model = self._model
         assert isinstance(model, HeadModel)
         pool = model.pool
-        maps = _run(self._map_engine(), views)
+        maps = run_all(self._map_engine(), views)
         found = []
         for view in range(len(views)):
             parts, start = [], 0
@@ -246,12 +246,6 @@ class Explainer:
 
                 self._network = Differentiated.of(self._model)
             return self._network
-
-
-def _run(engine: Engine, views: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-    step = max(1, engine.batch)
-    chunks = [engine.run(views[i : i + step]) for i in range(0, len(views), step)]
-    return [np.concatenate(one) for one in zip(*chunks, strict=True)]
 
 
 def _channels_first(block: NDArray[Any]) -> NDArray[Any]:

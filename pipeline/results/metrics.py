@@ -10,7 +10,7 @@ scikit-learn's.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -183,13 +183,7 @@ def auroc(
     Two classes: of the last one. More: the mean of one against the rest over the classes that
     occur among `labels`. None where no class has examples both in and out of it.
     """
-    w = np.ones(len(labels)) if sample_weight is None else sample_weight
-    columns: Sequence[int] = range(probabilities.shape[1])
-    if len(columns) == 2:
-        columns = (1,)
-    areas = [_area(labels == k, probabilities[:, k], w) for k in columns]
-    known = [area for area in areas if area is not None]
-    return float(np.mean(known)) if known else None
+    return _mean_area(_area, labels, probabilities, sample_weight)
 
 
 def average_precision(
@@ -204,12 +198,20 @@ def average_precision(
     occur. None where no class has examples both in and out of it. The definition is
     scikit-learn's: no interpolation between thresholds.
     """
+    return _mean_area(_precision_area, labels, probabilities, sample_weight)
+
+
+def _mean_area(
+    area: Callable[..., float | None],
+    labels: NDArray[np.integer],
+    probabilities: NDArray[np.float64],
+    sample_weight: NDArray[np.float64] | None,
+) -> float | None:
+    """Area of the last of two classes; of more, the mean over those that have one."""
     w = np.ones(len(labels)) if sample_weight is None else sample_weight
-    columns: Sequence[int] = range(probabilities.shape[1])
-    if len(columns) == 2:
-        columns = (1,)
-    areas = [_precision_area(labels == k, probabilities[:, k], w) for k in columns]
-    known = [area for area in areas if area is not None]
+    k = probabilities.shape[1]
+    areas = [area(labels == c, probabilities[:, c], w) for c in (range(k) if k != 2 else (1,))]
+    known = [one for one in areas if one is not None]
     return float(np.mean(known)) if known else None
 
 
