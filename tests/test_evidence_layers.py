@@ -7,8 +7,8 @@ from cnn_codes.context import Context
 from cnn_codes.evidence import probe_layers
 from cnn_codes.heads.folds import cut_folds
 from cnn_codes.heads.grids import axes_of
+from cnn_codes.heads.problem import Problem
 from cnn_codes.heads.search import quiet_solvers, search
-from cnn_codes.heads.trials import Problem
 from cnn_codes.progress import silent
 from cnn_codes.settings import LayersSettings, PlaceSettings
 from conftest import SMALL, StageOne, python

@@ -25,6 +25,7 @@ from cnn_codes.files import digest_of
 from cnn_codes.heads.examples import take
 from cnn_codes.heads.file_rows import FileRows
 from cnn_codes.heads.linear import LinearPath
+from cnn_codes.heads.problem import Problem
 from cnn_codes.heads.run import fit_heads
 from cnn_codes.progress import Messages
 from cnn_codes.results.predictions import read_predictions
@@ -260,10 +261,8 @@ def test_a_part_of_large_codes_is_read_where_it_lies_to_the_same_bits(
     found = []
     for most in (2**30, 0):
         monkeypatch.setattr(examples_module, "COPIED_BYTES", most)
-        path = LinearPath(
-            method, codes[:, None], labels, codes[:, None], [fold],
-            way="mean", n_classes=3, balanced=False, jobs=2,
-        )  # fmt: skip
+        problem = Problem(method, codes[:, None], labels, codes[:, None], labels, [fold], 3)
+        path = LinearPath(problem, jobs=2)
         assert isinstance(path.design.codes, FileRows) == (most == 0)
         assert path.solve(0.01)
         found.append(path.scores(0.01))

@@ -13,9 +13,10 @@ from cnn_codes.heads.grids import around, axes_of, candidates, widened
 from cnn_codes.heads.held_out import HeldOut, held_out, paired_gain
 from cnn_codes.heads.linear import LinearPath, class_weights, two_columns
 from cnn_codes.heads.paths import PATHS, Part
+from cnn_codes.heads.problem import Problem
 from cnn_codes.heads.scoring import libsvm_arrays, rbf_scores
 from cnn_codes.heads.search import quiet_solvers, search
-from cnn_codes.heads.trials import Problem, pick
+from cnn_codes.heads.trials import pick
 from cnn_codes.progress import silent
 from cnn_codes.settings import HeadSettings
 from hypothesis import given, settings
@@ -142,13 +143,12 @@ def test_paths_give_each_settings_own_scores(method, balanced, n_classes):
     held = (x[160:] - x[:160].mean(axis=0)) / np.where(x[:160].std(axis=0), x[:160].std(axis=0), 1)
     if method == "rbf":
         part = Part(z, held.astype(np.float32), y[:160], weights, n_classes)
-        scores, unsolved = PATHS[method](part, grid)
-        assert not unsolved
+        scores = PATHS[method](part, grid)
     else:
-        path = LinearPath(
-            method, x[:160, None], y[:160], x[160:, None], [(np.arange(160), np.arange(100))],
-            way="mean", n_classes=n_classes, balanced=balanced, jobs=1,
-        )  # fmt: skip
+        fold = (np.arange(160), np.arange(100))
+        problem = Problem(method, x[:160, None], y[:160], x[160:, None], y[160:], [fold],
+                          n_classes, balanced)  # fmt: skip
+        path = LinearPath(problem, jobs=1)
         assert all(path.solve(one["C"]) for one in grid)
         scores = [path.scores(one["C"]) for one in grid]
     for one, found in zip(grid, scores, strict=True):
@@ -192,7 +192,7 @@ def test_the_pairs_of_many_classes_are_never_laid_out():
     z = (means[labels] + rng.normal(size=(len(labels), 16))).astype(np.float32)
     part = Part(z, z[::-1].copy(), labels, None, 300)
     tracemalloc.start()
-    scores, _ = PATHS["rbf"](part, [{"C": 10.0, "gamma": 1 / 16}])
+    scores = PATHS["rbf"](part, [{"C": 10.0, "gamma": 1 / 16}])
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (scores[0].argmax(axis=1) == labels[::-1]).mean() > 0.9

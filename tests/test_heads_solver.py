@@ -6,6 +6,7 @@ from cnn_codes.heads import Examples, fit_head
 from cnn_codes.heads.design import Design, moments
 from cnn_codes.heads.grids import axes_of, candidates
 from cnn_codes.heads.linear import LINEAR, LinearPath, class_weights, fit_linear
+from cnn_codes.heads.problem import Problem
 from cnn_codes.heads.search import quiet_solvers
 from cnn_codes.settings import HeadSettings
 from scipy.optimize import minimize
@@ -98,9 +99,7 @@ def test_path_minimises_the_same_objective_as_the_final_fit(method):
     x, y = load_digits(return_X_y=True)
     codes, y = x.astype(np.float32)[:, None], y.astype(np.int32)
     folds = list(StratifiedKFold(3, shuffle=True, random_state=0).split(x, y))
-    path = LinearPath(
-        method, codes, y, codes, folds, way="mean", n_classes=10, balanced=True, jobs=1
-    )
+    path = LinearPath(Problem(method, codes, y, codes, y, folds, 10, balanced=True), jobs=1)
     mean, scale = moments(codes)
     z = (x - mean) / scale
     for C in (1e-3, 1e-1):
@@ -287,9 +286,7 @@ def test_memory_of_a_large_fit_is_bounded(monkeypatch):
     ]
     tracemalloc.start()
     with quiet_solvers():
-        path = LinearPath(
-            "softmax", codes, y, codes, folds, way="mean", n_classes=k, balanced=False, jobs=2
-        )
+        path = LinearPath(Problem("softmax", codes, y, codes, y, folds, k), jobs=2)
         path.solve(1e-3)
         assert (path.scores(1e-3).argmax(axis=1) == y[path._rows]).mean() > 0.7
     peak = tracemalloc.get_traced_memory()[1]

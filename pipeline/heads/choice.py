@@ -15,8 +15,9 @@ from .examples import Examples
 from .folds import cut_folds
 from .grids import around, axes_of
 from .linear import LINEAR, searched_folds
+from .problem import Problem
 from .search import Search, search
-from .trials import Problem, pick
+from .trials import pick
 
 UNWEIGHTED = ("centroid", "knn")
 SLOW = (*LINEAR, "rbf")  # searched on one fold where the problem is large

@@ -26,8 +26,8 @@ from .calibrate import calibrate, fit_scale, log_losses
 from .folds import Fold
 from .grids import Axis, axes_of
 from .linear import class_weights, searched_folds
+from .problem import Problem
 from .search import quiet_solvers, search
-from .trials import Problem
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .design import Basis, Block, Design, Floats, moments
-from .examples import Codes, part_of
+from .examples import part_of
 from .folds import Fold
 from .losses import n_outputs
+from .problem import Problem
 from .solver import Linear, Solution
 
 LINEAR = ("svm", "softmax", "ridge")
@@ -68,58 +70,43 @@ class LinearPath:
 
     Parameters
     ----------
-    method : str
-        One of `LINEAR`.
-    codes : float32 or float16 (N, V, D)
-    labels : int32 (N,)
-    held_codes : the same array as `codes`, or (M, V, D)
-        Where the folds' held-out rows come from.
-    folds : list of (rows of codes, rows of held_codes)
-        Several: each row of `codes` is trained on or held out.
-    way : str
-        ``"mean"`` or ``"all"`` views.
-    n_classes, balanced, jobs
-        K; weigh classes alike; threads.
+    problem : Problem
+        Its method is one of `LINEAR`. With several folds each row of `codes` is trained on or
+        held out.
+    jobs : int
+        Threads.
+
+    Attributes
+    ----------
     tell : callable
         Called after each pass over the codes.
     """
 
-    def __init__(
-        self,
-        method: str,
-        codes: Codes,
-        labels: NDArray[np.int32],
-        held_codes: Codes,
-        folds: list[Fold],
-        *,
-        way: str,
-        n_classes: int,
-        balanced: bool,
-        jobs: int,
-        tell: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.tell, self._jobs = tell, jobs
+    def __init__(self, problem: Problem, *, jobs: int) -> None:
+        codes, held_codes, folds = problem.codes, problem.held_codes, problem.folds
+        self.tell: Callable[[], None] = lambda: None
+        self._jobs = jobs
         self._rows = np.concatenate([held for _, held in folds])
         self._n_held = len(held_codes)
-        self.parts: list[_Part] = []
-        n_examples = len(codes) * (1 if way == "mean" else codes.shape[1])
+        n_examples = len(codes) * (1 if problem.views == "mean" else codes.shape[1])
         few = n_examples <= APART
         # One fold of several: what it holds out would only take time.
         single = len(folds) == 1 and len(folds[0][0]) < len(codes)
         self._apart = single or (few and len(folds) > 1)
-        for some in [[fold] for fold in folds] if self._apart else [folds]:
-            inner, outer = codes, held_codes
-            if self._apart:  # a fold by itself sees nothing of the others
-                (rows, held), inner = some[0], part_of(codes, some[0][0])
-                some = [(np.arange(len(rows)), np.arange(len(held)))]
-                outer = part_of(held_codes, held)
-            else:
-                rows, held = np.arange(len(codes)), np.arange(len(held_codes))
-            part = _Part(
-                method, inner, labels[rows], outer, some, held, way, n_classes, balanced,
-                1 if few else jobs,
-            )  # fmt: skip
-            self.parts.append(part)
+        self.parts: list[_Part] = []
+        for fold in folds if self._apart else [None]:
+            if fold is None:
+                one, held = problem, np.arange(len(held_codes))
+            else:  # a fold by itself sees nothing of the others
+                rows, held = fold
+                one = replace(
+                    problem,
+                    codes=part_of(codes, rows),
+                    labels=problem.labels[rows],
+                    held_codes=part_of(held_codes, held),
+                    folds=[(np.arange(len(rows)), np.arange(len(held)))],
+                )
+            self.parts.append(_Part(one, held, jobs=1 if few else jobs))
 
     @property
     def design(self) -> Design:
@@ -158,36 +145,29 @@ class LinearPath:
 class _Part:
     """Folds that share a design: all of them, or one."""
 
-    def __init__(
-        self,
-        method: str,
-        codes: Codes,
-        labels: NDArray[np.int32],
-        held_codes: Codes,
-        folds: list[Fold],
-        held_rows: NDArray[np.int64],
-        way: str,
-        n_classes: int,
-        balanced: bool,
-        jobs: int,
-    ) -> None:
+    def __init__(self, problem: Problem, held_rows: NDArray[np.int64], *, jobs: int) -> None:
         self.held_rows = held_rows
+        codes, way, folds = problem.codes, problem.views, problem.folds
         mean, scale = moments(codes, way)
         self.design = Design(codes, way, mean, scale, jobs=jobs)
         self.held = self.design
-        if held_codes is not codes:
-            self.held = Design(held_codes, way, mean, scale, jobs=jobs, basis=self.design.basis)
+        if problem.held_codes is not codes:
+            self.held = Design(
+                problem.held_codes, way, mean, scale, jobs=jobs, basis=self.design.basis
+            )
         per_image = self.design.per_image
         weights = np.zeros((self.design.n_examples, len(folds)))
         self._fold_of = np.zeros(self.held.n_examples, dtype=np.int64)
         each = np.arange(per_image)
         for fold, (rows, held) in enumerate(folds):
             trained = (rows[:, None] * per_image + each).ravel()
-            own = np.repeat(labels[rows], per_image)
-            weights[trained, fold] = class_weights(own, n_classes) if balanced else 1.0
+            own = np.repeat(problem.labels[rows], per_image)
+            balanced = problem.balanced
+            weights[trained, fold] = class_weights(own, problem.n_classes) if balanced else 1.0
             self._fold_of[(held[:, None] * per_image + each).ravel()] = fold
-        self.problem = Linear(self.design, method, np.repeat(labels, per_image), weights, n_classes)
-        self._n_classes = n_classes
+        labels = np.repeat(problem.labels, per_image)
+        self._n_classes = problem.n_classes
+        self.problem = Linear(self.design, problem.method, labels, weights, problem.n_classes)
         self.solved: dict[float, Solution] = {}
 
     def solve(self, C: float, tell: Callable[[], None]) -> bool:

@@ -42,7 +42,7 @@ class Part:
     n_classes: int
 
 
-Result = tuple[NDArray[np.float64], list[str]]
+Result = NDArray[np.float64]  # scores (G, m, K)
 
 
 def centroid_affine(
@@ -61,7 +61,7 @@ def centroid_affine(
 
 def _centroid(part: Part, grid: Sequence[Candidate]) -> Result:
     weight, bias = centroid_affine(part.z, part.labels)
-    return np.stack([part.held @ weight.T + bias] * len(grid)), []
+    return np.stack([part.held @ weight.T + bias] * len(grid))
 
 
 def _knn(part: Part, grid: Sequence[Candidate]) -> Result:
@@ -72,7 +72,7 @@ def _knn(part: Part, grid: Sequence[Candidate]) -> Result:
         found[metric] = part.labels[nearest(held, part.z, k=min(k, len(part.z)), metric=metric)]
     # A fold may have fewer examples than the whole: there, all of them vote.
     votes = [found[candidate["metric"]][:, : candidate["k"]] for candidate in grid]
-    return np.stack([vote_scores(vote, part.n_classes) for vote in votes]), []
+    return np.stack([vote_scores(vote, part.n_classes) for vote in votes])
 
 
 def _rbf(part: Part, grid: Sequence[Candidate]) -> Result:
@@ -89,7 +89,7 @@ def _rbf(part: Part, grid: Sequence[Candidate]) -> Result:
             model.fit(kernel, part.labels, sample_weight=part.weights)
             weight, bias = kernel_weights(*libsvm_arrays(model))
             scores[at] = held_kernel[:, model.support_] @ weight + bias
-    return np.stack(scores), []
+    return np.stack(scores)
 
 
 PATHS: dict[str, Callable[[Part, Sequence[Candidate]], Result]] = {

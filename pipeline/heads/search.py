@@ -26,7 +26,8 @@ from .design import Basis, Floats
 from .grids import Axis, candidates, tested, widened
 from .linear import LINEAR
 from .paths import Candidate
-from .trials import Problem, Trial, Trials, pick
+from .problem import Problem
+from .trials import Trial, Trials, pick
 
 ROUNDS = 8
 

@@ -14,50 +14,14 @@ from ..notation import scientific
 from ..progress import Progress
 from .calibrate import fit_scale, log_losses
 from .design import examples_of, moments
-from .examples import Codes
 from .folds import Fold
 from .linear import LinearPath, class_weights
 from .merit import contributions
 from .paths import PATHS, Candidate, Part
+from .problem import Problem
 
 WORSE = 1.002  # a log-loss by this factor above the least is plainly worse
 EQUAL = 1e-9  # log-losses closer than this are equal: the stronger regularisation is kept
-
-
-@dataclass(frozen=True, eq=False)
-class Problem:
-    """What to choose a setting for.
-
-    Attributes
-    ----------
-    method : str
-        One of ``cnn_codes.settings.METHODS``.
-    codes : float32 or float16 (N, V, D)
-    labels : int32 (N,)
-    held_codes, held_labels : (M, V, D), (M,)
-        Where held-out rows come from: the same arrays for a cross-validation.
-    folds : list of (rows of codes, rows of held_codes)
-    n_classes : int
-    balanced : bool
-        Weigh each example by N / (K * images of its class).
-    views : str
-        ``"mean"``: one example per image; ``"all"``: one per view.
-    metric, costs, by_cost
-        What decides; see :func:`cnn_codes.heads.merit.contributions`.
-    """
-
-    method: str
-    codes: Codes
-    labels: NDArray[np.int32]
-    held_codes: Codes
-    held_labels: NDArray[np.int32]
-    folds: list[Fold]
-    n_classes: int
-    balanced: bool
-    views: str
-    metric: str = "accuracy"
-    costs: NDArray[np.float64] | None = None
-    by_cost: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,9 +39,7 @@ class Trial:
     scores: NDArray[np.floating[Any]] | None
 
 
-def _fold_scores(
-    problem: Problem, fold: Fold, grid: Sequence[Candidate]
-) -> tuple[NDArray[np.float64], list[str]]:
+def _fold_scores(problem: Problem, fold: Fold, grid: Sequence[Candidate]) -> NDArray[np.float64]:
     """Fit the path on one fold: scores (G, m, K) of its held-out images, averaged over views."""
     rows, held_rows = fold
     z = examples_of(problem.codes[rows], problem.views).copy()
@@ -89,9 +51,10 @@ def _fold_scores(
         array /= scale.astype(np.float32)
     weights = class_weights(labels, problem.n_classes) if problem.balanced else None
     part = Part(z, held, labels, weights, problem.n_classes)
-    scores, unsolved = PATHS[problem.method](part, grid)  # (G, m * W, K)
+    scores = PATHS[problem.method](part, grid)  # (G, m * W, K)
     views = len(held) // len(held_rows)
-    return scores.reshape(len(grid), len(held_rows), views, -1).mean(axis=2), unsolved
+    found: NDArray[np.float64] = scores.reshape(len(grid), len(held_rows), views, -1).mean(axis=2)
+    return found
 
 
 class Trials:
@@ -126,13 +89,8 @@ class Trials:
                 found.append(result)
                 meter.advance()
         for at, one in enumerate(grid):
-            scores = (
-                found[at][0][0]
-                if alone
-                else np.concatenate([fold_scores[at] for fold_scores, _ in found])
-            )  # (H, K)
-            self._keep(one, scores, scores)
-        self.unsolved.update(text for _, texts in found for text in texts)
+            scores = found[at][0] if alone else np.concatenate([fold[at] for fold in found])
+            self._keep(one, scores, scores)  # (H, K)
 
     def try_path(self, grid: Sequence[Candidate]) -> None:
         """Try values of C outward from those known, until two in turn are plainly worse."""
@@ -140,18 +98,7 @@ class Trials:
             return
         with _Steps(self.progress, f"{self.problem.method}: choosing C", len(grid)) as steps:
             if self.path is None:
-                self.path = LinearPath(
-                    self.problem.method,
-                    self.problem.codes,
-                    self.problem.labels,
-                    self.problem.held_codes,
-                    self.problem.folds,
-                    way=self.problem.views,
-                    n_classes=self.problem.n_classes,
-                    balanced=self.problem.balanced,
-                    jobs=self.jobs,
-                    tell=steps.step,
-                )
+                self.path = LinearPath(self.problem, jobs=self.jobs)
             self.path.tell = steps.step
             worse = 0
             for one in grid:
@@ -173,7 +120,7 @@ class Trials:
         problem = self.problem
         scale = fit_scale(scores, self.labels)
         losses = log_losses(scores, self.labels, scale=scale)
-        point = _point(one, scores, losses, self.labels, self.parts, self.weights, problem.views)
+        point = self._point(one, scores, losses)
         merit = contributions(
             problem.metric,
             scores,
@@ -189,6 +136,21 @@ class Trials:
         trial = Trial(one, point, losses, merit, kept)
         self.known[tuple(one.values())] = trial
         return trial
+
+    def _point(
+        self, one: Candidate, scores: NDArray[np.floating[Any]], losses: NDArray[np.float64]
+    ) -> dict[str, Any]:
+        """One point of the curve: how good a candidate's held-out scores (H, K) are."""
+        hits = scores.argmax(axis=1) == self.labels
+        folds = [self.parts == n for n in range(len(self.problem.folds))]
+        return {
+            **one,
+            "views": self.problem.views,
+            "score": float(np.average(losses, weights=self.weights)),
+            "per_fold": [float(losses[fold].mean()) for fold in folds],
+            "accuracy": float(hits.mean()),
+            "accuracy_per_fold": [float(hits[fold].mean()) for fold in folds],
+        }
 
     def scores(self, trial: Trial) -> NDArray[np.float64]:
         """Scores (H, K) of a candidate that was tried."""
@@ -276,25 +238,3 @@ def pick(losses: Sequence[float], merits: Sequence[NDArray[Any]]) -> int:
         for n, (loss, one) in enumerate(zip(losses, able, strict=True))
         if one and loss <= least + EQUAL
     )
-
-
-def _point(
-    candidate: Candidate,
-    scores: NDArray[np.floating[Any]],
-    losses: NDArray[np.float64],
-    labels: NDArray[np.int32],
-    parts: NDArray[np.int64],
-    weights: NDArray[np.float64] | None,
-    views: str,
-) -> dict[str, Any]:
-    """One point of the curve: how good a candidate's held-out scores (H, K) are."""
-    hits = scores.argmax(axis=1) == labels
-    folds = range(int(parts.max()) + 1)
-    return {
-        **candidate,
-        "views": views,
-        "score": float(np.average(losses, weights=weights)),
-        "per_fold": [float(losses[parts == n].mean()) for n in folds],
-        "accuracy": float(hits.mean()),
-        "accuracy_per_fold": [float(hits[parts == n].mean()) for n in folds],
-    }
