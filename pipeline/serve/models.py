@@ -32,8 +32,8 @@ log = logging.getLogger("cnn_codes.serve")
 _SUFFIXES = (".json", ".model.json", ".safetensors", ".train.safetensors")
 _UNLIKE = 0.99
 _N_NEAREST = 20  # most that are looked up
-# Of the network in a batch: head and search cost about as much for 8 images as for 4.
-_ROUNDS = 2
+# Of the network in a batch: head and search cost about as much for 16 images as for 4.
+_ROUNDS = 4
 
 
 @dataclass(eq=False)
