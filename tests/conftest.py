@@ -15,12 +15,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import driven
 
 # Tests share the cores with each other: threads that wait must not spin. Read when torch loads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -139,6 +140,12 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     (base / "backbones").mkdir(exist_ok=True)
     return base / "backbones"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Give a browser to the tests of a module."""
+    yield from driven(tmp_path_factory.mktemp("profile"))
 
 
 @pytest.fixture

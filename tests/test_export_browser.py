@@ -3,12 +3,12 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import needs_browser
 from cnn_codes import Classifier
 from cnn_codes.errors import DownloadError
 from cnn_codes.export import Exported, export_run
@@ -16,11 +16,6 @@ from cnn_codes.export.runtime import VERSION, web_runtime
 from explaining import crops, workshop
 from PIL import Image
 from predicting import REAL, Workshop
-from test_report_browser import BROWSER, DRIVER, FLAGS
-
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"
-)
 
 
 def test_without_the_runtime_it_says_how_to_get_it(
@@ -72,21 +67,6 @@ def exported(shop: Workshop, runtime: Path, out: Path, **settings: Any) -> tuple
         (shop.cache / "web").symlink_to(runtime)
     (run,) = shop.heads("softmax", **settings)
     return run, export_run(run, out, format="web", cache=shop.cache, offline=True)
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
 
 
 def opened(browser: Any, folder: Path, *, width: int = 1400, dark: bool = False) -> None:

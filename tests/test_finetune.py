@@ -555,11 +555,7 @@ def test_a_class_too_small_to_be_split_is_named(tuning: Tuning, tmp_path: Path) 
 
 def test_unreadable_images_are_left_out_whatever_the_start(tuning: Tuning, tmp_path: Path) -> None:
     for init in ("probe", "pretrained"):
-        data = few_images(tuning.data, tmp_path / init, 0, 0)
-        for split in ("train", "test"):
-            for kind in ("hotdog", "not-hotdog"):
-                for path in (tuning.data / split / kind).iterdir():
-                    (data / split / kind / path.name).write_bytes(path.read_bytes())
+        data = Path(shutil.copytree(tuning.data, tmp_path / init))
         broken = sorted((data / "train" / "hotdog").iterdir())[0]
         broken.write_bytes(broken.read_bytes()[:300])
         record = Tuning(data, tuning.places)(init=init, epochs=1)
@@ -592,11 +588,7 @@ def test_an_image_that_changes_while_training_reads_it_is_named(
 
 
 def test_leaked_test_images_are_left_out_unless_asked(tuning: Tuning, tmp_path: Path) -> None:
-    data = few_images(tuning.data, tmp_path / "leaky", 0, 0)
-    for split in ("train", "test"):
-        for kind in ("hotdog", "not-hotdog"):
-            for path in (tuning.data / split / kind).iterdir():
-                (data / split / kind / path.name).write_bytes(path.read_bytes())
+    data = Path(shutil.copytree(tuning.data, tmp_path / "leaky"))
     leaked = sorted((data / "train" / "hotdog").iterdir())[0]
     (data / "test" / "hotdog" / "again.png").write_bytes(leaked.read_bytes())
     leaky = Tuning(data, tuning.places)

@@ -20,13 +20,14 @@ from pictures import jpeg, photograph, piece, write_set
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 
+from browsing import needs_browser
 from cnn_codes.datasets.corrections import corrected, read_corrections
 from cnn_codes.label.images import Conflict
 from cnn_codes.label.learner import Known, Learner, assign_folds
 from cnn_codes.label.refit import refit
 from cnn_codes.label.session import Session
 from serving import BOUNDARY, Client, form
-from test_report_browser import BROWSER, DRIVER, browser, press  # noqa: F401 (a fixture)
+from test_report_browser import press
 
 
 def blobs(labels: np.ndarray, *, dim: int = 40, apart: float = 1.2, seed: int = 0) -> np.ndarray:
@@ -349,11 +350,6 @@ def test_a_killed_page_has_lost_nothing_and_goes_on(pets, tmp_path, cache):
         again.end(signal.SIGKILL)
 
 
-needs_browser = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"
-)
-
-
 @dataclass
 class Flipped:
     """A table of images of which some training labels are wrong, and a table of the truth."""
@@ -387,7 +383,7 @@ def flip_labels(source: Path, folder: Path, *, test: str, share: float = 0.05) -
 
 
 def correct_by_keys(
-    browser,  # noqa: F811
+    browser,
     port: int,
     truth: dict[str, str],
     share: float,
@@ -450,7 +446,7 @@ def mislabelled(request: pytest.FixtureRequest, tmp_path: Path) -> Flipped:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_a_user_who_looks_at_a_tenth_of_the_list_restores_the_labels(
-    browser,  # noqa: F811
+    browser,
     mislabelled: Flipped,
     tmp_path: Path,
     cache: Path,
@@ -507,7 +503,7 @@ def test_a_user_who_looks_at_a_tenth_of_the_list_restores_the_labels(
 
 
 @needs_browser
-def test_the_page_in_a_browser(browser, pets):  # noqa: F811
+def test_the_page_in_a_browser(browser, pets):
     pets.settled()
     for width in (360, 1400):
         for scheme in ("light", "dark"):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import needs_browser
 from conftest import ROOT
 from PIL import Image
-from test_report_browser import BROWSER, CONTRAST, DESK, DRIVER, PHONE
+from test_report_browser import CONTRAST, DESK, PHONE
 
 pytest.importorskip("fastapi", reason="the extra 'serve' is not installed")
 pytest.importorskip("selenium", reason="the extra 'dev' is not installed")
@@ -19,9 +20,7 @@ import take
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not (BROWSER and DRIVER), reason="chromium and chromedriver are not installed"
-    ),
+    needs_browser,
 ]
 
 # Controls that a reader of the screen would not know, and text that its box cuts.
