@@ -36,7 +36,7 @@ from .sample import Sample
 from .trial import tried_options
 from .words import sentences
 
-VERSION = 5  # of how the figures are made; part of the fingerprint
+VERSION = 6  # of how the figures are made; part of the fingerprint
 MOST_IMAGES = 3000  # that scores and probes are taken of: a minute on two cores
 TRAIN, VAL, TEST = range(len(SPLITS))
 
