@@ -243,6 +243,96 @@ def test_one_fold_can_be_the_test(tmp_path):
     assert sum(split == "test" for split, _ in found.values()) == 6
 
 
+def test_a_flat_val_takes_its_classes_from_the_text_in_it(tmp_path):
+    for kind in KINDS:
+        lay(tmp_path, [f"train/{kind}/images/{kind}_{n}.jpg" for n in range(6)])
+        text(
+            tmp_path,
+            f"train/{kind}/{kind}_boxes.txt",
+            [f"{kind}_{n}.jpg 0 0 9 9" for n in range(6)],
+        )
+    lay(tmp_path, [f"val/images/val_{n}.jpg" for n in range(9)])
+    text(
+        tmp_path,
+        "val/val_annotations.txt",
+        [f"val_{n}.jpg {KINDS[n % 3]} 0 0 9 9" for n in range(9)],
+    )
+    found = rows(tmp_path)
+    assert len(found) == 27
+    assert found["val/images/val_4.jpg"] == ("val", "bee")
+
+
+def test_a_flat_test_takes_its_classes_from_a_table_of_numbers(tmp_path):
+    for k in range(3):
+        lay(tmp_path, [f"Final_Training/Images/{k:05}/{n}.ppm" for n in range(6)])
+    lay(tmp_path, [f"Final_Test/Images/{n:05}.ppm" for n in range(9)])
+    text(tmp_path, "GT-final_test.csv", ["Filename;Width;ClassId", *(
+        f"{n:05}.ppm;2;{n % 3}" for n in range(9))])  # fmt: skip
+    found = rows(tmp_path)
+    assert found["Final_Test/Images/00004.ppm"] == ("test", "00001")
+    assert {split for split, _ in found.values()} == {"train", "test"}
+
+
+def aircraft(root: Path) -> None:
+    names = [f"{n:07}" for n in range(18)]
+    kinds = ["Boeing 707-320", "A300B4", "F/A-18"]
+    lay(root, [f"data/images/{name}.jpg" for name in names])
+    for split, some in (("train", range(9)), ("val", range(9, 12)), ("test", range(12, 18)),
+                        ("trainval", range(12))):  # fmt: skip
+        text(root, f"data/images_{split}.txt", [names[n] for n in some])
+        for what, cut in (("variant", 1), ("family", 2)):
+            text(root, f"data/images_{what}_{split}.txt",
+                 [f"{names[n]} {kinds[n % 3 // cut]}" for n in some])  # fmt: skip
+
+
+def test_lists_of_several_kinds_of_labels_are_asked_about_and_names_have_blanks(tmp_path):
+    aircraft(tmp_path)
+    with pytest.raises(DataError, match="lists of 2 kinds of labels") as caught:
+        read(tmp_path)
+    found = rows(Path(followed(caught.value)[1]["DATA"]))
+    assert found["images/0000000.jpg"] == ("train", "Boeing 707-320")
+    assert {split for split, _ in found.values()} == {"train", "val", "test"}
+
+
+def test_each_list_decides_whether_its_names_are_paths(tmp_path):
+    lay(tmp_path, [f"data/{kind}/{n}.jpg" for kind in KINDS for n in range(6)])
+    lay(tmp_path, [f"held/set_val_{n}.jpg" for n in range(6)])
+    text(tmp_path, "set_train.txt", [
+        f"/{kind}/{n}.jpg {k}" for k, kind in enumerate(KINDS) for n in range(6)])  # fmt: skip
+    text(tmp_path, "set_val.txt", [f"set_val_{n}.jpg {n % 3}" for n in range(6)])
+    found = rows(tmp_path)
+    assert len(found) == 24
+    assert found["held/set_val_4.jpg"] == ("val", "1")
+
+
+def test_masks_next_to_a_list_are_not_its_images(tmp_path):
+    names = [f"{kind}_{n}" for kind in KINDS for n in range(6)]
+    lay(tmp_path, [f"images/{name}.jpg" for name in names])
+    lay(tmp_path, [f"annotations/trimaps/{name}.png" for name in names])
+    text(tmp_path, "annotations/trainval.txt", [f"{name} {name[:3]}" for name in names])
+    for given in (tmp_path, tmp_path / "annotations" / "trainval.txt"):
+        assert all("images/" in path for path in rows(given))
+
+
+def test_labels_that_are_denied_are_no_labels(tmp_path):
+    lay(tmp_path, [f"train/{n:016x}.jpg" for n in range(12)])
+    text(tmp_path, "train-annotations-human-imagelabels.csv", [
+        "ImageID,Source,LabelName,Confidence", *(
+            f"{n:016x},verification,/m/0{k},{int(n % 2 == k)}"
+            for n in range(12) for k in (1, 0))])  # fmt: skip
+    text(tmp_path, "class-descriptions.csv", ["/m/00,Cat", "/m/01,Dog"])
+    assert rows(tmp_path)[f"train/{5:016x}.jpg"] == ("", "Dog")
+    assert "12 rows of confidence 0" in " ".join(read_layout(tmp_path).warnings)
+
+
+def test_prediction_strings_are_classes(tmp_path):
+    for split in ("train", "val"):
+        lay(tmp_path, [f"Data/{split}/{split}_{n}.jpg" for n in range(9)])
+        said = [f"{split}_{n},{f'{KINDS[n % 3]} 1 2 3 4 ' * 2}" for n in range(9)]
+        text(tmp_path, f"LOC_{split}_solution.csv", ["ImageId,PredictionString", *said])
+    assert rows(tmp_path)["Data/val/val_4.jpg"] == ("val", "bee")
+
+
 # --- arrays
 
 

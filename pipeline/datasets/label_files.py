@@ -15,7 +15,7 @@ from .columns import Roles
 from .file_kinds import is_image
 from .folders import read_folders
 from .listing import Listing
-from .lists import chosen, is_list, names_in, read_lists
+from .lists import chosen, families_in, is_list, names_in, read_lists
 from .matlab import MATLAB_SUFFIX
 from .phrases import confirming, few, plural, quoted
 from .published import read_objects, read_published
@@ -25,7 +25,7 @@ from .split_words import TRAIN, UNSPLIT, split_in, split_of
 from .tables import TABLE_SUFFIXES, read_table, table_of
 from .texts import Sheet
 from .tree import Node, scan
-from .words import words_of
+from .words import annotates, words_of
 
 __all__ = ["MOST_BESIDE", "holds_tables", "read_by_files"]
 
@@ -66,6 +66,20 @@ def read_by_files(
     if published is not None:
         return published
     lists = _lists(node)
+    families = []
+    if not lists or all(names_in(path, Index.of(node, node.path, _base(lists[0], node), free=False))
+                        for path in lists[1].values()):  # fmt: skip
+        families = families_in(node)
+    if len(families) > 1:
+        raise DataError(
+            f"{given} has lists of {len(families)} kinds of labels: "
+            f"{few([f'{name}...' for name, _ in families])}.",
+            expected="one list for each split",
+            todo="choose one: "
+            + "; or ".join(confirming(str(files[TRAIN]), ask) for _, files in families[:4]),
+        )
+    if families:
+        lists = node, families[0][1]
     tables = _tables(node, ask, confined=confined)
     explicit = [one for one in tables if one[2].explicit]
     labelled = [one for one in tables if one[2].labelled]
@@ -425,6 +439,8 @@ def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) ->
     same = len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
     if same and len(by_table.paths) * 2 > len(by_folder.paths):
         return by_table
+    if same and one[0].name in " ".join(by_folder.warnings):
+        return by_folder
     if len(by_table.paths) * 4 < len(by_folder.paths):
         by_folder.warnings.append(
             f"{one[0].name} names {len(by_table.paths):,} of {len(by_folder.paths):,} images and "
@@ -447,7 +463,7 @@ def _lists(node: Node) -> tuple[Node, dict[int, Path]] | None:
         if _base(one, node).count("/") >= 1:
             continue
         files = {name: Path(one.path) / name for name in one.texts if is_list(name) is not None}
-        if files and (one is node or not one.n_images):
+        if files and (one is node or not one.n_images or annotates(one.name)):
             return one, chosen(files, one.path)
     return None
 

@@ -21,7 +21,7 @@ from .folders import read_folders
 from .label_files import MOST_BESIDE, holds_tables, read_by_files
 from .leftovers import name_what_was_not_read, no_images, say_what_was_left
 from .listing import Listing
-from .lists import LIST_SUFFIXES, is_list, list_files_in, read_lists
+from .lists import LIST_SUFFIXES, family_of, is_list, list_files_in, read_lists
 from .matlab import MATLAB_SUFFIX
 from .phrases import few, plural, quoted
 from .published import read_published
@@ -31,7 +31,7 @@ from .split_words import UNSPLIT, split_of
 from .tables import TABLE_SUFFIXES, read_table, table_of
 from .texts import Sheet
 from .tree import Node, scan
-from .words import nfc
+from .words import annotates, nfc
 
 __all__ = ["read_layout"]
 
@@ -133,12 +133,16 @@ def _given_published(path: Path, ask: DataSettings, given: str) -> Listing | Non
     """Read a file that is one of those of a published form, in its folder or the one above."""
     if path.suffix.lower() not in (".txt", ".mat", ".xml"):
         return None
+    bare = True
     for folder in (path.parent.resolve(), path.parent.resolve().parent):
         if len(folder.parts) < 3:
             break
         node = scan(folder).root
         if node.n_images > MOST_BESIDE:
             break
+        if folder != path.parent.resolve() and not bare:
+            break  # the images lie next to the file
+        bare = not node.n_images
         found = read_published(node, ask, given=given, holding=path.name)
         if found is not None:
             return found
@@ -153,7 +157,8 @@ def _wider(path: Path, index: Index) -> Index:
     """Index the images in the folder of a list and, where there are none, in the one above it."""
     tree = scan(path.parent)
     node, base = tree.root, ""
-    if not node.n_images and path.parent.resolve().parent != path.parent.resolve():
+    masks = all(any(annotates(part) for part in one.split("/")[:-1]) for one in node.paths())
+    if masks and path.parent.resolve().parent != path.parent.resolve():
         above = scan(path.parent.resolve().parent)
         if 0 < above.root.n_images <= MOST_BESIDE:
             node = above.root
@@ -190,7 +195,10 @@ def _split_tables_beside(path: Path, index: Index) -> list[tuple[Path, Sheet, Ro
 
 def _given_list(path: Path, ask: DataSettings, given: str) -> Listing:
     split = is_list(path.name)
-    files = {UNSPLIT: path} if split is None else list_files_in(path.parent, path.name)
+    if split is None:
+        files = family_of(path) or {UNSPLIT: path}
+    else:
+        files = list_files_in(path.parent, path.name)
     if split is not None and path not in files.values():
         files = {split: path}
     index = _given_index(path, ask)

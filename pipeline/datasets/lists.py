@@ -20,11 +20,15 @@ from .phrases import confirming, few, quoted
 from .resolve import Index
 from .split_words import SPLITS, split_in, split_of
 from .texts import read_text
+from .tree import Node
 
-__all__ = ["is_list", "list_files_in", "names_in", "read_lists"]
+__all__ = ["families_in", "family_of", "is_list", "list_files_in", "names_in", "read_lists"]
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _SAMPLE = 400
+_WORD = re.compile(
+    r"(?i)^(.*?[_-])(trainval|train|training|val|valid|validation|test|testing)([_-].*)?$"
+)
 _Parsed = tuple[str, str] | None  # path, label
 _GLUED = re.compile(r"(?i)(.+?)(list|files?|ids?)")
 _SUFFIX = "|".join(sorted(IMAGE_SUFFIXES))
@@ -74,6 +78,71 @@ def list_files_in(folder: Path, like: str = "") -> dict[int, Path]:
     return chosen(files, str(folder))
 
 
+def family_of(path: Path) -> dict[int, Path]:
+    """Give the lists that differ from one by the word of their split: ``images_variant_train.txt``.
+
+    Returns
+    -------
+    dict of split to Path
+        Empty where the name has no such word, or no other list goes with it.
+    """
+    found: dict[int, Path] = {}
+    mine = _prefix(path.name)
+    if mine is None:
+        return {}
+    both = {_WORD.search(one.stem) for one in path.parent.glob("*.txt")}
+    words = {match[2].casefold() for match in both if match and match[1] == mine}
+    for one in sorted(path.parent.glob("*.txt")):
+        match = _WORD.search(one.stem)
+        if match is None or match[1] != mine:
+            continue
+        if match[2].casefold() == "trainval" and {"train", "val"} <= words:
+            continue
+        split = split_of(match[2])
+        if split is None or split in found:
+            return {}
+        found[split] = one
+    return found if len(found) > 1 and 0 in found else {}
+
+
+def _prefix(name: str) -> str | None:
+    match = _WORD.search(Path(name).stem)
+    return match[1] if match and Path(name).suffix.lower() == ".txt" and match[1] else None
+
+
+def families_in(node: Node) -> list[tuple[str, dict[int, Path]]]:
+    """Find lists of labels that are called after splits, with something before: by what is before.
+
+    Lists of names alone are not among the answers, nor are lists of boxes.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    index: Index | None = None
+    for one in node.walk():
+        place = one.rel[len(node.rel) :].strip("/")
+        for name in one.texts if place.count("/") < 2 else ():
+            prefix = _prefix(name)
+            if prefix is None or is_list(name) is not None or prefix in found:
+                continue
+            files = family_of(Path(one.path) / name)
+            if not files:
+                continue
+            index = index or Index.of(node, node.path, place, free=False)
+            if all(_has_labels(path, index) for path in files.values()):
+                found[prefix] = files
+    return sorted(found.items())
+
+
+def _has_labels(path: Path, index: Index) -> bool:
+    """Tell whether each of some lines is an image and one word or name, which recurs."""
+    lines = [line for _, line in _lines(path)]
+    some = lines[:: max(1, len(lines) // _SAMPLE)]
+    parts = [line.split(maxsplit=1) for line in some]
+    named = [part for part in parts if len(part) == 2 and index.find(part[0]) is not None]
+    labels = {part[1] for part in named}
+    boxes = sum(bool(re.fullmatch(r"[\d.]+(\s+[\d.]+){3,}", part[1])) for part in named)
+    return len(named) * 10 >= len(some) * 9 and 0 < len(labels) <= len(named) and not boxes
+
+
 def chosen(files: Mapping[str, Path], folder: str) -> dict[int, Path]:
     """Give one list file a split; ``trainval`` gives way where there are train and val.
 
@@ -108,6 +177,11 @@ def _last(line: str) -> _Parsed:
     return (parts[0], parts[1]) if len(parts) == 2 else None
 
 
+def _head(line: str) -> _Parsed:
+    parts = line.split(maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
 def _first(line: str) -> _Parsed:
     parts = line.split(maxsplit=1)
     return (parts[1], parts[0]) if len(parts) == 2 else None
@@ -123,7 +197,7 @@ def _before(line: str) -> _Parsed:
     return (match[2], match[1]) if match else None
 
 
-_PARSERS: tuple[Callable[[str], _Parsed], ...] = (_last, _behind, _first, _before)
+_PARSERS: tuple[Callable[[str], _Parsed], ...] = (_last, _behind, _head, _first, _before)
 _DELIMITERS = ("\t", ",", ";", "|", None)  # None: blanks
 
 

@@ -117,12 +117,7 @@ def listing_of(
             expected=f"labels of at most {_MAX_LABEL} characters",
             todo="choose the column of the labels with LABEL_COLUMN=",
         )
-    index.settle([row.path for row in rows[:: max(1, len(rows) // 2000)]])
-    index.n_ambiguous = 0
-    for row in rows:
-        row.found = index.find(row.path)
-    if not index.exact:
-        _one_name_a_file(rows, index)
+    _look_up(rows, index)
     absent = [row for row in rows if row.found is None]
     if len(absent) * 2 > len(rows) or not rows:
         names = few([f"{_short(row.path)} ({row.where})" for row in absent])
@@ -194,6 +189,23 @@ def listing_of(
 
 def _stem(row: Row) -> str:
     return image_stem(str(row.found).rpartition("/")[2])
+
+
+def _look_up(rows: Sequence[Row], index: Index) -> None:
+    """Find the file of each row; each list decides for itself whether its names are paths."""
+    by_source: dict[str, list[Row]] = {}
+    for row in rows:
+        by_source.setdefault(row.where.rpartition(":")[0], []).append(row)
+    index.n_ambiguous = 0
+    least = index.least_tail
+    for some in by_source.values():
+        before, index.least_tail = index.n_ambiguous, least
+        index.settle([row.path for row in some[:: max(1, len(some) // 2000)]])
+        index.n_ambiguous = before
+        for row in some:
+            row.found = index.find(row.path)
+        if not index.exact:
+            _one_name_a_file(some, index)
 
 
 def _one_name_a_file(rows: Sequence[Row], index: Index) -> None:

@@ -9,6 +9,7 @@ from ..errors import DataError
 from .class_folders import read_classes
 from .file_kinds import image_stem
 from .file_names import no_folders
+from .flat_splits import labels_of_flat
 from .folder_reading import EXPECTED, Found, Reader, leave, set_aside, through
 from .phrases import few
 from .split_words import SPLITS, TRAIN, UNSPLIT, split_in, split_of, splits_of
@@ -74,6 +75,15 @@ def splits_among(reader: Reader, node: Node) -> dict[str, tuple[int, Node]]:
             )
         found[named[name]] = name
     return {name: (split, node.folders[name]) for name, split in named.items()}
+
+
+def _add_flat(reader: Reader, labels: dict[str, str], split: int) -> None:
+    cut = len(reader.top.rel) + 1 if reader.top.rel else 0
+    for path, label in labels.items():
+        reader.found.paths.append(path[cut:])
+        reader.found.labels.append(label)
+        reader.found.split.append(split)
+        reader.found.groups.append("")
 
 
 def _only_splits(node: Node, exact: dict[str, int]) -> bool:
@@ -191,7 +201,15 @@ def read_splits(reader: Reader, node: Node, splits: dict[str, tuple[int, Node]])
             not classes or (len(classes) == 1 and known and not classes & known)
         )
         if unlabelled:
-            leave(reader, [inner])
+            named = labels_of_flat(inner, node, known) if known else None
+            if named is None:
+                leave(reader, [inner])
+            else:
+                _add_flat(reader, named[0], split)
+                found.notes.append(
+                    f"The classes of {SPLITS[split]} were read from {named[1]}, as its images lie "
+                    "in no class folders."
+                )
             continue
         found.stray += len(place.images)
         read_classes(reader, place, split)

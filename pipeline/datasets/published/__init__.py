@@ -6,6 +6,7 @@ classes, one of splits. What follows is what follows for every table.
 
 from __future__ import annotations
 
+from ...errors import DataError
 from ...settings import DataSettings
 from ..beside import say_unlisted
 from ..listing import Listing
@@ -13,6 +14,7 @@ from ..phrases import few
 from ..resolve import Index
 from ..tables import read_table
 from ..tree import Node
+from .annotated import find_annotated
 from .attributes import find_attributes
 from .form import Form
 from .keyed import find_keyed
@@ -44,8 +46,13 @@ def read_published(
     """
     if not node.n_images:
         return None
-    for find in (find_keyed, find_attributes, find_voc, find_numbered):
-        form = find(node, ask)
+    for find in (find_keyed, find_attributes, find_voc, find_numbered, find_annotated):
+        try:
+            form = find(node, ask)
+        except DataError:
+            if holding:
+                continue  # it is about other files
+            raise
         if form is not None and (not holding or holding in form.files):
             return _listing(form, node, ask, given)
     return None
