@@ -1,6 +1,7 @@
 """Data sets in the form in which they were published: read as they are, or asked about."""
 
 import gzip
+import json
 import struct
 from pathlib import Path
 
@@ -331,6 +332,75 @@ def test_prediction_strings_are_classes(tmp_path):
         said = [f"{split}_{n},{f'{KINDS[n % 3]} 1 2 3 4 ' * 2}" for n in range(9)]
         text(tmp_path, f"LOC_{split}_solution.csv", ["ImageId,PredictionString", *said])
     assert rows(tmp_path)["Data/val/val_4.jpg"] == ("val", "bee")
+
+
+def exported(form: str, n: int, kind: str) -> object:
+    """Give what a labelling tool writes of one image, ``a<n>.jpg``."""
+    if form == "Label Studio":
+        return {"id": n, "data": {"image": f"/data/upload/1/1a2b3c4d-a{n}.jpg"}, "annotations": [
+            {"result": [{"value": {"choices": [kind]}, "type": "choices"}]}]}  # fmt: skip
+    if form == "Label Studio, short":
+        return {"id": n, "image": f"/data/local-files/?d=images/a{n}.jpg", "choice": kind}
+    if form == "CreateML":
+        return {"image": f"a{n}.jpg", "annotations": [{"label": kind, "coordinates": {"x": 1}}]}
+    if form == "VIA":
+        return {"filename": f"a{n}.jpg", "regions": [{"region_attributes": {"type": kind}}]}
+    return {"file_name": f"a{n}.jpg", "objects": {"bbox": [[1, 2, 3, 4]], "categories": [kind]}}
+
+
+@pytest.mark.parametrize(
+    "form", ["Label Studio", "Label Studio, short", "CreateML", "VIA", "Hugging Face"]
+)
+def test_exports_of_labelling_tools_are_read(tmp_path, form):
+    lay(tmp_path, [f"images/a{n}.jpg" for n in range(12)])
+    said = [exported(form, n, KINDS[n % 3]) for n in range(12)]
+    text(tmp_path, "export.json", [json.dumps(said)])
+    assert rows(tmp_path) == {f"images/a{n}.jpg": ("", KINDS[n % 3]) for n in range(12)}
+
+
+def test_annotations_in_the_folder_of_each_split_are_read(tmp_path):
+    for split, start in (("train", 0), ("valid", 50)):
+        names = [f"{start + n}.jpg" for n in range(9)]
+        lay(tmp_path, [f"{split}/{name}" for name in names])
+        held = {
+            "images": [{"id": n, "file_name": name} for n, name in enumerate(names)],
+            "annotations": [{"image_id": n, "category_id": n % 3} for n in range(9)],
+            "categories": [{"id": k, "name": kind} for k, kind in enumerate(KINDS)],
+        }
+        text(tmp_path, f"{split}/_annotations.coco.json", [json.dumps(held)])
+    found = rows(tmp_path)
+    assert found["train/4.jpg"] == ("train", "bee")
+    assert found["valid/54.jpg"] == ("val", "bee")
+
+
+def test_labels_joined_by_a_bar_are_several_though_they_occur_once(tmp_path):
+    lay(tmp_path, [f"{n}.png" for n in range(12)])
+    text(
+        tmp_path,
+        "t.csv",
+        [
+            "Image Index,Finding Labels",
+            *(f"{n}.png,{('None', 'Mass')[n % 2]}{'|Edema' if n == 5 else ''}" for n in range(12)),
+        ],
+    )
+    with pytest.raises(DataError, match="1 of 12 rows"):
+        read(tmp_path)
+    assert "5.png" not in rows(tmp_path, label="drop")
+
+
+@pytest.mark.parametrize("name", ["bee - Copy", "bee (1)", "bee copy 2", "bee - Kopie"])
+def test_a_folder_called_a_copy_of_a_class_is_asked_about(tmp_path, name):
+    lay(tmp_path, [f"{kind}/{n}.jpg" for kind in ("ant", "bee", name) for n in range(6)])
+    with pytest.raises(DataError, match="is called a copy") as caught:
+        read(tmp_path)
+    assert len(read(tmp_path, layout=followed(caught.value)[0]["LAYOUT"])) == 3
+
+
+@pytest.mark.parametrize("folder", ["Catalog Previews.lrdata", "CaptureOne/Cache", ".thumbnails"])
+def test_previews_that_programs_keep_are_no_images(tmp_path, folder):
+    lay(tmp_path, [f"{kind}/{n}.jpg" for kind in KINDS for n in range(6)])
+    lay(tmp_path, [f"{kind}/{folder}/{n}.jpg" for kind in KINDS for n in range(2)])
+    assert len(rows(tmp_path)) == 18
 
 
 # --- arrays

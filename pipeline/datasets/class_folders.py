@@ -36,6 +36,9 @@ from .words import (
 
 __all__ = ["read_classes"]
 
+_COPY = re.compile(
+    r"(?i)(.+?)(?: - (?:copy|kopie|copie|copia)(?: ?\(\d+\))?| copy(?: \d+)?| ?\(\d+\))"
+)
 _MOST = 0.6  # share of the outer folders under which an inner name must recur
 
 
@@ -58,6 +61,7 @@ def read_classes(reader: Reader, node: Node, split: int) -> None:
             return
         _doubt_depth(reader, kids)
         _doubt_names(reader, kids)
+        _doubt_copies(reader, kids)
     for name, inner in node.folders.items():
         if name in kids or not inner.n_images:
             foreign = sum((one.foreign for one in inner.walk()), start=Counter[str]())
@@ -104,6 +108,18 @@ def _doubt_names(reader: Reader, kids: dict[str, Node]) -> None:
         todo=f"if these folders are the classes: {reader.command('LAYOUT=classes')}; else point "
         f"DATA= at the folder that holds the class folders, or write a CSV with path,label",
     )
+
+
+def _doubt_copies(reader: Reader, kids: dict[str, Node]) -> None:
+    """Ask about folders that are called copies of others: ``dog - Copy``, ``dog (1)``."""
+    copies = [name for name in kids if (found := _COPY.fullmatch(name)) and found[1] in kids]
+    if copies:
+        raise DataError(
+            f"{reader.given}: {few(sorted(copies))} is called a copy of another class folder.",
+            expected="each class in one folder: copies of an image would be in train and in test",
+            todo=f"move {few(sorted(copies))} out of the folder; or, if these are classes: "
+            f"{reader.command('LAYOUT=classes')}",
+        )
 
 
 def _without_others(reader: Reader, node: Node, kids: dict[str, Node]) -> dict[str, Node]:

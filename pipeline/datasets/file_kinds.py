@@ -27,8 +27,9 @@ _JUNK = frozenset(
     {
         "__macosx", "thumbs.db", "desktop.ini", "@eadir", "#recycle", "$recycle.bin", "@recycle",
         "@recently-snapshot", "recycler", "recycled", "system volume information", "lost+found",
-        "network trash folder", "temporary items", "found.000", "#snapshot", "__pycache__",
-        "node_modules", "ehthumbs.db", "icon\r", "dfsrprivate", "resource.frk", "finder.dat",
+        "captureone", "network trash folder", "temporary items", "found.000", "#snapshot",
+        "__pycache__", "node_modules", "ehthumbs.db", "icon\r", "dfsrprivate", "resource.frk",
+        "finder.dat",
     }
 )  # fmt: skip
 
@@ -79,7 +80,8 @@ def archive_stem(name: str) -> str:
 
 def is_junk(name: str) -> bool:
     """Tell whether a name is left by a system: hidden, ``__MACOSX``, ``@eaDir``, ``Thumbs.db``."""
-    return name.startswith(".") or name.lower() in _JUNK
+    lower = name.lower()
+    return name.startswith(".") or lower in _JUNK or lower.endswith(".lrdata")
 
 
 def is_text(name: str) -> bool:

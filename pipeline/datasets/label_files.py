@@ -31,6 +31,7 @@ __all__ = ["MOST_BESIDE", "holds_tables", "read_by_files"]
 
 _MOST_TABLES = 40
 _DEEPEST_TABLE = 3
+_FEW_RECORDS = 3  # JSON files next to images; more are about one image each
 MOST_BESIDE = 200_000  # images in the folder above a list that names are looked up among
 _NO_LABELS = frozenset("submission samplesubmission sample template".split())
 
@@ -211,8 +212,9 @@ def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
             ):
                 continue
             if lower.endswith(RECORD_SUFFIXES) and (one.images or is_image(Path(name).stem)):
-                if one is not node and lower.startswith("metadata.") is False:
-                    continue  # a file about one image
+                n_json = sum(text.lower().endswith(RECORD_SUFFIXES) for text in one.texts)
+                if one is not node and n_json > _FEW_RECORDS:
+                    continue  # files about one image each
                 if is_image(Path(name).stem):
                     continue
             tried += 1

@@ -124,6 +124,32 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
     return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
+def _said_of_objects(value: Mapping[str, Any]) -> list[str]:
+    """Give the classes in the marks of one image: of CreateML, VIA, Label Studio, Hugging Face."""
+    found: list[str] = []
+    for one in (*_marks(value.get("annotations")), *_marks(value.get("regions"))):
+        if isinstance(one.get("label"), str):
+            found.append(one["label"])
+        attributes = one.get("region_attributes")
+        if isinstance(attributes, Mapping):
+            found += [str(text) for text in attributes.values() if isinstance(text, str) and text]
+        for result in _marks(one.get("result")):
+            said = result.get("value")
+            for key, texts in said.items() if isinstance(said, Mapping) else ():
+                if str(key).endswith(("choices", "labels")) and isinstance(texts, list):
+                    found += [str(text) for text in texts]
+    objects = value.get("objects")
+    held = objects.get("categories", objects.get("category")) if isinstance(
+        objects, Mapping) else None  # fmt: skip
+    found += [str(one) for one in held] if isinstance(held, list) else []
+    return list(dict.fromkeys(found))
+
+
+def _marks(value: Any) -> list[Mapping[str, Any]]:
+    values = list(value.values()) if isinstance(value, Mapping) else value
+    return _objects(values)
+
+
 def _is_pair(value: Any) -> bool:
     return (
         isinstance(value, Sequence)
@@ -136,6 +162,8 @@ def _is_pair(value: Any) -> bool:
 def _flat(value: Mapping[str, Any], before: str = "", depth: int = 0) -> dict[str, str]:
     """Give the texts and numbers of an object, those of objects in it by ``outer.inner``."""
     row: dict[str, str] = {}
+    if not depth and (said := _said_of_objects(value)):
+        row["label"] = "|".join(said)
     for key, one in value.items():
         name = f"{before}{key}"
         if isinstance(one, Mapping) and depth < _DEEPEST:

@@ -20,6 +20,7 @@ from .words import ANNOTATIONS, nfc, words_of
 __all__ = ["Index"]
 
 _MOST_CHARACTERS = 4096
+_UPLOADED = re.compile(r"/?data/upload/(?:\d+/)?[0-9a-f]{8}-(.+)")
 _NUMBER = re.compile(r"(\d{1,18})(\.0)?")
 
 
@@ -159,6 +160,10 @@ class Index:
 def _ways(text: str) -> list[str]:
     """Give a path as it stands and, where it may be written for the web or Windows, plainly."""
     ways = [text]
+    if "?d=" in text:  # Label Studio's files of its own machine
+        ways.append(unquote(text.partition("?d=")[2]))
+    if upload := _UPLOADED.match(text):
+        ways.append(upload[1])
     if text.startswith("file://"):
         ways.append(re.sub(r"^file://(localhost)?", "", text))
     if "%" in ways[-1]:

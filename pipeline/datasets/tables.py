@@ -106,9 +106,9 @@ def read_table(
             f"is the label is not certain; there are {few([repr(one) for one in header], 12)}.",
             expected="one column called label, class, category or the like",
             todo="name it: "
-            + "; or ".join(
-                confirming(given, ask, label_column=one) for one in shown[:4] or ["..."]
-            ),
+            + "; or ".join(confirming(given, ask, label_column=one) for one in shown[:4])
+            if shown
+            else f"add a column label to {path}, with the class of each image",
         )
     check_splits(roles, path.name, given, ask)
     used = {roles.path, roles.label, roles.split, *roles.flags, *roles.one_hot}
@@ -228,8 +228,11 @@ def _joiner(rows: Sequence[Row]) -> str:
         if not joined:
             continue
         parts = Counter(part.strip() for label in labels for part in set(label.split(joiner)))
+        enough = any if joiner == "|" else all  # hardly a name of a class holds that
         again = [
-            label for label in joined if all(parts[one.strip()] > 1 for one in label.split(joiner))
+            label
+            for label in joined
+            if enough(parts[one.strip()] > 1 for one in label.split(joiner))
         ]
         if len(again) * 2 >= len(joined):
             return joiner

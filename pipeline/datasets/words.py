@@ -82,7 +82,7 @@ PATHS = (
 LABELS = (
     "label class category target species breed dx diagnosis y class_name label_name class_label "
     "labels classes category_name image_label finding_labels finding finding_label disease "
-    "variety ground_truth groundtruth gt class_id classid label_id category_id "
+    "choice variety ground_truth groundtruth gt class_id classid label_id category_id "
     "klasse kategorie etikett clase categoria etiqueta classe categorie"
 ).split()
 SPLIT_COLUMNS = "split set subset phase partition fold usage data_split dataset_split".split()
