@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,33 +9,28 @@ import numpy as np
 from ..errors import DataError
 from ..settings import DataSettings
 from .beside import files_beside, say_unlisted, use_side_tables, without_labels
-from .columns import Roles
-from .file_kinds import is_image
 from .folders import read_folders
 from .listing import Listing
 from .lists import chosen, families_in, is_list, names_in, read_lists
 from .matlab import MATLAB_SUFFIX
 from .phrases import confirming, few, plural, quoted
 from .published import read_objects, read_published
-from .records import RECORD_SUFFIXES
 from .resolve import Index
-from .split_words import TRAIN, UNSPLIT, split_in, split_of
-from .tables import TABLE_SUFFIXES, read_table, table_of
-from .texts import Sheet
-from .tree import Node, scan
-from .words import annotates, words_of
+from .split_words import TRAIN, UNSPLIT
+from .table_search import (
+    DEEPEST_TABLE,
+    Table,
+    folder_below,
+    index_beside,
+    path_below,
+    split_of_table,
+    tables_in,
+)
+from .tables import TABLE_SUFFIXES, read_table
+from .tree import Node
+from .words import annotates
 
-__all__ = ["MOST_BESIDE", "holds_tables", "read_by_files"]
-
-_MOST_TABLES = 40
-_DEEPEST_TABLE = 3
-_FEW_RECORDS = 3  # JSON files next to images; more are about one image each
-MOST_BESIDE = 200_000  # images in the folder above a list that names are looked up among
-_NO_LABELS = frozenset("submission samplesubmission sample template".split())
-
-
-def _base(node: Node, top: Node) -> str:
-    return node.rel[len(top.rel) :].strip("/")
+__all__ = ["read_by_files"]
 
 
 def read_by_files(
@@ -67,10 +60,7 @@ def read_by_files(
     if published is not None:
         return published
     lists = _lists(node)
-    families = []
-    if not lists or all(names_in(path, Index.of(node, node.path, _base(lists[0], node), free=False))
-                        for path in lists[1].values()):  # fmt: skip
-        families = families_in(node)
+    families = _families(node, lists)
     if len(families) > 1:
         raise DataError(
             f"{given} has lists of {len(families)} kinds of labels: "
@@ -81,7 +71,7 @@ def read_by_files(
         )
     if families:
         lists = node, families[0][1]
-    tables = _tables(node, ask, confined=confined)
+    tables = tables_in(node, ask, confined=confined)
     explicit = [one for one in tables if one[2].explicit]
     labelled = [one for one in tables if one[2].labelled]
     if lists and explicit:
@@ -104,8 +94,8 @@ def read_by_files(
         joined = _joined_tables(parts, ask, given)
         _name_by_folders(joined, [one[0] for one in parts.values()])
         if others:
-            joined.warnings.append(f"{few([_place(one[0], node) for one in others])} not used.")
-        say_unlisted(joined, node, few([_place(one[0], node) for one in parts.values()]))
+            joined.warnings.append(f"{few([path_below(one[0], node) for one in others])} not used.")
+        say_unlisted(joined, node, few([path_below(one[0], node) for one in parts.values()]))
         return joined
     if explicit or labelled:
         best = (explicit or labelled)[0]
@@ -137,7 +127,18 @@ def read_by_files(
     return listing
 
 
-def _doubt_one_class(listing: Listing, node: Node, tables: list[_Table], given: str) -> None:
+def _families(
+    node: Node, lists: tuple[Node, dict[int, Path]] | None
+) -> list[tuple[str, dict[int, Path]]]:
+    """Find lists of labels with something before their split, where no others name labels."""
+    found = families_in(node)
+    if not found or lists is None:
+        return found
+    index = Index.of(node, node.path, folder_below(lists[0], node), free=False)
+    return found if all(names_in(path, index) for path in lists[1].values()) else []
+
+
+def _doubt_one_class(listing: Listing, node: Node, tables: list[Table], given: str) -> None:
     """Refuse folders that are one class, where something beside them may name more."""
     if len(set(listing.labels)) != 1:
         return
@@ -150,11 +151,7 @@ def _doubt_one_class(listing: Listing, node: Node, tables: list[_Table], given: 
     listing.check(Path(node.path))
 
 
-def _place(path: Path, node: Node) -> str:
-    return os.path.relpath(path, node.path)
-
-
-def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str) -> Listing:
+def _same_labels(tables: list[Table], node: Node, ask: DataSettings, given: str) -> Listing:
     """Use the larger of several tables where they agree; ask where they do not.
 
     Raises
@@ -168,9 +165,9 @@ def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str
         try:
             found.append((read_table(table, sheet, roles, index, ask, given=str(table)), table))
         except DataError as error:
-            problem = f"{_place(table, node)}: {error.found}"
+            problem = f"{path_below(table, node)}: {error.found}"
     found.sort(key=lambda one: -len(one[0].paths))
-    names = [_place(one[0], node) for one in tables]
+    names = [path_below(one[0], node) for one in tables]
     if found and not problem:
         largest, table = found[0]
         labels = dict(zip(largest.paths, largest.labels, strict=True))
@@ -180,7 +177,7 @@ def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str
                 absent += path not in labels
                 differ += path in labels and labels[path] != label
         if not differ and not absent:
-            others = few([name for name in names if name != _place(table, node)])
+            others = few([name for name in names if name != path_below(table, node)])
             largest.warnings.append(f"{others} gives the same labels and was not used.")
             return largest
         problem = f"{differ:,} images have different labels in them" if differ else (
@@ -193,127 +190,7 @@ def _same_labels(tables: list[_Table], node: Node, ask: DataSettings, given: str
     )
 
 
-_Table = tuple[Path, Sheet, Roles, Index]
-
-
-def _tables(node: Node, ask: DataSettings, *, confined: bool) -> list[_Table]:
-    """Tables of which a column names images that are there, and more than one class."""
-    found: list[_Table] = []
-    cache: dict[str, Index] = {}
-    tried = 0
-    for one in node.walk():
-        base = _base(one, node)
-        if base.count("/") >= _DEEPEST_TABLE:
-            continue
-        for name in sorted(one.texts):
-            lower = name.lower()
-            if not lower.endswith((*TABLE_SUFFIXES, *RECORD_SUFFIXES, MATLAB_SUFFIX)) or (
-                set(words_of(name)) & _NO_LABELS
-            ):
-                continue
-            if lower.endswith(RECORD_SUFFIXES) and (one.images or is_image(Path(name).stem)):
-                n_json = sum(text.lower().endswith(RECORD_SUFFIXES) for text in one.texts)
-                if one is not node and n_json > _FEW_RECORDS:
-                    continue  # files about one image each
-                if is_image(Path(name).stem):
-                    continue
-            tried += 1
-            if tried > _MOST_TABLES:
-                return found
-            index = cache.get(base)
-            if index is None:
-                index = cache[base] = Index.of(node, node.path, base, free=False)
-            path = Path(one.path) / name
-            try:
-                sheet, roles = table_of(path, index, ask)
-            except DataError:
-                side = _as_side_table(path, index, ask)
-                if side is None:
-                    if one is node and len([t for t in one.texts if t.endswith(".csv")]) == 1:
-                        raise
-                    continue
-                sheet, roles = side
-            split = _split_of_table(_place(path, node))
-            if roles.n_ambiguous and split is not None:
-                only = _of_split(node, base, split)
-                again = table_of(path, only, ask) if only.paths else (sheet, roles)
-                if again[1].share > roles.share:
-                    (sheet, roles), index = again, only
-            if roles.share == 0 and (roles.explicit or not node.n_images) and not confined:
-                index = cache[base] = _beside(node, base) or index
-                sheet, roles = table_of(path, index, ask)
-            if not roles.explicit and (roles.path < 0 or roles.share < 0.3):
-                continue
-            if roles.label >= 0 and not roles.explicit:
-                labels = {row[roles.label] for row in sheet.rows[roles.start :]
-                          if len(row) > roles.label}  # fmt: skip
-                if len(labels) < 2:
-                    continue
-            found.append((path, sheet, roles, index))
-    return found
-
-
-def holds_tables(node: Node, inner: Node, ask: DataSettings) -> bool:
-    """Tell whether tables beside the one folder `inner` of `node` name the labels of its images."""
-    suffixes = (*RECORD_SUFFIXES, MATLAB_SUFFIX)
-    beside = [one for one in node.walk() if not one.n_images or one is node]
-    if not any(text.lower().endswith(suffixes) for one in beside for text in one.texts):
-        return False
-    found = [one for one in _tables(node, ask, confined=True)
-             if one[2].labelled and not str(one[0]).startswith(f"{inner.path}/")]  # fmt: skip
-    return 2 * sum(one[2].share * (len(one[1].rows) - 1) for one in found) >= node.n_images
-
-
-def _as_side_table(path: Path, index: Index, ask: DataSettings) -> tuple[Sheet, Roles] | None:
-    """Read a table without the columns that were asked for: another one has them."""
-    if not (ask.label_column or ask.path_column or ask.split_column):
-        return None
-    plain = replace(ask, label_column="", path_column="", split_column="")
-    try:
-        sheet, roles = table_of(path, index, plain)
-    except DataError:
-        return None
-    roles.label, roles.one_hot, roles.explicit = -1, [], False
-    return sheet, roles
-
-
-def _of_split(node: Node, base: str, split: int) -> Index:
-    """Index the images in folders of one split: names such as 1.jpg may be in each of them."""
-    index = Index(node.path, base)
-    cut = len(node.rel) + 1 if node.rel else 0
-    for path in (one[cut:] for one in node.paths()):
-        parts = (split_of(part) if split_in(part) is None else (split_in(part) or (None,))[0]
-                 for part in path.split("/")[:-1])  # fmt: skip
-        if split in parts:
-            index.add(path)
-    return index
-
-
-def _beside(node: Node, base: str) -> Index | None:
-    """Index the folder above: where a list beside its images begins its paths with ``../``."""
-    above = os.path.dirname(node.path)  # noqa: PTH120
-    if above == node.path or len(Path(above).parts) < 3:
-        return None
-    try:
-        tree = scan(Path(above))
-    except DataError:
-        return None
-    if tree.root.n_images > MOST_BESIDE:
-        return None
-    wide = Index.of(tree.root, tree.root.path, "", free=False)
-    here = os.path.basename(node.path)  # noqa: PTH119
-    moved = Index(node.path, base, free=False, least_tail=1)
-    for path in wide.paths:
-        if "/" not in path:
-            continue  # nothing that lies loose in the folder above
-        place = path[len(here) + 1 :] if path.startswith(f"{here}/") else f"../{path}"
-        moved.add(place)
-    return moved
-
-
-def _split_tables(
-    tables: list[_Table], node: Node
-) -> tuple[dict[int, _Table] | None, list[_Table]]:
+def _split_tables(tables: list[Table], node: Node) -> tuple[dict[int, Table] | None, list[Table]]:
     """Find tables named after splits (``train.csv``, ``test/metadata.csv``).
 
     Returns
@@ -323,10 +200,10 @@ def _split_tables(
     others : list of table
         Tables of no split next to those of train and another: of all images, or of examples.
     """
-    parts: dict[int, _Table] = {}
-    others: list[_Table] = []
+    parts: dict[int, Table] = {}
+    others: list[Table] = []
     for one in tables:
-        split = _split_of_table(_place(one[0], node))
+        split = split_of_table(path_below(one[0], node))
         if split is None:
             others.append(one)
         elif split in parts or one[2].split >= 0 or one[2].flags:
@@ -350,18 +227,7 @@ def _name_by_folders(listing: Listing, tables: list[Path]) -> None:
         listing.warnings.append("The classes, which are numbers, are called by their folders.")
 
 
-def _split_of_table(place: str) -> int | None:
-    """Give the split that a table's name, or else the folder that it lies in, is called after."""
-    *folders, name = place.split("/")
-    split = split_of(Path(name).stem)
-    if split is None and (found := split_in(Path(name).stem)):
-        split = found[0]
-    for folder in folders if split is None else ():
-        split = split_of(folder) if split is None else split
-    return split
-
-
-def _joined_tables(parts: dict[int, _Table], ask: DataSettings, given: str) -> Listing:
+def _joined_tables(parts: dict[int, Table], ask: DataSettings, given: str) -> Listing:
     listings = []
     for split, (table, sheet, roles, index) in sorted(parts.items()):
         listing = read_table(table, sheet, roles, index, ask, given=given)
@@ -383,7 +249,7 @@ def _joined_tables(parts: dict[int, _Table], ask: DataSettings, given: str) -> L
     )
 
 
-def _one_table(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+def _one_table(one: Table, node: Node, ask: DataSettings, given: str) -> Listing:
     table, sheet, roles, index = one
     listing = read_table(table, sheet, roles, index, ask, given=given)
     if set(listing.split.tolist()) == {UNSPLIT}:
@@ -395,7 +261,7 @@ def _split_by_lists(listing: Listing, node: Node, index: Index) -> None:
     """Use lists of names alone (``train_val_list.txt``) as the splits of a table."""
     files: dict[str, Path] = {}
     for one in node.walk():
-        if _base(one, node).count("/") < _DEEPEST_TABLE:
+        if folder_below(one, node).count("/") < DEEPEST_TABLE:
             files |= {
                 name: Path(one.path) / name for name in one.texts if is_list(name) is not None
             }
@@ -419,7 +285,7 @@ def _split_by_lists(listing: Listing, node: Node, index: Index) -> None:
     listing.warnings.append(f"Splits were read from {few(used)}.")
 
 
-def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) -> Listing:
+def _table_or_folders(one: Table, node: Node, ask: DataSettings, given: str) -> Listing:
     """Use a table found by its content; ask where the folders say something else as clearly."""
     by_table = _one_table(one, node, ask, given)
     if ask.label_column:
@@ -462,7 +328,7 @@ def _table_or_folders(one: _Table, node: Node, ask: DataSettings, given: str) ->
 def _lists(node: Node) -> tuple[Node, dict[int, Path]] | None:
     """List files named after splits, in the folder or (where labels are kept) below it."""
     for one in node.walk():
-        if _base(one, node).count("/") >= 1:
+        if folder_below(one, node).count("/") >= 1:
             continue
         files = {name: Path(one.path) / name for name in one.texts if is_list(name) is not None}
         if files and (one is node or not one.n_images or annotates(one.name)):
@@ -479,7 +345,7 @@ def _from_lists(
     confined: bool,
     given: str,
 ) -> Listing | None:
-    index = Index.of(node, node.path, _base(holder, node), free=False)
+    index = Index.of(node, node.path, folder_below(holder, node), free=False)
     tables = [name for one in node.walk() for name in one.texts
               if name.lower().endswith(TABLE_SUFFIXES)]  # fmt: skip
     if tables and all(names_in(path, index) for path in files.values()):
@@ -489,7 +355,7 @@ def _from_lists(
     except DataError as error:
         if confined or "are not there" not in error.found:
             raise
-        wide = _beside(node, index.base)
+        wide = index_beside(node, index.base)
         if wide is None:
             raise
         return read_lists(files, wide, ask, given=given)

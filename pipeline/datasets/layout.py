@@ -18,7 +18,7 @@ from .columns import Roles
 from .containers import step_for
 from .file_kinds import image_stem
 from .folders import read_folders
-from .label_files import MOST_BESIDE, holds_tables, read_by_files
+from .label_files import read_by_files
 from .leftovers import name_what_was_not_read, no_images, say_what_was_left
 from .listing import Listing
 from .lists import LIST_SUFFIXES, family_of, is_list, list_files_in, read_lists
@@ -28,6 +28,7 @@ from .published import read_published
 from .records import RECORD_SUFFIXES
 from .resolve import Index
 from .split_words import UNSPLIT, split_of
+from .table_search import MOST_BESIDE, holds_tables
 from .tables import TABLE_SUFFIXES, read_table, table_of
 from .texts import Sheet
 from .tree import Node, scan
