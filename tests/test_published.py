@@ -403,6 +403,30 @@ def test_previews_that_programs_keep_are_no_images(tmp_path, folder):
     assert len(rows(tmp_path)) == 18
 
 
+def test_masks_in_each_class_folder_are_left_out_and_counted(tmp_path):
+    lay(tmp_path, [f"{kind}/{part}/{n}.png" for kind in KINDS for part in ("images", "masks")
+                   for n in range(6)])  # fmt: skip
+    listing = read_layout(tmp_path)
+    assert len(listing.paths) == 18
+    assert all("/images/" in path for path in listing.paths)
+    assert "6 images in ant/masks left out" in " ".join(listing.warnings)
+
+
+def test_folders_that_are_dates_are_asked_about(tmp_path):
+    lay(tmp_path, [f"2023-01-{day:02}/{n}.jpg" for day in (1, 2, 3) for n in range(6)])
+    with pytest.raises(DataError, match="are dates"):
+        read(tmp_path)
+    assert len(read(tmp_path, layout="classes")) == 3
+
+
+def test_names_in_one_folder_that_begin_with_words_are_offered_as_classes(tmp_path):
+    lay(tmp_path, [f"imgs/{kind}_{n}.png" for kind in KINDS for n in range(8)])
+    with pytest.raises(DataError, match="begin with 3 words") as caught:
+        read(tmp_path)
+    answer = followed(caught.value)[0]
+    assert {label for _, label in read(Path(answer["DATA"]), layout=answer["LAYOUT"])} == set(KINDS)
+
+
 # --- arrays
 
 

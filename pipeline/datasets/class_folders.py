@@ -39,6 +39,7 @@ __all__ = ["read_classes"]
 _COPY = re.compile(
     r"(?i)(.+?)(?: - (?:copy|kopie|copie|copia)(?: ?\(\d+\))?| copy(?: \d+)?| ?\(\d+\))"
 )
+_DATE = re.compile(r"(19|20)\d\d[-_. ]?(0\d|1[0-2])([-_. ]?[0-3]\d)?")
 _MOST = 0.6  # share of the outer folders under which an inner name must recur
 
 
@@ -62,6 +63,7 @@ def read_classes(reader: Reader, node: Node, split: int) -> None:
         _doubt_depth(reader, kids)
         _doubt_names(reader, kids)
         _doubt_copies(reader, kids)
+        _doubt_dates(reader, kids)
     for name, inner in node.folders.items():
         if name in kids or not inner.n_images:
             foreign = sum((one.foreign for one in inner.walk()), start=Counter[str]())
@@ -80,7 +82,7 @@ def _doubt_depth(reader: Reader, kids: dict[str, Node]) -> None:
     """Ask which folders are the classes, where those at the top hold others with own names."""
     deeper = {}
     for name, one in kids.items():
-        names = [] if one.images else list(through(one).kids())
+        names = [] if one.images else [k for k in through(one).kids() if not annotates(k)]
         if len(names) > 1 and not all(is_numbered(k) or _is_one_thing(k) for k in names):
             if not all(split_of(k) is not None or set(words_of(k)) <= GENERIC for k in names):
                 deeper[name] = [leaf.name for leaf in _leaves(one)]
@@ -108,6 +110,18 @@ def _doubt_names(reader: Reader, kids: dict[str, Node]) -> None:
         todo=f"if these folders are the classes: {reader.command('LAYOUT=classes')}; else point "
         f"DATA= at the folder that holds the class folders, or write a CSV with path,label",
     )
+
+
+def _doubt_dates(reader: Reader, kids: dict[str, Node]) -> None:
+    """Ask about folders that are called after dates, as cameras and imports make them."""
+    if len(kids) > 1 and all(_DATE.fullmatch(name) for name in kids):
+        raise DataError(
+            f"{reader.given}: the folders {few(sorted(kids), 3)} are dates, which are hardly "
+            "classes.",
+            expected="one folder a class, or a table that names the labels of the images",
+            todo="sort the images into one folder a class, or write a CSV with path,label; or, if "
+            f"they are the classes: {reader.command('LAYOUT=classes')}",
+        )
 
 
 def _doubt_copies(reader: Reader, kids: dict[str, Node]) -> None:
@@ -227,7 +241,8 @@ def _nested(reader: Reader, node: Node, kids: dict[str, Node], split: int) -> bo
         return False
     names = list(outer)
     inner_names = sorted({key for keys in inner_of.values() for key in keys})
-    if all(set(words_of(key)) <= GENERIC and words_of(key) for key in inner_names):
+    images = [key for key in inner_names if not annotates(key)]
+    if images and all(set(words_of(key)) <= GENERIC and words_of(key) for key in images):
         return False  # <class>/images/...
     raw = [key for one in outer.values() for key in one.kids()]
     if len(outer) == len(kids) and _splits_inside(reader, outer):

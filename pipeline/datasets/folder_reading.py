@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..errors import DataError
 from .file_kinds import is_text
-from .phrases import plural, quoted
+from .phrases import few, plural, quoted
 from .tree import Node
 from .words import (
     GENERIC,
@@ -70,9 +70,23 @@ class Reader:
         cut = len(self.top.rel) + 1 if self.top.rel else 0
         return [path[cut:] for path in node.paths()]
 
+    def without_masks(self, node: Node) -> list[str]:
+        """Paths of the images of a class, but for masks next to them: <class>/images and masks."""
+        kids = node.kids()
+        masks = [name for name in kids if annotates(name)]
+        if not masks or len(masks) == len(kids) or node.images:
+            return self.below(node)
+        n_masks = sum(kids[name].n_images for name in masks)
+        self.found.notes.append(
+            f"{plural(n_masks, 'image', 'images')} in {relative(node, self.top)}/"
+            f"{few(sorted(masks))} left out as masks or annotations."
+        )
+        return [path for name, one in kids.items() if name not in masks
+                for path in self.below(one)]  # fmt: skip
+
     def add(self, node: Node, label: str, split: int, group: str = "") -> None:
         """Take all images of `node` as of one class."""
-        paths = self.below(node)
+        paths = self.without_masks(node)
         _check_name(label, node)
         if not paths:
             self.found.empty.append(relative(node, self.top))

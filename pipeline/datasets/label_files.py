@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import DataError
 from ..settings import DataSettings
 from .beside import files_beside, say_unlisted, use_side_tables, without_labels
+from .file_names import likely_names
 from .folders import read_folders
 from .listing import Listing
 from .lists import chosen, families_in, is_list, names_in, read_lists
@@ -109,7 +110,7 @@ def read_by_files(
         return read_table(tables[0][0], *tables[0][1:], ask, given=given)
     try:
         listing = read_folders(node, ask, given=given)
-        _doubt_one_class(listing, node, tables, given)
+        _doubt_one_class(listing, node, tables, given, ask)
     except DataError as doubt:
         marked = read_objects(top, ask, given=given)
         if marked is not None:
@@ -138,7 +139,9 @@ def _families(
     return found if all(names_in(path, index) for path in lists[1].values()) else []
 
 
-def _doubt_one_class(listing: Listing, node: Node, tables: list[Table], given: str) -> None:
+def _doubt_one_class(
+    listing: Listing, node: Node, tables: list[Table], given: str, ask: DataSettings
+) -> None:
     """Refuse folders that are one class, where something beside them may name more."""
     if len(set(listing.labels)) != 1:
         return
@@ -148,6 +151,16 @@ def _doubt_one_class(listing: Listing, node: Node, tables: list[Table], given: s
     files = files_beside(node)
     if any(files):
         raise without_labels(node, [*files[0], *files[1]], given, name)
+    names = likely_names([image for one in node.walk() for image in one.images])
+    if names:
+        shown = few([f"{word} {count:,}" for word, count in names.most_common()])
+        raise DataError(
+            f"{given} has its images in one folder only: {name!r}; their names begin with "
+            f"{len(names)} words: {shown}.",
+            expected="at least two class folders",
+            todo=f"if these words are the classes: {confirming(given, ask, layout='names')}; else "
+            "sort the images into one folder a class, or write a CSV with path,label",
+        )
     listing.check(Path(node.path))
 
 
