@@ -33,7 +33,6 @@ from .errors import (
     BackboneError,
     DataError,
     HeadError,
-    SettingsError,
 )
 from .notation import size
 from .preparation import coded, context_of, need_one, networks_of
@@ -192,10 +191,10 @@ def _say_effect(context: Context, records: Sequence[dict[str, Any]]) -> None:
 def _trained(context: Context, settings: FinetuneSettings) -> dict[str, Any]:
     from .audit import header_findings
     from .audit.classes import followed
-    from .finetune import finetune
+    from .finetune import fine_tuned
 
     found = followed(header_findings(context.manifest, cache=context.cache), settings.class_weight)
-    record: dict[str, Any] = finetune(replace(context, warnings=found), settings)
+    record: dict[str, Any] = fine_tuned(replace(context, warnings=found), settings)
     return record
 
 
@@ -205,12 +204,6 @@ def _trained(context: Context, settings: FinetuneSettings) -> dict[str, Any]:
 )  # fmt: skip
 def finetune(chosen: Chosen) -> Fitted:
     """Train the late layers, or the whole network, starting from the fitted probe."""
-    if cluster := chosen[ClusterSettings].cluster:
-        raise SettingsError(
-            f"CLUSTER={cluster}: fine-tuning runs on one machine only.",
-            expected="make finetune without CLUSTER, on all GPUs of this machine",
-            todo=chosen.command.replace(f" CLUSTER={cluster}", "") or "leave CLUSTER out",
-        )
     need_one(chosen, "finetune", "fine-tuning")
     context = context_of(chosen)
     record = _trained(context, chosen[FinetuneSettings])

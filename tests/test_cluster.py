@@ -1,11 +1,10 @@
 """Stage one, prediction and heads on a local Ray of two workers; workers and drivers are killed."""
 
-import importlib.util
 import json
 import os
 import random
 import signal
-import subprocess
+import socket
 import sys
 import time
 from pathlib import Path
@@ -18,12 +17,10 @@ from cnn_codes.cluster import Chunk, Pool, connected
 from cnn_codes.codes.reader import open_codes
 from cnn_codes.errors import ClusterError, SettingsError
 from cnn_codes.settings import ClusterSettings
-from conftest import ROOT, SMALL, arrays
+from conftest import SMALL, arrays
 from pictures import jpeg, write_set
+from spreading import Spread, needs_ray
 
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="pip install 'cnn-codes[cluster]'"
-)
 slow = pytest.mark.slow
 
 
@@ -35,41 +32,8 @@ def parts(cache: Path) -> list[Path]:
     return sorted(cache.glob("*/*.parts/*.part"))
 
 
-class Run:
-    """``features`` in a process of its own, on a Ray of its own."""
-
-    def __init__(self, data: Path, cache: Path, **settings: Any) -> None:
-        named = {**SMALL, "cluster": "local", "workers": 2, **settings}
-        line = [sys.executable, "-m", "pipeline", "features", f"DATA={data}", f"CACHE={cache}"]
-        line += [f"{name.upper()}={value}" for name, value in named.items()]
-        self.cache = cache
-        self.process = subprocess.Popen(
-            line,
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    def workers(self) -> list[psutil.Process]:
-        """Find the worker processes that are there now."""
-        found = []
-        try:
-            for one in psutil.Process(self.process.pid).children(recursive=True):
-                try:
-                    if "ray::_Worker" in " ".join(one.cmdline()[:1]):
-                        found.append(one)
-                except psutil.Error:
-                    continue
-        except psutil.Error:
-            return []
-        return found
-
-    def end(self) -> str:
-        out, _ = self.process.communicate(timeout=250)
-        assert self.process.returncode == 0, out
-        return out
+def spread(data: Path, cache: Path, **settings: Any) -> Spread:
+    return Spread("features", data=data, cache=cache, **SMALL | settings)
 
 
 def test_settings_of_the_cluster():
@@ -135,7 +99,7 @@ def test_arrays_are_those_of_one_process_and_a_bad_image_is_a_row(tmp_path, stag
     (folder / "cat" / "bad.jpg").write_bytes(jpeg(1)[:300])
     (folder / "dog" / "text.jpg").write_text("no image")
     alone = stage_one(folder)
-    out = Run(folder, tmp_path / "other", views="flip").end()
+    out = spread(folder, tmp_path / "other", views="flip").end()
     assert "2 Ray workers" in out
     assert "2 images cannot be used" in out
     flipped = stage_one(folder, views="flip")
@@ -154,7 +118,7 @@ def test_workers_killed_at_ten_moments(tmp_path, hotdog, stage_one):
     killed = n_runs = 0
     while killed < 10:  # a fast machine is through before ten kills
         cache = tmp_path / f"other{n_runs}"
-        run = Run(hotdog, cache, layers="all")
+        run = spread(hotdog, cache, layers="all")
         n_parts, before = 0, killed
         while killed < 10 and run.process.poll() is None:
             if len(parts(cache)) > n_parts or killed == before:  # some work was done since
@@ -182,7 +146,7 @@ def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
     choice = random.Random(1)
     before = 0
     for moment in range(5):
-        run = Run(hotdog, cache, layers="all")
+        run = spread(hotdog, cache, layers="all")
         while run.process.poll() is None and len(parts(cache)) < before + 1 + moment % 2:
             time.sleep(0.02)
         time.sleep(choice.uniform(0, 0.3))
@@ -195,7 +159,7 @@ def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
         assert not published(cache) or moment == 4
     n_rows = sum(len(_rows(path)) for path in parts(cache))
     assert n_rows == len(np.unique(np.concatenate([_rows(path) for path in parts(cache)])))
-    out = Run(hotdog, cache, layers="all").end()
+    out = spread(hotdog, cache, layers="all").end()
     assert f"{n_rows} were there" in out
     (path,) = published(cache)
     assert arrays(open_codes(path)) == arrays(alone.codes)
@@ -255,6 +219,16 @@ def test_heads_curves_and_predictions_are_those_of_one_process(tmp_path, cache, 
 
 
 @needs_ray
+def test_an_address_where_nothing_answers_is_named():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"ray://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=address) as caught:
+        connected(address).__enter__()
+    assert "RAY_AUTH_TOKEN" in str(caught.value.expected)
+
+
+@needs_ray
 @slow
 def test_no_cluster_to_join_is_said(tmp_path, command):
     folder = write_set(tmp_path / "set", 40)
@@ -262,12 +236,3 @@ def test_no_cluster_to_join_is_said(tmp_path, command):
     assert done.returncode == 2
     assert "there is no Ray to connect to" in done.stderr
     assert "CLUSTER=local" in done.stderr
-
-
-def test_fine_tuning_on_a_cluster_is_refused_with_a_command_that_works(tmp_path, command):
-    done = command("finetune", data=tmp_path, cluster="local", **SMALL)
-    assert done.returncode == 2
-    assert "one machine only" in done.stderr
-    todo = done.stderr.partition("Next: ")[2]
-    assert " finetune " in todo
-    assert "CLUSTER" not in todo

@@ -11,16 +11,39 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from joblib import cpu_count
 
 from ..errors import ClusterError, DeviceError, first_line
 
+_CODE = Path(__file__).parents[1]  # the package's folder
+_PORT = 10001  # of Ray Client
+_KNOCK_S = 10.0
 _STORE_BYTES = 512_000_000  # of a Ray that is started here: codes are put into it once
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a cluster: its cores and its GPUs."""
+
+    cores: int
+    gpus: int
+
+
+def nodes() -> list[Node]:
+    """Look which machines the cluster has now."""
+    import ray
+
+    found = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    return [Node(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in found]
 
 
 @dataclass(frozen=True)
@@ -69,19 +92,42 @@ def connected(address: str, *, cores: int = 0) -> Iterator[Connection]:
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_CLIENT_MAX_CONNECTION_TIMEOUT_S", "5")  # of three attempts
+    os.environ.setdefault("RAY_gcs_rpc_server_connect_timeout_s", "5")
+    if address.startswith("ray://") and _has_token():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as Ray itself does for 'auto'
     import ray
 
     ours = not ray.is_initialized()
     if ours:
         _start(address, cores)
     try:
-        nodes = [one["Resources"] for one in ray.nodes() if one["Alive"]]
-        each = [int(one.get("CPU", 0)) for one in nodes]
-        n_gpus = sum(int(one.get("GPU", 0)) for one in nodes)
+        there = nodes()
+        each = [one.cores for one in there]
+        n_gpus = sum(one.gpus for one in there)
         yield Connection(address, max(1, sum(each)), n_gpus, max([1, *each]))
     finally:
         if ours:
             ray.shutdown()
+
+
+def _has_token() -> bool:
+    """Whether there is a token of Ray's, where Ray looks for it."""
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+
+
+def _knock(address: str) -> None:
+    """Open a connection to ``ray://host:port`` and close it: what does not answer is found at once.
+
+    Raises
+    ------
+    OSError
+        Nobody answers there.
+    """
+    parts = urlsplit(address)
+    socket.create_connection((parts.hostname or "", parts.port or _PORT), timeout=_KNOCK_S).close()
 
 
 def _start(address: str, cores: int) -> None:
@@ -104,9 +150,23 @@ def _start(address: str, cores: int) -> None:
                 **quiet,
             )
         else:
-            ray.init(address=address, **quiet)
+            if address.startswith("ray://"):
+                _knock(address)
+                if __name__.partition(".")[0] == _CODE.name:
+                    # A checkout: a Ray Client's workers do not look where the driver does.
+                    found = [str(_CODE.parent), os.environ.get("PYTHONPATH", "")]
+                    path = os.pathsep.join(filter(None, found))
+                    quiet |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+            with warnings.catch_warnings():  # what Ray warns of is in the error that follows
+                warnings.simplefilter("ignore")
+                ray.init(address=address, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError, TimeoutError) as error:
-        wanted = "a Ray cluster that this machine is part of" if address == "auto" else "a cluster"
+        wanted = "a Ray cluster that this machine is part of"
+        if address.startswith("ray://"):
+            wanted = (
+                "a Ray head node with its client port there, and its token in ~/.ray/auth_token "
+                "or RAY_AUTH_TOKEN"
+            )
         raise ClusterError(
             f"CLUSTER={address}: there is no Ray to connect to: {first_line(error)[:200]}",
             expected=wanted,

@@ -207,12 +207,12 @@ def train(
     below : str
         Folder of the results, in that of the data set; empty: that one itself.
     """
-    from ..finetune import finetune
+    from ..finetune import fine_tuned
 
     if below:
         places = replace(context.places, results=str(context.folder / below))
         context = replace(context, places=places)
-    record: dict[str, Any] = finetune(context, training, split)
+    record: dict[str, Any] = fine_tuned(context, training, split)
     return record
 
 

@@ -12,10 +12,23 @@ from .recipe import load_recipe, recipe_names
 if TYPE_CHECKING:
     from .checkpoint import load_checkpoint, predict_proba
     from .run import finetune
+    from .workers import fine_tuned
 
-__all__ = ["finetune", "load_checkpoint", "load_recipe", "predict_proba", "recipe_names"]
+__all__ = [
+    "fine_tuned",
+    "finetune",
+    "load_checkpoint",
+    "load_recipe",
+    "predict_proba",
+    "recipe_names",
+]
 
-_WHERE = {"finetune": "run", "load_checkpoint": "checkpoint", "predict_proba": "checkpoint"}
+_WHERE = {
+    "fine_tuned": "workers",
+    "finetune": "run",
+    "load_checkpoint": "checkpoint",
+    "predict_proba": "checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -53,21 +53,23 @@ def _forward(module: nn.modules.batchnorm._BatchNorm, usual: Any) -> Any:
 def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
     """Normalise (B, C, ...) by mean and variance over all processes (Ioffe and Szegedy 2015).
 
-    The running mean, which all processes share, is taken off first: without it the variance would
-    be a small difference of large sums.
+    Each process's own mean and variance are joined as Chan et al. (1979) do: sums of squares over
+    all would lose the digits that they share with the mean.
     """
     axes = [0, *range(2, x.ndim)]
     shape = [1, -1, *[1] * (x.ndim - 2)]
-    shift = torch.zeros(x.shape[1], device=x.device)
-    if module.running_mean is not None:
-        shift = module.running_mean.detach().clone()
-    wide = x.float() - shift.view(shape)
-    n_own = torch.tensor([float(x.numel() // x.shape[1])], device=x.device)
-    sums = _Sum.apply(torch.cat([wide.sum(axes), wide.square().sum(axes), n_own]))
-    n_channels = x.shape[1]
-    count = sums[-1].detach()
-    mean = sums[:n_channels] / count
-    variance = (sums[n_channels:-1] / count - mean.square()).clamp(min=0)
+    wide = x.float()
+    own_variance, own_mean = torch.var_mean(wide, axes, correction=0)
+    n_own = torch.full_like(own_mean[:1], x.numel() // x.shape[1])
+    table = x.new_zeros(dist.get_world_size(), 2 * x.shape[1] + 1, dtype=torch.float32)
+    own = torch.arange(len(table), device=x.device) == dist.get_rank()
+    mine = torch.cat([own_mean, own_variance, n_own])
+    table = _Sum.apply(torch.where(own[:, None], mine, table))  # (P, 2 C + 1)
+    means, variances = table[:, : x.shape[1]], table[:, x.shape[1] : -1]
+    counts = table[:, -1:].detach()
+    count = counts.sum()
+    mean = (counts * means).sum(0) / count
+    variance = (counts * (variances + (means - mean).square())).sum(0) / count
     if module.track_running_stats and module.running_mean is not None:
         assert module.running_var is not None
         assert module.num_batches_tracked is not None
@@ -75,7 +77,7 @@ def _normalised(module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
             module.num_batches_tracked += 1
             momentum = module.momentum or 1.0 / float(module.num_batches_tracked)
             unbiased = variance * (count / (count - 1).clamp(min=1))
-            module.running_mean.lerp_(mean + shift, momentum)
+            module.running_mean.lerp_(mean, momentum)
             module.running_var.lerp_(unbiased, momentum)
     normed = (wide - mean.view(shape)) * torch.rsqrt(variance.view(shape) + module.eps)
     if module.affine:
