@@ -219,13 +219,19 @@ def test_heads_curves_and_predictions_are_those_of_one_process(tmp_path, cache, 
 
 
 @needs_ray
-def test_an_address_where_nothing_answers_is_named():
+@pytest.mark.timeout(30)
+def test_an_address_where_nothing_answers_is_named(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"ray://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ClusterError, match=address) as caught:
         connected(address).__enter__()
     assert "RAY_AUTH_TOKEN" in str(caught.value.expected)
+    monkeypatch.setenv("RAY_ADDRESS", address.removeprefix("ray://"))
+    with pytest.raises(
+        ClusterError, match=r"CLUSTER=auto.*127\.0\.0\.1"
+    ):  # at once, not in minutes
+        connected("auto").__enter__()
 
 
 @needs_ray

@@ -119,15 +119,24 @@ def _has_token() -> bool:
 
 
 def _knock(address: str) -> None:
-    """Open a connection to ``ray://host:port`` and close it: what does not answer is found at once.
+    """Open a connection and close it: where nobody answers, Ray itself waits for minutes.
 
     Raises
     ------
     OSError
-        Nobody answers there.
+        Nobody answers there, or ``auto`` finds no address.
     """
+    if address == "auto":  # the address of a head node that is gone may still be noted
+        from ray._private.services import get_ray_address_from_environment
+
+        found = get_ray_address_from_environment("auto", None)
+        address = found if "://" in found else f"//{found}"
     parts = urlsplit(address)
-    socket.create_connection((parts.hostname or "", parts.port or _PORT), timeout=_KNOCK_S).close()
+    place = parts.hostname or "", parts.port or _PORT
+    try:
+        socket.create_connection(place, timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise ConnectionError(f"{place[0]}:{place[1]}: {error.strerror or error}") from error
 
 
 def _start(address: str, cores: int) -> None:
@@ -150,8 +159,8 @@ def _start(address: str, cores: int) -> None:
                 **quiet,
             )
         else:
+            _knock(address)
             if address.startswith("ray://"):
-                _knock(address)
                 if __name__.partition(".")[0] == _CODE.name:
                     # A checkout: a Ray Client's workers do not look where the driver does.
                     found = [str(_CODE.parent), os.environ.get("PYTHONPATH", "")]
