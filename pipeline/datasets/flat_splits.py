@@ -1,7 +1,7 @@
 """A split whose images lie in no class folders, with a text that names their classes.
 
 As Tiny ImageNet's ``val/val_annotations.txt`` and GTSRB's ``GT-final_test.csv``: each line names an
-image, and in one column a class that train has as a folder.
+image, and one of its columns holds a class that train has as a folder.
 """
 
 from __future__ import annotations

@@ -105,6 +105,9 @@ class Linear:
         """Loss (F, J), its gradient (R, F, J) and (F, J), and curvature (F, J), without C."""
         flat = np.ascontiguousarray(weight.reshape(len(weight), -1))  # (R, F * J)
 
+        # Codes are checked to be finite. With AVX-512, OpenBLAS has been seen to flag finite
+        # products of a few rows as invalid; what counts is the loss, which minimise() checks.
+        @np.errstate(invalid="ignore")
         def work(block: Block, total: list[Any] | None) -> list[Any]:
             scores = (block.z @ flat).reshape(len(block.z), self.n_folds, self.n_out)
             scores += bias
@@ -158,6 +161,8 @@ class Linear:
         dtype = self.design.dtype
         value, pull, shift, second = self._pass(start.weight, start.bias, True)
         tell()
+        if not np.isfinite(value).all():
+            raise FloatingPointError("the loss of a linear head is not finite")
         assert second is not None
         # What is sure to be learnt from is never flat: a floor keeps the step of a class of which
         # all examples are right already, and of one whose examples are few.
