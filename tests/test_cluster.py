@@ -160,7 +160,8 @@ def test_drivers_killed_at_five_moments(tmp_path, hotdog, stage_one):
     n_rows = sum(len(_rows(path)) for path in parts(cache))
     assert n_rows == len(np.unique(np.concatenate([_rows(path) for path in parts(cache)])))
     out = spread(hotdog, cache, layers="all").end()
-    assert f"{n_rows} were there" in out
+    whole = n_rows == len(alone.codes)  # a fast machine is done by the last kill
+    assert (f"All {n_rows} images were there" if whole else f"{n_rows} were there") in out
     (path,) = published(cache)
     assert arrays(open_codes(path)) == arrays(alone.codes)
 
