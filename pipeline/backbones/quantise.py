@@ -32,21 +32,6 @@ from ..files import digest_of
 from .graph import is_sound, write_graph
 from .trusted import read_checked, write_checked
 
-__all__ = [
-    "N_CALIBRATION",
-    "N_COMPARED",
-    "VERSION",
-    "Agreement",
-    "Calibration",
-    "agreement_of",
-    "cosines",
-    "prepare_quantised",
-    "quantise",
-    "quantised_path",
-    "weight_bits",
-    "weight_bits_of",
-]
-
 VERSION = 4  # of what is quantised and how; part of the fingerprint of codes in int8
 N_CALIBRATION = 128  # images that set the ranges
 N_COMPARED = 64  # further images, on which the codes are compared with float32

@@ -17,8 +17,6 @@ from ..datasets import SPLITS, Manifest
 from ..datasets.images import read_as
 from ..errors import ImageError, SettingsError
 
-__all__ = ["calibration_of", "known_calibration"]
-
 
 def calibration_of(manifest: Manifest, preprocessing: Preprocessing) -> Calibration:
     """Choose the calibration images of a data set.

@@ -41,8 +41,6 @@ from .keys import Key
 from .stream import Batch, Stream
 from .work import Work, refused, row_bytes, write_batches
 
-__all__ = ["Crew", "Plan"]
-
 _CHUNKS = 8  # at least, for each worker: so much of its work is lost with it, at most
 _LEAST = 16  # images in a chunk
 

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 
 from .digests import recall
 
-__all__ = ["adopt_codes"]
-
 _MOST_SIBLINGS = 500
 _LEAST_SHARE = 0.5
 

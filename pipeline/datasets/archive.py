@@ -36,8 +36,6 @@ from .room import need_room, writing
 from .tars import GuardedInfo
 from .texts import best_encoding
 
-__all__ = ["archive_kind", "unpack", "unpacked_note"]
-
 MAX_RATIO = 100  # unpacked bytes a packed byte; photographs have about 1, drawings up to 30
 FREE_BYTES = 256 << 20  # unpacked bytes that are allowed whatever the ratio
 _BLOCK_BYTES = 1 << 18

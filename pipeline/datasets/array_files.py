@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 
 from .problem import Problem
 
-__all__ = ["arrays_of"]
-
 _MOST_BYTES = 64 << 30
 _MOST_RATIO = 2000  # bytes of an array for each byte of its file
 _IDX_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

@@ -30,9 +30,6 @@ from .phrases import few
 from .pixel_tables import is_pixel_table
 from .room import writing
 
-__all__ = ["ARRAY_SUFFIXES", "array_problem", "arrays_in", "is_array", "is_pickle", "parts_of",
-           "unpack_arrays"]  # fmt: skip
-
 ARRAY_SUFFIXES = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 _IDX = re.compile(r"idx[13][-_.]?ubyte(\.gz)?$")

@@ -16,8 +16,6 @@ from .problem import Problem
 from .split_words import SPLITS, split_in
 from .words import LABELS, key_of, words_of
 
-__all__ = ["IMAGE_WORDS", "from_tables", "split_name"]
-
 IMAGE_WORDS = {"images", "image", "imgs", "img", "x", "data", "pixels", "pictures", "photos"}
 
 

@@ -29,8 +29,6 @@ from .texts import Sheet, read_text
 from .tree import Node
 from .words import annotates, words_of
 
-__all__ = ["advice", "files_beside", "say_unlisted", "use_side_tables", "without_labels"]
-
 _MOST_FILES = 30
 _LINES = 60
 _MOST_BYTES = 8 << 20

@@ -34,8 +34,6 @@ from .words import (
     words_of,
 )
 
-__all__ = ["read_classes"]
-
 _COPY = re.compile(
     r"(?i)(.+?)(?: - (?:copy|kopie|copie|copia)(?: ?\(\d+\))?| copy(?: \d+)?| ?\(\d+\))"
 )

@@ -13,8 +13,6 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms
 
-__all__ = ["changes_colours", "to_srgb"]
-
 _SAME_LEVELS = 8  # of 255; profiles that say sRGB in other words differ by less
 _MOST_BYTES = 8_000_000  # of a profile; those of presses have 0.5 to 3 MB
 _SPACES = {"RGB": "RGB ", "L": "GRAY", "CMYK": "CMYK"}  # PIL's mode to the profile's colour space

@@ -19,8 +19,6 @@ from .split_words import TEST, TRAIN, VAL, split_of, splits_of
 from .texts import Sheet
 from .words import LABELS, PATHS, SPLIT_COLUMNS, key_of
 
-__all__ = ["TRUE", "Roles", "asked_column", "roles_of"]
-
 _SAMPLE = 500
 _MOST_PARTS = 6
 _FOLDERS = frozenset("folder dir directory subdir subfolder ordner dossier carpeta".split())

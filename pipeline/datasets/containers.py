@@ -17,8 +17,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["joining", "most_of", "step_for"]
-
 _MAGIC = (
     (0, b"Rar!\x1a\x07", "RAR"), (0, b"7z\xbc\xaf\x27\x1c", "7-Zip"), (0, b"MSCF", "CAB"),
     (0, b"\x28\xb5\x2f\xfd", "Zstandard"), (0, b"\x04\x22\x4d\x18", "LZ4"),

@@ -30,16 +30,6 @@ from ..files import digest_of, explained, make_folder, sync_folder
 from .phrases import few, plural
 from .split_words import SPLITS
 
-__all__ = [
-    "ACTIONS",
-    "SCHEMA",
-    "Correction",
-    "CorrectionLog",
-    "State",
-    "corrected",
-    "read_corrections",
-]
-
 SCHEMA = 1
 _DIGITS = 16  # of a line's digest: 64 bits
 ACTIONS = ("label", "confirm", "skip", "exclude", "include", "group", "add", "undo")

@@ -26,8 +26,6 @@ from ..progress import Progress, silent
 from .formats import pointer
 from .packed import Packed, packed_at
 
-__all__ = ["Digests", "hash_files", "recall"]
-
 RACY_NS = 2_000_000_000
 _KIND = "digests of files 2"
 _POINTER_BYTES = 1024  # a pointer of Git LFS or git-annex is smaller

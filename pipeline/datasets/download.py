@@ -37,15 +37,6 @@ from ..progress import Progress, silent
 from .proxy import open_url, proxy_of, reach
 from .room import need_room, writing
 
-__all__ = [
-    "Redirects",
-    "check_reachable",
-    "download",
-    "forget_pin",
-    "pin_checksum",
-    "pinned_checksum",
-]
-
 TIMEOUT_S = 10.0  # of a connection, and of each wait for bytes
 SILENCE_S = 20.0  # without an answer or a byte, over all tries: then nobody is there
 BACKOFF_S = 0.5

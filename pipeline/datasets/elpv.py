@@ -28,8 +28,6 @@ from .listing import Listing
 from .phrases import few
 from .split_words import UNSPLIT
 
-__all__ = ["NAMES", "elpv_folder", "read_elpv"]
-
 NAMES = ("elpv", "elpv-cells")  # split by module, split by cell
 MODULE_CELLS = 60
 

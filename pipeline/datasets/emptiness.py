@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CONTENT_BITS", "KINDS", "content_bits", "detail", "emptiness"]
-
 BLACK, WHITE = 2, 250  # levels of 255: every pixel at or below, at or above
 FLAT = 4  # levels between the darkest and the lightest pixel of each channel
 CONTENT_BITS = 4.0  # entropy of the grey levels; photographs have 6 to 7.5

@@ -23,8 +23,6 @@ from .emptiness import emptiness
 from .images import ImageFacts, decode, decoder_version, preview, probe, read_as
 from .manifest import Manifest
 
-__all__ = ["Facts", "read_facts"]
-
 _LOOK_PX = 256  # side that is enough to see whether a picture holds anything
 _CHUNK = 16  # files per task
 _ROW = np.dtype(

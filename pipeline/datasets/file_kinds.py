@@ -4,17 +4,6 @@ from __future__ import annotations
 
 import re
 
-__all__ = [
-    "ARCHIVE_SUFFIXES",
-    "IMAGE_SUFFIXES",
-    "archive_stem",
-    "image_stem",
-    "is_archive",
-    "is_image",
-    "is_junk",
-    "is_text",
-]
-
 IMAGE_SUFFIXES = frozenset(
     "avif bmp cr2 cr3 dcm dicom dng gif heic heif jfif jp2 jpe jpeg jpg jxl nef pbm pgm png ppm "
     "tif tiff webp".split()

@@ -12,8 +12,6 @@ from .phrases import few, plural, quoted
 from .split_words import TEST, TRAIN, UNSPLIT, split_in, split_of
 from .tree import Node
 
-__all__ = ["by_names", "likely_names", "no_folders", "texts_of"]
-
 _STEM = re.compile(r"^(.*?)[\s._-]*\(?\d+\)?$")
 _FIRST_NUMBER = re.compile(r"^(\d+)[\s._-]+\d+$")
 

@@ -16,8 +16,6 @@ from .texts import read_text
 from .tree import Node
 from .words import LABELS, key_of
 
-__all__ = ["labels_of_flat"]
-
 _MOST_TEXTS = 20
 _MOST_BYTES = 64 << 20
 _LEAST = 0.95  # share of the images that must be named

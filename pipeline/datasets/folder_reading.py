@@ -19,8 +19,6 @@ from .words import (
     words_of,
 )
 
-__all__ = ["EXPECTED", "Found", "Reader", "is_output", "leave", "relative", "set_aside", "through"]
-
 EXPECTED = (
     "root/<class>/<image>, root/<split>/<class>/<image> (train, val, test), list files "
     "(train.txt, val.txt, test.txt), a CSV with path,label[,split], or .npz, .h5, .parquet or "

@@ -24,8 +24,6 @@ from .words import (
     nfc,
 )
 
-__all__ = ["read_folders"]
-
 
 def read_folders(node: Node, ask: object, *, given: str) -> Listing:
     """Read classes and splits from the folders below `node`.

@@ -18,26 +18,6 @@ from typing import Any
 
 from .words import words_of
 
-__all__ = [
-    "HEAD_BYTES",
-    "OTHERS",
-    "PLACEHOLDER",
-    "TiffHeader",
-    "describe",
-    "extra_for",
-    "is_flat",
-    "jpeg_kind",
-    "jpeg_scans",
-    "png_is_intact",
-    "png_without_text",
-    "pointer",
-    "raw_kind",
-    "recognise",
-    "sniff",
-    "tiff_header",
-    "tiff_pages",
-]
-
 HEAD_BYTES = 512  # what recognise() needs of a file
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 

@@ -60,24 +60,6 @@ from .samples import (
     to_bytes,
 )
 
-__all__ = [
-    "FORMATS",
-    "MAX_FILE_BYTES",
-    "MAX_PIXELS",
-    "ImageFacts",
-    "checked",
-    "decode",
-    "decoder_version",
-    "from_pil",
-    "limit_pixels",
-    "max_pixels",
-    "preview",
-    "probe",
-    "read_as",
-    "read_file",
-    "samples_of",
-]
-
 MAX_PIXELS = 100_000_000  # beyond this an image is refused undecoded: 300 MB of pixels
 MAX_FILE_BYTES = 1 << 30  # of a file: MAX_PIXELS of 16 bits and four channels are 800 MB
 _MAX_SCAN_PIXELS = 1_500_000_000  # scans of a JPEG times its pixels: about 5 s

@@ -31,8 +31,6 @@ from .tables import TABLE_SUFFIXES, read_table
 from .tree import Node
 from .words import annotates
 
-__all__ = ["read_by_files"]
-
 
 def read_by_files(
     node: Node, ask: DataSettings, *, top: Node, confined: bool, given: str

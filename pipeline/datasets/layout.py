@@ -34,8 +34,6 @@ from .texts import Sheet
 from .tree import Node, scan
 from .words import annotates, nfc
 
-__all__ = ["read_layout"]
-
 _MOST_SIBLINGS = 10
 _LARGEST_SIBLING = 64 << 20
 _RAW = tuple(".cr2 .cr3 .nef .nrw .arw .dng .raf .orf .rw2 .pef .srw .raw .3fr .iiq".split())

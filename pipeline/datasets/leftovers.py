@@ -19,8 +19,6 @@ from .phrases import few, nature, plural, quoted
 from .split_words import UNSPLIT
 from .tree import Node, Tree
 
-__all__ = ["name_what_was_not_read", "no_images", "say_what_was_left"]
-
 
 def name_what_was_not_read(listing: Listing, tree: Tree) -> None:
     """Name files that seem to say which images are of which split or class."""

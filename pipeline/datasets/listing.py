@@ -21,8 +21,6 @@ from .phrases import few, plural
 from .split_words import SPLITS, TEST, TRAIN, UNSPLIT, VAL
 from .words import nfc
 
-__all__ = ["Listing", "Remark", "class_remarks"]
-
 _SUFFIXES = tuple(sorted(IMAGE_SUFFIXES))
 
 

@@ -22,8 +22,6 @@ from .split_words import SPLITS, split_in, split_of
 from .texts import read_text
 from .tree import Node
 
-__all__ = ["families_in", "family_of", "is_list", "list_files_in", "names_in", "read_lists"]
-
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _SAMPLE = 400
 _WORD = re.compile(

@@ -19,8 +19,6 @@ from ..notation import size
 from .file_kinds import is_image
 from .texts import Sheet, read_bytes
 
-__all__ = ["MATLAB_SUFFIX", "read_matlab", "variables_of"]
-
 MATLAB_SUFFIX = ".mat"
 _MOST_BYTES = 64 << 20  # of a file, and of what is packed in it
 _COMPRESSED = 15  # miCOMPRESSED, MAT-File Format (MathWorks), table 1-1

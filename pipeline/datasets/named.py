@@ -19,8 +19,6 @@ from .phrases import few, plural
 from .resolve import Index
 from .texts import MAX_CELL
 
-__all__ = ["Row", "column", "listing_of", "several"]
-
 _MAX_LABEL = 500
 _MOST_TEXT = 64 << 20  # bytes of a further column of text, else it is left out
 

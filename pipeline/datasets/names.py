@@ -17,8 +17,6 @@ from pathlib import Path
 from ..errors import CacheError
 from ..files import write_atomic
 
-__all__ = ["claim_name", "safe_name"]
-
 _MAX_BYTES = 80
 
 

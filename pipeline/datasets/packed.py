@@ -16,8 +16,6 @@ from threading import Lock
 
 from ..errors import DataError, first_line
 
-__all__ = ["Members", "Packed", "container_of", "members_of", "packed_at", "read_packed"]
-
 _MOST_MEMBERS = 5_000_000
 _KEPT = 256  # tars whose members are remembered in this process
 _LOCK = Lock()

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 
 from ..settings import DataSettings
 
-__all__ = ["confirming", "few", "nature", "plural", "quoted"]
-
-
 _SAID = ("layout", "label", "label_column", "path_column", "split_column")
 
 

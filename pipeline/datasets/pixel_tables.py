@@ -21,8 +21,6 @@ from .problem import Problem
 from .split_words import split_of
 from .words import LABELS, key_of
 
-__all__ = ["Pixels", "is_pixel_table", "read_pixels"]
-
 _HEAD_CHARACTERS = 1 << 18
 _FEWEST = 64  # pixels
 _LONGEST_CELL = 1 << 24

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["Problem"]
-
 
 class Problem(Exception):
     """Found, expected, next: written to a file, and raised by the parent."""

@@ -13,8 +13,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import DownloadError
 
-__all__ = ["Proxy", "open_url", "proxy_of", "reach"]
-
 
 @dataclass(frozen=True)
 class Proxy:

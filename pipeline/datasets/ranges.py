@@ -26,8 +26,6 @@ from .images import read_as, samples_of
 from .manifest import Manifest
 from .samples import Reading, bands_missing
 
-__all__ = ["SetReading", "bands_for", "read_bands", "read_range", "reading_of"]
-
 _KIND = "quantiles of images 4"
 _MOST_IMAGES = 500  # that are looked at for each type of samples
 _PIXELS = 4096  # of each

@@ -15,8 +15,6 @@ from ..notation import size
 from .file_kinds import is_image
 from .texts import Sheet, read_text
 
-__all__ = ["RECORD_SUFFIXES", "read_records"]
-
 RECORD_SUFFIXES = (".json", ".jsonl", ".ndjson")
 _MOST_BYTES = 64 << 20  # objects in memory take ten times as much
 _DEEPEST = 3

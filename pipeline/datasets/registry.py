@@ -20,8 +20,6 @@ from .elpv import elpv_folder
 from .file_kinds import archive_stem, is_archive
 from .split_words import split_of
 
-__all__ = ["REGISTRY", "Registered", "Source", "fetch", "locate"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:

@@ -20,8 +20,6 @@ from .phrases import few, plural
 from .ranges import bands_for
 from .split_words import SPLITS, TRAIN
 
-__all__ = ["advice", "check_remaining", "check_test", "classes_without", "counted"]
-
 _VARIABLE = re.compile(r"(?<=[ (])[\d,.]+ x [\d,.]+ px| \(starts with [^)]*\)|\b\d[\d,.]* bytes")
 
 

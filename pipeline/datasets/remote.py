@@ -43,8 +43,6 @@ from .names import safe_name
 from .phrases import few, plural
 from .room import need_room, writing
 
-__all__ = ["Fetched", "fetch_address", "spread"]
-
 _KIND = "objects of an address 1"
 _THREADS = 16
 _MOST_OBJECTS = 50_000_000

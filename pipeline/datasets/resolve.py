@@ -17,8 +17,6 @@ from .file_kinds import image_stem
 from .tree import Node
 from .words import ANNOTATIONS, nfc, words_of
 
-__all__ = ["Index"]
-
 _MOST_CHARACTERS = 4096
 _UPLOADED = re.compile(r"/?data/upload/(?:\d+/)?[0-9a-f]{8}-(.+)")
 _NUMBER = re.compile(r"(\d{1,18})(\.0)?")

@@ -9,8 +9,6 @@ from pathlib import Path
 from ..errors import CacheError, DataError, NoSpaceError
 from ..files import explained, need_space
 
-__all__ = ["need_room", "writing"]
-
 _TODO = "free some space, or choose a folder on another disk (DATA_ROOT=)"
 
 

@@ -20,20 +20,6 @@ from .. import notation
 from ..errors import ImageError
 from .formats import TiffHeader, png_is_intact, tiff_header
 
-__all__ = [
-    "PLAIN",
-    "Reading",
-    "Samples",
-    "bands_missing",
-    "dicom_samples",
-    "pil_samples",
-    "png_samples",
-    "sample_type",
-    "tiff_bands",
-    "tiff_picture",
-    "to_bytes",
-]
-
 _ROWS_BYTES = 4_000_000  # pixels are scaled so many bytes at once: memory does not grow with them
 _KINDS = {1: "uint", 2: "int", 3: "float"}  # TIFF 6.0, tag 339 (SampleFormat)
 _EIGHT = "uint8"

@@ -32,8 +32,6 @@ from .phrases import few, plural
 from .split_words import UNSPLIT, split_in, split_of
 from .words import LABELS, key_of
 
-__all__ = ["is_shard", "read_shards", "shards_in"]
-
 _KIND = "samples of a tar 2"
 _LABEL_KINDS = ("cls", "json", "class", "label", "txt", "text")
 _MOST_LABEL_BYTES = 1 << 20

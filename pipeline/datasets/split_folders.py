@@ -20,8 +20,6 @@ from .words import (
     words_of,
 )
 
-__all__ = ["read_splits", "split_and_class", "splits_among", "splits_of_names"]
-
 _USUAL = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 
 

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 
 from .words import GENERIC, nfc, words_of
 
-__all__ = ["SPLITS", "TEST", "TRAIN", "UNSPLIT", "VAL", "split_in", "split_of", "splits_of"]
-
 SPLITS = ("train", "val", "test")
 TRAIN = 0
 VAL = 1

@@ -27,8 +27,6 @@ from ..errors import DataError
 from .phrases import few, plural
 from .split_words import TEST, TRAIN, VAL
 
-__all__ = ["cut", "cut_val", "resplit", "uncut"]
-
 _MOST_MIXED = 0.02  # share of images in groups of several classes that are cut as of the first
 _TOTAL_WEIGHT = 2.0  # of the share of the whole set, against those of classes and strata
 

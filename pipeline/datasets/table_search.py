@@ -19,9 +19,6 @@ from .texts import Sheet
 from .tree import Node, scan
 from .words import words_of
 
-__all__ = ["DEEPEST_TABLE", "MOST_BESIDE", "Table", "folder_below", "holds_tables",
-           "index_beside", "path_below", "split_of_table", "tables_in"]  # fmt: skip
-
 _MOST_TABLES = 40
 DEEPEST_TABLE = 3
 _FEW_RECORDS = 3  # JSON files next to images; more are about one image each

@@ -26,8 +26,6 @@ from .resolve import Index
 from .split_words import SPLITS, TEST, TRAIN, UNSPLIT
 from .texts import Sheet, read_sheet
 
-__all__ = ["TABLE_SUFFIXES", "check_splits", "read_table", "split_cell", "table_of", "write_table"]
-
 TABLE_SUFFIXES = (".csv", ".tsv", ".tab")
 _JOINERS = ("|", ";", ",")
 _LOOSE = ("/", "&", "+", " ")

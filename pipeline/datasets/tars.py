@@ -6,8 +6,6 @@ import tarfile
 
 from ..errors import DataError
 
-__all__ = ["GuardedInfo"]
-
 _MAX_HEADER_BYTES = 1 << 16  # of a long name or extended header, read into memory
 
 

@@ -18,8 +18,6 @@ from ..errors import DataError
 from ..notation import size
 from .formats import HEAD_BYTES, pointer, recognise
 
-__all__ = ["MAX_CELL", "Sheet", "best_encoding", "read_sheet", "read_text"]
-
 MAX_BYTES = 512 << 20
 MAX_CELL = 4096  # characters of a cell that is kept; longer ones are dropped with their column
 _MAX_COLUMNS = 20_000

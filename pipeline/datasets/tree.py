@@ -19,8 +19,6 @@ from ..errors import DataError
 from .file_kinds import is_image, is_junk
 from .formats import OTHERS, PLACEHOLDER, sniff
 
-__all__ = ["Node", "Tree", "scan"]
-
 MAX_DEPTH = 64
 MAX_FOLDERS = 1_000_000
 MAX_FILES = 50_000_000

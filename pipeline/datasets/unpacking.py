@@ -25,8 +25,6 @@ from .pixel_tables import read_pixels
 from .problem import Problem
 from .split_words import SPLITS, TRAIN, split_in
 
-__all__ = ["run"]
-
 _LABELS = {"labels", "label", "y", "target", "targets", "class", "classes", "category"}
 _Arrays = dict[int | None, tuple[str, Any]]
 

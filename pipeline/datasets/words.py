@@ -8,27 +8,6 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = [
-    "ANNOTATIONS",
-    "GENERIC",
-    "LABELS",
-    "NO_CLASS",
-    "OUTPUTS",
-    "PARTS",
-    "PATHS",
-    "SPLIT_COLUMNS",
-    "THINGS",
-    "THUMBNAILS",
-    "UNLABELLED",
-    "VARIANTS",
-    "annotates",
-    "is_numbered",
-    "is_version",
-    "key_of",
-    "nfc",
-    "words_of",
-]
-
 
 def _set(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -29,8 +29,6 @@ from .card import model_card
 from .int8 import effect_of, images_of, quantised
 from .web import write_web
 
-__all__ = ["Exported", "export_run", "metadata"]
-
 SIZES = ((320, 240), (150, 200), (640, 480))  # px, of the images of the check
 TOLERANCE = 1e-3  # of probabilities, beyond which an export is refused
 INT8 = "int8 (the network without its first layers; the head is not quantised)"

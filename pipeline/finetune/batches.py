@@ -25,8 +25,6 @@ from ..errors import CacheError, ImageError, PipelineError
 from ..progress import Progress
 from .augment import Augmentation
 
-__all__ = ["Draw", "Images", "Source", "Trunk", "unreadable"]
-
 Draw = tuple[NDArray[np.int64], NDArray[np.int64]]  # rows (B,) and their random numbers (B,)
 
 

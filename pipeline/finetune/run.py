@@ -47,8 +47,6 @@ from .train import Best, Training
 from .training_codes import TrainingCodes
 from .tune import tuned
 
-__all__ = ["finetune"]
-
 VERSION = 4  # of what this stage makes of its settings; part of every run's fingerprint
 
 

@@ -20,8 +20,6 @@ from torch import Tensor
 from .. import __version__
 from ..errors import ClusterError, SettingsError
 
-__all__ = ["ALONE", "World", "joined"]
-
 T = TypeVar("T")
 # The first process may take hours for stage one while the others wait; a process that died is
 # noticed by its broken connection and by whoever started it, not by this.

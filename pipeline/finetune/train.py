@@ -30,13 +30,6 @@ from .optim import Average, factor, optimizer_of, set_rates
 from .scores import score
 from .task import Task, norms_of
 
-__all__ = [
-    "Best",
-    "Training",
-    "fit",
-    "largest_fitting",
-]
-
 
 @dataclass(frozen=True, eq=False)
 class Best:

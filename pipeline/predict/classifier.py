@@ -27,8 +27,6 @@ from .models import Model
 from .neighbours import Nearest, Neighbours, training_neighbours
 from .runs import Run, find_run
 
-__all__ = ["Classifier", "Outcome"]
-
 _CHUNK = 64  # images that are scored together
 
 

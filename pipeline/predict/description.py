@@ -13,8 +13,6 @@ from typing import Any
 from ..errors import BackboneError, HeadError, command_line
 from .runs import Run
 
-__all__ = ["kind_of", "need_one_network", "networks_in", "several_refused", "unreadable"]
-
 _KIND_LIMIT_BYTES = 64 * 2**20
 _MOST_NETWORKS = 64
 

@@ -25,8 +25,6 @@ from ..heads import Examples, fit_head
 from ..settings import HeadSettings
 from .transformer import ImageEstimator
 
-__all__ = ["CodesClassifier"]
-
 
 class CodesClassifier(ClassifierMixin, ImageEstimator):  # type: ignore[misc]
     """Classify images with a head on the codes of a frozen network.

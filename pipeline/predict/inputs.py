@@ -25,8 +25,6 @@ from ..datasets.words import PATHS, key_of
 from ..errors import DataError, SettingsError
 from ..progress import Progress, silent
 
-__all__ = ["Inputs", "gathered"]
-
 _EXPECTED = (
     "an image, a folder, a glob in quotes, a .txt of one path a line, a .csv with a column path, "
     "a .zip or .tar"

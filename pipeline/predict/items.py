@@ -24,8 +24,6 @@ from ..backbones.preprocess import Preprocessing, Views, read_views, take_views
 from ..datasets.images import from_pil
 from ..errors import ImageError
 
-__all__ = ["Images", "Item", "Loaded", "as_items", "load_item", "name_of"]
-
 Item: TypeAlias = str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]
 Images: TypeAlias = Item | Iterable[Item]
 

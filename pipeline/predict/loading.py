@@ -34,8 +34,6 @@ from .description import kind_of, networks_in, unreadable
 from .models import HeadModel, Model, NetworkModel, network_engine
 from .runs import Run
 
-__all__ = ["load_model"]
-
 
 def load_model(
     run: Run,

@@ -24,8 +24,6 @@ from ..heads import Head
 from ..heads.output import Output
 from ..settings import CodesSettings, MachineSettings
 
-__all__ = ["HeadModel", "Model", "NetworkModel", "network_engine"]
-
 
 @dataclass(frozen=True, eq=False)
 class HeadModel:

@@ -28,8 +28,6 @@ from ..results.predictions import read_predictions
 from .models import HeadModel, Model, NetworkModel
 from .runs import Run
 
-__all__ = ["Nearest", "Neighbours", "training_neighbours", "unit_codes"]
-
 _SAMPLE = 1000  # training images that the limit is measured on: its share is known to 0.3 %
 _BLOCK = 128
 

@@ -16,8 +16,6 @@ from .description import kind_of
 from .items import Item, load_item
 from .runs import find_run
 
-__all__ = ["InputTransform", "load_network"]
-
 
 @dataclass(frozen=True)
 class InputTransform:

@@ -11,8 +11,6 @@ import numpy as np
 from ..cells import csv_bytes
 from .classifier import Outcome
 
-__all__ = ["Table"]
-
 
 @dataclass(frozen=True)
 class Table:

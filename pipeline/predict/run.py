@@ -24,8 +24,6 @@ from .neighbours import Neighbours
 from .output import Table
 from .spread import classify_spread
 
-__all__ = ["Predicted", "predict"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predicted(Answer):

@@ -15,8 +15,6 @@ from ..errors import ResultError, setting
 from ..files import sha256_file
 from ..results.runs import read_record, result_files
 
-__all__ = ["Run", "find_run"]
-
 _SUFFIXES = (".model.json", ".predictions.csv", ".json", ".train.safetensors", ".safetensors")
 
 

@@ -35,8 +35,6 @@ from ..heads.examples import mean_view
 from ..settings import CodesSettings, MachineSettings
 from .items import Item, load_item, name_of
 
-__all__ = ["Source", "digests_of", "open_source", "user_cache"]
-
 _FOLDER = "transformer"  # in the cache
 _KEPT = 4  # networks that stay open
 _OPENING = threading.Lock()

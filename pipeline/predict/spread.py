@@ -13,8 +13,6 @@ from ..errors import ClusterError, PipelineError
 from ..settings import MachineSettings, PlaceSettings, PredictSettings
 from .classifier import Classifier, Outcome
 
-__all__ = ["classify_spread"]
-
 _CHUNK = 256  # images; a multiple of 16, as BLAS has it
 
 Item = tuple[int, str, str]  # place, path, name

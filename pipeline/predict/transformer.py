@@ -19,8 +19,6 @@ from ..settings import CodesSettings, MachineSettings
 from .items import Item, as_items
 from .source import Source, digests_of, open_source
 
-__all__ = ["CodesTransformer", "ImageEstimator"]
-
 
 class ImageEstimator(BaseEstimator):  # type: ignore[misc]
     """What estimators on images have in common: the parameters of the codes, and their meaning.

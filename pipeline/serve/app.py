@@ -35,8 +35,6 @@ from .models import Served, Shelf
 from .schemas import BODY, EXAMPLE, Predictions, Runs, State, problems
 from .uploads import Budget, Held, Upload, read_uploads
 
-__all__ = ["Counted", "Hall", "add_assets", "add_errors", "build_app", "guarded"]
-
 log = logging.getLogger("cnn_codes.serve")
 _HERE = Path(__file__).parent
 _PICTURE_PX = 176

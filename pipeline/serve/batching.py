@@ -15,8 +15,6 @@ from typing import Any, Generic, TypeVar
 
 from .limits import Refused
 
-__all__ = ["Admission", "Batcher"]
-
 T = TypeVar("T")
 R = TypeVar("R")
 

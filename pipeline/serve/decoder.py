@@ -23,8 +23,6 @@ from ..backbones.preprocess import Preprocessing, Views
 from .frames import HEAD, pack, sizes
 from .limits import Limits, Refused
 
-__all__ = ["Decoder"]
-
 _START_S = 60.0
 _PACKAGE = str(__package__)
 

@@ -15,8 +15,6 @@ from ..datasets.images import decode, probe
 from ..errors import ImageError
 from ..notation import megapixels
 
-__all__ = ["answer", "shrunk"]
-
 _UNKNOWN, _LARGE = "not an image of a known format", "absurdly large"
 
 

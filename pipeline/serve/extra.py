@@ -6,8 +6,6 @@ import importlib.util
 
 from ..errors import SettingsError
 
-__all__ = ["need_extra"]
-
 _PACKAGES = ("fastapi", "uvicorn", "httptools", "prometheus_client", "python_multipart")
 
 

@@ -10,8 +10,6 @@ import json
 import struct
 from typing import Any
 
-__all__ = ["HEAD", "MAX_BODY_BYTES", "MAX_HEAD_BYTES", "pack", "sizes"]
-
 HEAD = struct.Struct(">II")  # bytes of the JSON head, bytes of the body
 MAX_HEAD_BYTES = 65_536
 MAX_BODY_BYTES = 512_000_000

@@ -26,8 +26,6 @@ from ..settings import MachineSettings
 from .batching import Batcher
 from .metrics import Metrics
 
-__all__ = ["Served", "Shelf", "named_runs"]
-
 log = logging.getLogger("cnn_codes.serve")
 _SUFFIXES = (".json", ".model.json", ".safetensors", ".train.safetensors")
 _UNLIKE = 0.99

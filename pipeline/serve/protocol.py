@@ -13,8 +13,6 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from .limits import Limits
 
-__all__ = ["limited"]
-
 
 def limited(limits: Limits) -> type[HttpToolsProtocol]:
     """Give the protocol class with these limits."""

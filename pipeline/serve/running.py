@@ -25,8 +25,6 @@ from .metrics import Metrics
 from .models import Shelf, named_runs
 from .protocol import limited
 
-__all__ = ["bound", "check_access", "run_server", "serve", "server_of", "token_of"]
-
 log = logging.getLogger("cnn_codes.serve")
 _GRACE_S = 30
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

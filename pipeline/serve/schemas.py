@@ -6,8 +6,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-__all__ = ["BODY", "Predictions", "Problem", "Run", "Runs", "State", "problems"]
-
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")

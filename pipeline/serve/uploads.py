@@ -18,8 +18,6 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from .limits import Limits, Refused
 
-__all__ = ["Budget", "Held", "Upload", "read_uploads"]
-
 _MULTIPART, _RAW = "multipart/form-data", "application/octet-stream"
 _EXPECTED = f"{_MULTIPART} with one or more files, or the bytes of one image ({_RAW}, image/*)"
 _NAME_CHARACTERS = 200

@@ -14,8 +14,6 @@ from typing import Any, BinaryIO
 
 from .frames import HEAD, pack, sizes
 
-__all__ = ["main"]
-
 _MEMORY_BYTES = 3_000_000_000  # of address space: the largest allowed image, decoded, four times
 
 

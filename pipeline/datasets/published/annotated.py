@@ -19,8 +19,6 @@ from ..tree import Node
 from ..words import key_of
 from .form import Form, form_of
 
-__all__ = ["find_annotated"]
-
 _MOST_TABLES = 40
 _DESCRIBES = re.compile(r"(?i)(oidv\d+-)?class-descriptions.*\.csv")
 

@@ -13,8 +13,6 @@ from ...settings import DataSettings
 from ..tree import Node
 from .form import Form, form_of, lines_of, pairs_of
 
-__all__ = ["find_attributes"]
-
 _PARTS = {"0": "train", "1": "val", "2": "test"}
 
 

@@ -12,8 +12,6 @@ from ..phrases import few
 from ..texts import Sheet, read_text
 from ..tree import Node
 
-__all__ = ["Form", "form_of", "lines_of", "pairs_of", "texts_named"]
-
 _DEEPEST = 4
 
 

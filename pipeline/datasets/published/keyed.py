@@ -13,8 +13,6 @@ from ...settings import DataSettings
 from ..tree import Node
 from .form import Form, form_of, pairs_of, texts_named
 
-__all__ = ["find_keyed"]
-
 _IMAGES, _LABELS, _CLASSES, _SPLIT = (
     "images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt",
 )  # fmt: skip

@@ -17,8 +17,6 @@ from ..split_words import SPLITS
 from ..tree import Node
 from .form import Form, form_of
 
-__all__ = ["find_numbered"]
-
 _LABELS = ("labels", "label", "classes", "class", "y")
 _PARTS = {"trnid": 0, "train": 0, "valid": 1, "val": 1, "tstid": 2, "test": 2}
 _NUMBER = re.compile(r"(\d+)$")

@@ -23,8 +23,6 @@ from ..words import ANNOTATIONS, GENERIC, annotates, nfc, words_of
 from .form import Form, form_of, lines_of
 from .voc import classes_of_xml
 
-__all__ = ["find_objects"]
-
 _LEAST = 0.5  # share of the images that must have an annotation
 _MOST_BYTES = 64 << 20
 _LOOKED_AT = 20

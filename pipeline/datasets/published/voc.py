@@ -17,8 +17,6 @@ from ..texts import read_bytes
 from ..tree import Node
 from .form import Form, form_of, lines_of
 
-__all__ = ["classes_of_xml", "find_voc"]
-
 _MOST_BYTES = 16 << 20
 
 
