@@ -199,8 +199,8 @@ class _Tried:
         fitted = cuts.thinned(whole, self.share(room, needed, len(whole)))
         if not len(fitted):
             self.why_not = (
-                f"not tried: it would take about {duration(needed)}, and "
-                f"BUDGET={cuts.settings.budget} leaves it {duration(max(0.0, room))}"
+                f"not tried: it would take about {duration(needed)}, and its share of "
+                f"BUDGET={cuts.settings.budget} is {duration(max(0.0, room))}"
             )
             return
         cuts.context.say(f"trial: {self.name}, on {len(fitted):,} training images")
