@@ -1,9 +1,11 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cnn_codes.advise import trial
 from cnn_codes.advise.advise import advise
 from cnn_codes.advise.cached import cached_networks, named_networks
 from cnn_codes.advise.cases import place
@@ -98,6 +100,27 @@ def test_training_is_tried_on_a_part_of_train_and_leaves_nothing_behind(
         one["gain_points"] is None for one in untried["options"] if one["method"] == "finetune"
     )
     assert any("To measure it: make finetune" in text for text in untried["sentences"])
+
+
+def test_what_would_take_too_long_is_tried_on_fewer_images(
+    stage_one: StageOne, hotdog: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"trunk": 40.0, "fit": 4000.0, "total": 4040.0}
+    monkeypatch.setattr(trial, "training_seconds", lambda *args, **more: seconds)
+    data = few_images(hotdog, tmp_path / "few", n_train=160, n_test=6)
+    context, network = asked(stage_one, data)
+    record = advise(context, [network], replace(QUICK, budget="4500s"))
+    tried = [one for one in record["options"] if one["method"] == "finetune"]
+    words = [re.match(r"tried on (\d+) training images, measured on (\d+)", one["gain_from"])
+             for one in tried]  # fmt: skip
+    assert all(words), [one["gain_from"] for one in tried]
+    fitted = [int(one[1]) for one in words if one]
+    # 4500 s for three that need three quarters of 4040 s each: half of 240 images, then more.
+    assert 110 <= fitted[0] <= 130
+    assert fitted[0] < fitted[1] <= 240
+    base = record["options"][0]["accuracy"]
+    for one in tried:
+        assert one["accuracy"] == pytest.approx(np.clip(base + one["gain_points"] / 100, 0, 1))
 
 
 def test_networks_are_named_with_their_weights() -> None:

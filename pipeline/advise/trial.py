@@ -244,7 +244,7 @@ class _Tried:
         assert baseline.accuracy is not None
         return replace(
             blank,
-            accuracy=baseline.accuracy + self.gain / 100,
+            accuracy=min(1.0, max(0.0, baseline.accuracy + self.gain / 100)),
             gain_points=self.gain,
             interval=[100 * low, 100 * high],
             error_points=100 * (high - low) / (2 * 1.96),
