@@ -25,7 +25,8 @@ SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SMALL = ("MODEL=test_efficientnet", "WEIGHTS=none", "SIZE=32", "ENGINE=torch", "FOLDS=2")
 # What the project asks for, by the name it is imported under.
 IMPORTED = {
-    "pillow": "PIL", "scikit-learn": "sklearn", "mlflow-skinny": "mlflow", "umap-learn": "umap",
+    "pillow": "PIL", "pyyaml": "yaml", "scikit-learn": "sklearn", "mlflow-skinny": "mlflow",
+    "umap-learn": "umap",
 }  # fmt: skip
 NEEDED_BY_OTHERS = {
     "onnxscript": "torch.onnx.export(dynamo=True) imports it",

@@ -159,6 +159,27 @@ def test_marked_objects_of_one_class_an_image_are_its_label(tmp_path, form, name
     assert rows(tmp_path) == expected
 
 
+@pytest.mark.parametrize(
+    "names", ["{1: bee, 0: ant, 4: cat}", "\n  4: cat\n  0: ant # six legs\n  1: 'bee'",
+              "[ant, bee, two, three, cat] # all"]
+)  # fmt: skip
+def test_names_of_yolo_belong_to_their_numbers(tmp_path, names):
+    numbers = [0, 1, 4]
+    for n in range(12):
+        text(tmp_path, f"labels/{n}.txt", [f"{numbers[n % 3]} 0.5 0.5 0.1 0.1"])
+    lay(tmp_path, [f"images/{n}.jpg" for n in range(12)])
+    text(tmp_path, "data.yaml", ["nc: 5", f"names: {names}"])
+    assert rows(tmp_path) == {f"images/{n}.jpg": ("", KINDS[n % 3]) for n in range(12)}
+
+
+def test_a_yaml_that_refers_to_itself_ends_nothing(tmp_path):
+    for n in range(12):
+        text(tmp_path, f"labels/{n}.txt", [f"{n % 2} 0.5 0.5 0.1 0.1"])
+    lay(tmp_path, [f"images/{n}.jpg" for n in range(12)])
+    text(tmp_path, "data.yaml", ["names: &a [ant, *a]", "x: !!python/object:os.system {}"])
+    assert {label for _, label in rows(tmp_path).values()} == {"0", "1"}
+
+
 def test_tags_of_cvat_are_labels(tmp_path):
     lay(tmp_path, [f"images/{n}.jpg" for n in range(12)])
     text(tmp_path, "annotations.xml", ["<annotations>", *(
@@ -261,6 +282,15 @@ def test_a_flat_val_takes_its_classes_from_the_text_in_it(tmp_path):
     found = rows(tmp_path)
     assert len(found) == 27
     assert found["val/images/val_4.jpg"] == ("val", "bee")
+
+
+def test_classes_that_are_one_number_take_no_numbers_from_a_text(tmp_path):
+    lay(tmp_path, [f"train/{k}/{k}_{n}.jpg" for k in ("1", "01", "2") for n in range(6)])
+    lay(tmp_path, [f"test/t{n}.jpg" for n in range(6)])
+    text(tmp_path, "test/gt.csv", ["name,class", *(f"t{n}.jpg,{('001', '2')[n % 2]}"
+                                                   for n in range(6))])  # fmt: skip
+    with pytest.raises(DataError, match="one of the two"):
+        read(tmp_path)
 
 
 def test_a_flat_test_takes_its_classes_from_a_table_of_numbers(tmp_path):
@@ -439,6 +469,39 @@ def pictures(n: int, side: int, colours: bool) -> tuple[np.ndarray, np.ndarray]:
         return grey, labels
     other = np.broadcast_to(columns, grey.shape)
     return np.stack([grey, other, 255 - other], -1).astype(np.uint8), labels
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("border", [False, True])
+def test_labels_of_pixels_without_names_are_at_the_end_that_repeats(tmp_path, last, border):
+    values, labels = pictures(48, 8, colours=False)
+    if border:
+        values[:, 0], values[:, -1] = 0, 0
+    columns = [values.reshape(48, -1), labels[:, None]] if last else [
+        labels[:, None], values.reshape(48, -1)]  # fmt: skip
+    lines = [",".join(map(str, row)) for row in np.hstack(columns).tolist()]
+    text(tmp_path, "set/digits.csv", lines)
+    manifest = load_manifest(
+        DataSettings(data=str(tmp_path / "set" / "digits.csv")),
+        PlaceSettings(data_root=str(tmp_path / "data"), cache=str(tmp_path / "cache")),
+    )
+    for at, path in enumerate(manifest.paths):
+        n = int(Path(path).stem)
+        assert manifest.class_names[manifest.labels[at]] == str(labels[n])
+        pixels = decode((manifest.root / path).read_bytes())
+        assert np.array_equal(pixels[:, :, 0], values[n])
+
+
+def test_pixels_without_names_that_either_end_may_label_are_asked_about(tmp_path):
+    ends = np.arange(48)[:, None] % 3
+    middle = np.random.default_rng(0).integers(0, 256, (48, 63))
+    lines = [",".join(map(str, row)) for row in np.hstack([ends, middle, ends]).tolist()]
+    text(tmp_path, "set/digits.csv", lines)
+    with pytest.raises(DataError, match=r"no names of columns.*may be the labels"):
+        load_manifest(
+            DataSettings(data=str(tmp_path / "set" / "digits.csv")),
+            PlaceSettings(data_root=str(tmp_path / "data"), cache=str(tmp_path / "cache")),
+        )
 
 
 def idx(values: np.ndarray) -> bytes:

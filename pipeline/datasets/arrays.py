@@ -1,9 +1,9 @@
 """Images in arrays and tables: ``.npz``, ``.h5``, ``.parquet``, ``.arrow``; unpacked once to files.
 
 Everything after the manifest reads files, so the images are written out, once, into the data root,
-in a folder that is named by the digest of what it came from. It is done by a child process with a
-limit on its memory: these files come from strangers, and the libraries that read them do not
-expect hostile ones. Pickles would run code, and are refused.
+in a folder that is named by the digest of what it came from and of how that is read. It is done by
+a child process with a limit on its memory: these files come from strangers, and the libraries that
+read them do not expect hostile ones. Pickles would run code, and are refused.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from .pixel_tables import is_pixel_table
 from .room import writing
 
 ARRAY_SUFFIXES = (".npz", ".h5", ".hdf5", ".parquet", ".arrow", ".feather")
+VERSION = b"2"  # of how arrays and tables of pixels are read: what is written out is kept for good
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth")
 _IDX = re.compile(r"idx[13][-_.]?ubyte(\.gz)?$")
 _BINARY = re.compile(r"(data_batch_\d+|test_batch|train|test|(train|test|unlabeled)_[xy])\.bin")
@@ -108,7 +109,7 @@ def unpack_arrays(
     NoSpaceError
         The disk has no room.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(VERSION)
     for path in files:
         memory = data_root / ".archives" / f"{path.name[:100]}.npz"
         hashed = hash_files(path.parent, [path.name], memory, progress=progress)

@@ -76,6 +76,9 @@ def _read(path: Path, images: dict[str, str], known: set[str]) -> dict[str, str]
     if column is None:
         return None
     plain = {_number(name): name for name in known}
+    exact = all(row[column] in known for row in body)
+    if not exact and len(plain) < len(known):
+        return None  # classes that are one number: 1 and 01
     return {
         _stem(row[at]): row[column] if row[column] in known else plain[_number(row[column])]
         for row in body

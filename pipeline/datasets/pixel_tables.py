@@ -23,6 +23,7 @@ from .words import LABELS, key_of
 
 _HEAD_CHARACTERS = 1 << 18
 _FEWEST = 64  # pixels
+_CLEARER = 4  # times fewer different values, or times farther from the next column
 _LONGEST_CELL = 1 << 24
 _PIXEL = re.compile(r"(p|px|pix|pixel|pixels)?[ _.-]?\d+|\d+x\d+")
 _USAGE = {"publictest": "val", "privatetest": "test"}  # of FER2013
@@ -85,8 +86,7 @@ def _layout(first: str, second: str) -> dict[str, Any] | None:
         return None  # pixels without labels and without names: nothing says that they are pixels
     if _shape(len(cells) - 1) is None or not all(map(_is_pixel, body)):
         return None
-    return {"pixels": list(range(1, len(cells))), "keys": keys, "header": header, "named": False,
-            "others": [0], "label": 0, "split": -1}  # fmt: skip
+    return {"keys": keys, "header": header, "named": False, "split": -1}
 
 
 def _is_number(cell: str) -> bool:
@@ -148,13 +148,16 @@ def read_pixels(path: Path, notes: list[str]) -> Pixels:
     Raises
     ------
     Problem
-        Rows of other lengths, or words of splits that are not known.
+        Rows of other lengths, words of splits that are not known, or no names of columns and
+        nothing that tells the labels from the pixels.
     """
     with _opened(path) as stream:
         first = stream.readline()
         second = stream.readline()
         layout = _layout(first, second)
         assert layout is not None
+        if not layout["named"]:
+            layout |= _by_ends(path, len(layout["keys"]), skip=layout["header"])
         lines = itertools.chain([] if layout["header"] else [first], [second], stream)
         rows = list(_rows(lines, layout, path))
     values = np.array([row[0] for row in rows])
@@ -174,6 +177,41 @@ def read_pixels(path: Path, notes: list[str]) -> Pixels:
     splits = [_split(row[1][layout["others"].index(split_at)]) for row in rows] if (
         split_at >= 0) else [""] * len(rows)  # fmt: skip
     return Pixels(pictures, columns, names.get(label_at, ""), splits)
+
+
+def _by_ends(path: Path, n_columns: int, *, skip: bool) -> dict[str, Any]:
+    """Tell whether the first or the last column has the labels, of columns without names.
+
+    MNIST's tables begin with them, UCI's end with them. Labels are not all the same, and they
+    repeat more often than pixels do, or differ more from the next column than a pixel does.
+    """
+    at = [0, 1, n_columns - 2, n_columns - 1]
+    with _opened(path) as stream:
+        lines = (line for line in itertools.islice(stream, int(skip), None) if line.strip())
+        try:
+            cells = np.array([[float(row[i]) for i in at] for row in map(_cells, lines)])
+        except (ValueError, IndexError, csv.Error) as error:
+            raise Problem(
+                f"{path.name} has lines that are not like the first one",
+                "numbers from 0 to 255 in every column of pixels",
+                "correct them, or remove them",
+            ) from error
+    counts = [len(np.unique(cells[:, end])) for end in (0, 3)]
+    jumps = [float(np.abs(cells[:, end] - cells[:, by]).mean()) for end, by in ((0, 1), (3, 2))]
+    for one, other in ((0, 1), (1, 0)):
+        alone = counts[other] == 1
+        repeats = counts[one] * _CLEARER <= counts[other]
+        differs = counts[one] < counts[other] and jumps[one] > _CLEARER * jumps[other]
+        if counts[one] > 1 and (alone or repeats or differs):
+            label = at[3 * one]
+            pixels = [i for i in range(n_columns) if i != label]
+            return {"pixels": pixels, "others": [label], "label": label}
+    raise Problem(
+        f"{path.name} has no names of columns, and its first column ({counts[0]:,} different "
+        f"values) or its last one ({counts[1]:,}) may be the labels",
+        "a first line that names them: label,pixel0,pixel1,... or pixel0,pixel1,...,label",
+        "add that line",
+    )
 
 
 def _rows(

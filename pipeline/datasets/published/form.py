@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
+from ...errors import DataError
 from ...settings import DataSettings
 from ..columns import Roles, asked_column
 from ..phrases import few
-from ..texts import Sheet, read_text
+from ..texts import Sheet, read_bytes, read_text
 from ..tree import Node
 
 _DEEPEST = 4
+MOST_XML_BYTES = 64 << 20
 
 
 @dataclass
@@ -101,6 +104,30 @@ def lines_of(path: Path) -> list[str]:
         It cannot be read, or is no text.
     """
     return [line.strip() for line in read_text(path)[0].splitlines() if line.strip()]
+
+
+def texts_of(node: Node, suffix: str) -> Iterator[tuple[str, str, Path]]:
+    """Give each text of a suffix: its folder from `node`, its name without suffix, its path."""
+    for one in node.walk():
+        for name in one.texts:
+            if name.lower().endswith(suffix):
+                folder = one.rel[len(node.rel) :].strip("/")
+                yield folder, name[: -len(suffix)], Path(one.path) / name
+
+
+def xml_of(path: Path) -> ElementTree.Element | None:
+    """Give the root of an XML file; None where it is none, or too large.
+
+    Names that stand for other text (entities) are refused: a stranger's may have no end.
+    """
+    try:
+        data = read_bytes(path)
+        plain = data.replace(b"\0", b"")  # of UTF-16 too
+        if len(data) > MOST_XML_BYTES or b"<!ENTITY" in plain or b"<!DOCTYPE" in plain:
+            return None
+        return ElementTree.fromstring(data)
+    except (DataError, ElementTree.ParseError, ValueError):
+        return None
 
 
 def pairs_of(path: Path) -> dict[str, str]:

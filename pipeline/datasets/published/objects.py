@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from xml.etree import ElementTree
+
+import yaml
 
 from ...errors import DataError
 from ...settings import DataSettings
@@ -20,14 +21,15 @@ from ..split_words import SPLITS, split_of
 from ..texts import read_bytes
 from ..tree import Node
 from ..words import ANNOTATIONS, GENERIC, annotates, nfc, words_of
-from .form import Form, form_of, lines_of
+from .form import Form, form_of, lines_of, texts_of, xml_of
 from .voc import classes_of_xml
 
 _LEAST = 0.5  # share of the images that must have an annotation
-_MOST_BYTES = 64 << 20
+_MOST_YAML_BYTES = 1 << 20
 _LOOKED_AT = 20
 _BOX = re.compile(r"\d+(\s+-?\d*\.?\d+(e-?\d+)?){4,}", re.IGNORECASE)
 _Mark = tuple[str, str, list[str]]  # folder, name without suffix, classes
+_Text = tuple[str, str, Path]  # the same, and where it is
 _Key = tuple[tuple[str, ...], str]
 
 
@@ -82,111 +84,87 @@ def _splits(paths: Sequence[str]) -> dict[str, str]:
 
 def _marks(node: Node, n_images: int) -> Iterable[tuple[str, list[_Mark], Path]]:
     """Give the annotations of each kind that are as many as half of the images."""
-    folders = [(one.rel[len(node.rel) :].strip("/"), one) for one in node.walk()]
-    count = {
-        suffix: sum(name.lower().endswith(suffix) for _, one in folders for name in one.texts)
-        for suffix in (".xml", ".txt", ".json")
-    }
+    texts = {suffix: list(texts_of(node, suffix)) for suffix in (".xml", ".txt", ".json")}
     top = Path(node.path)
-    if count[".xml"] >= _LEAST * n_images:
+    if len(texts[".xml"]) >= _LEAST * n_images:
         yield "XML files", classes_of_xml(node)[0], top
-    elif 0 < count[".xml"] <= _LOOKED_AT:
-        for _, one in folders:
-            for name in one.texts:
-                if name.lower().endswith(".xml") and (marks := _cvat(Path(one.path) / name)):
-                    yield name, marks, Path(one.path) / name
-    if count[".txt"] >= _LEAST * n_images:
-        yield "YOLO's texts", _yolo(folders), top
-    if count[".json"] >= _LEAST * n_images:
-        yield "JSON files", _labelme(folders), top
+    elif len(texts[".xml"]) <= _LOOKED_AT:
+        for _, _, path in texts[".xml"]:
+            if marks := _cvat(path):
+                yield path.name, marks, path
+    if len(texts[".txt"]) >= _LEAST * n_images:
+        yield "YOLO's texts", _yolo(texts[".txt"], _names(node)), top
+    if len(texts[".json"]) >= _LEAST * n_images:
+        yield "JSON files", _labelme(texts[".json"]), top
 
 
-def _yolo(folders: Sequence[tuple[str, Node]]) -> list[_Mark]:
-    names = _names(folders)
+def _yolo(texts: Sequence[_Text], names: Mapping[int, str]) -> list[_Mark]:
     marks: list[_Mark] = []
-    for folder, one in folders:
-        for name in one.texts:
-            if not name.lower().endswith(".txt"):
-                continue
-            try:
-                lines = lines_of(Path(one.path) / name)
-            except DataError:
-                continue
-            if not all(_BOX.fullmatch(line) for line in lines):
-                continue
-            numbers = list(dict.fromkeys(int(line.split()[0]) for line in lines))
-            classes = [names[n] if n < len(names) else str(n) for n in numbers]
-            marks.append((folder, name[:-4], classes))
+    for folder, stem, path in texts:
+        try:
+            lines = lines_of(path)
+        except DataError:
+            continue
+        if all(_BOX.fullmatch(line) for line in lines):
+            numbers = dict.fromkeys(int(line.split()[0]) for line in lines)
+            marks.append((folder, stem, [names.get(n, str(n)) for n in numbers]))
     return marks
 
 
-def _names(folders: Sequence[tuple[str, Node]]) -> list[str]:
+def _names(node: Node) -> dict[int, str]:
     """Give the names of YOLO's classes: of ``data.yaml``, ``obj.names`` or ``classes.txt``."""
-    for _, one in folders:
+    for one in node.walk():
         for name in one.texts:
             path, lower = Path(one.path) / name, name.lower()
             try:
                 if lower in ("classes.txt", "labels.txt") or lower.endswith(".names"):
-                    return lines_of(path)
-                if lower.endswith((".yaml", ".yml")) and (found := _yaml_names(lines_of(path))):
+                    return dict(enumerate(lines_of(path)))
+                if lower.endswith((".yaml", ".yml")) and (found := _yaml_names(path)):
                     return found
             except DataError:
                 continue
-    return []
+    return {}
 
 
-def _yaml_names(lines: Sequence[str]) -> list[str]:
-    """Give the ``names`` of a YOLO data file: a list in one line, or an entry a line."""
-    for at, line in enumerate(lines):
-        if not line.startswith("names:"):
-            continue
-        rest = line[len("names:") :].strip()
-        if rest:
-            inner = rest.strip("[]{} ")
-            parts = [re.sub(r"^\d+\s*:\s*", "", part.strip()) for part in inner.split(",")]
-            return [part.strip("'\" ") for part in parts if part]
-        found = []
-        for entry in lines[at + 1 :]:
-            match = re.fullmatch(r"(?:-|\d+\s*:)\s*(.+)", entry)
-            if match is None:
-                break
-            found.append(match[1].strip("'\" "))
-        return found
-    return []
+def _yaml_names(path: Path) -> dict[int, str]:
+    """Give the ``names`` of a YOLO data file by their numbers: a list, or a mapping."""
+    if path.stat().st_size > _MOST_YAML_BYTES:
+        return {}
+    try:
+        held = yaml.safe_load(read_bytes(path))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return {}
+    names = held.get("names") if isinstance(held, dict) else None
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict):
+        return {}
+    return {int(n): str(name) for n, name in names.items() if str(n).isdigit()}
 
 
-def _labelme(folders: Sequence[tuple[str, Node]]) -> list[_Mark]:
+def _labelme(texts: Sequence[_Text]) -> list[_Mark]:
     marks: list[_Mark] = []
-    for folder, one in folders:
-        for name in one.texts:
-            if not name.lower().endswith(".json"):
-                continue
-            try:
-                held = json.loads(read_bytes(Path(one.path) / name))
-            except (DataError, ValueError, RecursionError):
-                continue
-            shapes = held.get("shapes") if isinstance(held, dict) else None
-            if isinstance(shapes, list):
-                said = [one.get("label") for one in shapes if isinstance(one, dict)]
-                flags = held.get("flags")
-                if not said and isinstance(flags, dict):
-                    said = [key for key, value in flags.items() if value is True]
-                classes = [str(label).strip() for label in said if label]
-                marks.append((folder, name[:-5], list(dict.fromkeys(classes))))
+    for folder, stem, path in texts:
+        try:
+            held = json.loads(read_bytes(path))
+        except (DataError, ValueError, RecursionError):
+            continue
+        shapes = held.get("shapes") if isinstance(held, dict) else None
+        if isinstance(shapes, list):
+            said = [one.get("label") for one in shapes if isinstance(one, dict)]
+            flags = held.get("flags")
+            if not said and isinstance(flags, dict):
+                said = [key for key, value in flags.items() if value is True]
+            classes = [str(label).strip() for label in said if label]
+            marks.append((folder, stem, list(dict.fromkeys(classes))))
     return marks
 
 
 def _cvat(path: Path) -> list[_Mark]:
     """Read the images of one XML of CVAT: tags and the labels of shapes."""
-    try:
-        data = read_bytes(path)
-        if len(data) > _MOST_BYTES or b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-            return []
-        root = ElementTree.fromstring(data)
-    except (DataError, ElementTree.ParseError, ValueError):
-        return []
+    root = xml_of(path)
     marks: list[_Mark] = []
-    for image in root.iter("image"):
+    for image in root.iter("image") if root is not None else ():
         folder, _, name = image.get("name", "").replace("\\", "/").rpartition("/")
         tags = [one.get("label", "") for one in image if one.tag == "tag"]
         said = tags or [one.get("label", "") for one in image]

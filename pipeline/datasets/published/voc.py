@@ -7,17 +7,13 @@ classes an image has; else the objects of its XML do.
 from __future__ import annotations
 
 from pathlib import Path
-from xml.etree import ElementTree
 
 from ...errors import DataError
 from ...settings import DataSettings
 from ..phrases import plural, quoted
 from ..split_words import SPLITS, split_of
-from ..texts import read_bytes
 from ..tree import Node
-from .form import Form, form_of, lines_of
-
-_MOST_BYTES = 16 << 20
+from .form import Form, form_of, lines_of, texts_of, xml_of
 
 
 def find_voc(node: Node, ask: DataSettings) -> Form | None:
@@ -112,33 +108,11 @@ def classes_of_xml(node: Node) -> tuple[list[tuple[str, str, list[str]]], list[s
     """
     classes: list[tuple[str, str, list[str]]] = []
     unreadable: list[str] = []
-    for one in node.walk():
-        base = one.rel[len(node.rel) :].strip("/")
-        for name in one.texts:
-            if name.lower().endswith(".xml"):
-                found = _annotation(Path(one.path) / name)
-                if found is None:
-                    unreadable.append(name)
-                else:
-                    classes.append((base, name[:-4], found))
+    for folder, stem, path in texts_of(node, ".xml"):
+        root = xml_of(path)
+        if root is None or root.tag != "annotation":
+            unreadable.append(path.name)
+            continue
+        names = [one.findtext("name", "").strip() for one in root.iter("object")]
+        classes.append((folder, stem, list(dict.fromkeys(name for name in names if name))))
     return classes, unreadable
-
-
-def _annotation(path: Path) -> list[str] | None:
-    """Give the names of the objects of one XML; None where it cannot be read, empty for none."""
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            return None
-        data = read_bytes(path)
-    except (OSError, DataError):
-        return None
-    if b"<!ENTITY" in data or b"<!DOCTYPE" in data:
-        return None  # names that stand for other text: a stranger's may have no end
-    try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError):
-        return None
-    if root.tag != "annotation":
-        return None
-    names = [one.findtext("name", "").strip() for one in root.iter("object")]
-    return list(dict.fromkeys(name for name in names if name))
