@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 from cnn_codes.cluster.connection import Node
-from cnn_codes.cluster.gang import Crowd, _environments, _Seat
+from cnn_codes.cluster.gang import Gang, _environments, _Location
 from cnn_codes.errors import ClusterError
 from cnn_codes.finetune.workers import _Plan, _work
 from cnn_codes.results.runs import read_record
@@ -32,20 +32,20 @@ SETTINGS: dict[str, Any] = USUAL | {
 
 def test_processes_fit_onto_machines():
     four, eight = Node(4, 0), Node(8, 0)
-    assert Crowd.on([four], 0, gpu=False, most=8) == Crowd(4, 1, 0)
-    assert Crowd.on([four], 2, gpu=False, most=8) == Crowd(2, 2, 0)
-    assert Crowd.on([four], 9, gpu=False, most=8) == Crowd(4, 1, 0)
-    assert Crowd.on([four, eight], 0, gpu=False, most=3) == Crowd(3, 4, 0)
-    assert Crowd.on([Node(3, 0), Node(5, 0)], 4, gpu=False, most=8) == Crowd(4, 1, 0)
-    assert Crowd.on([Node(8, 4), eight], 0, gpu=True, most=8) == Crowd(4, 2, 1)
-    assert Crowd.on([Node(8, 4), Node(4, 1)], 8, gpu=True, most=8) == Crowd(5, 2, 1)
-    assert Crowd.on([], 0, gpu=True, most=8) == Crowd(1, 1, 1)
+    assert Gang.on([four], 0, gpu=False, most=8) == Gang(4, 1, 0)
+    assert Gang.on([four], 2, gpu=False, most=8) == Gang(2, 2, 0)
+    assert Gang.on([four], 9, gpu=False, most=8) == Gang(4, 1, 0)
+    assert Gang.on([four, eight], 0, gpu=False, most=3) == Gang(3, 4, 0)
+    assert Gang.on([Node(3, 0), Node(5, 0)], 4, gpu=False, most=8) == Gang(4, 1, 0)
+    assert Gang.on([Node(8, 4), eight], 0, gpu=True, most=8) == Gang(4, 2, 1)
+    assert Gang.on([Node(8, 4), Node(4, 1)], 8, gpu=True, most=8) == Gang(5, 2, 1)
+    assert Gang.on([], 0, gpu=True, most=8) == Gang(1, 1, 1)
 
 
 def test_processes_are_told_what_torchrun_tells():
-    seats = [_Seat("a", "10.0.0.1", 5000, ("0",)), _Seat("a", "10.0.0.1", 5001, ("3",))]
-    seats += [_Seat("b", "10.0.0.2", 5002, ("1",))]
-    found = _environments(seats)
+    locations = [_Location("a", "10.0.0.1", 5000, ("0",)), _Location("a", "10.0.0.1", 5001, ("3",))]
+    locations += [_Location("b", "10.0.0.2", 5002, ("1",))]
+    found = _environments(locations)
     assert [one["RANK"] for one in found] == ["0", "1", "2"]
     assert [one["LOCAL_RANK"] for one in found] == ["0", "1", "0"]
     assert [one["LOCAL_WORLD_SIZE"] for one in found] == ["2", "2", "1"]

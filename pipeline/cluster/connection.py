@@ -26,7 +26,7 @@ from ..errors import ClusterError, DeviceError, first_line
 
 _CODE = Path(__file__).parents[1]  # the package's folder
 _PORT = 10001  # of Ray Client
-_KNOCK_S = 10.0
+_REACH_S = 10.0
 _STORE_BYTES = 512_000_000  # of a Ray that is started here: codes are put into it once
 
 
@@ -118,7 +118,7 @@ def _has_token() -> bool:
     return bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
 
 
-def _knock(address: str) -> None:
+def _reach(address: str) -> None:
     """Open a connection and close it: where nobody answers, Ray itself waits for minutes.
 
     Raises
@@ -134,7 +134,7 @@ def _knock(address: str) -> None:
     parts = urlsplit(address)
     place = parts.hostname or "", parts.port or _PORT
     try:
-        socket.create_connection(place, timeout=_KNOCK_S).close()
+        socket.create_connection(place, timeout=_REACH_S).close()
     except OSError as error:
         raise ConnectionError(f"{place[0]}:{place[1]}: {error.strerror or error}") from error
 
@@ -159,7 +159,7 @@ def _start(address: str, cores: int) -> None:
                 **quiet,
             )
         else:
-            _knock(address)
+            _reach(address)
             if address.startswith("ray://"):
                 if __name__.partition(".")[0] == _CODE.name:
                     # A checkout: a Ray Client's workers do not look where the driver does.

@@ -24,7 +24,7 @@ _WAIT_S = 30.0  # for room on the cluster, before it is said that it is waited f
 
 
 @dataclass(frozen=True)
-class Crowd:
+class Gang:
     """How many processes work together, and what each takes.
 
     Attributes
@@ -40,7 +40,7 @@ class Crowd:
     gpus: int
 
     @classmethod
-    def on(cls, there: list[Node], n: int, *, gpu: bool, most: int) -> Crowd:
+    def on(cls, there: list[Node], n: int, *, gpu: bool, most: int) -> Gang:
         """Fit processes onto machines.
 
         Parameters
@@ -74,7 +74,7 @@ class Crowd:
 
 
 @dataclass(frozen=True)
-class _Seat:
+class _Location:
     """Where a process is."""
 
     node: str
@@ -89,7 +89,7 @@ class _Member:
     def __init__(self) -> None:
         self._said: deque[Any] = deque()
 
-    def greet(self) -> _Seat:
+    def greet(self) -> _Location:
         import socket
 
         import ray
@@ -99,7 +99,7 @@ class _Member:
             free.bind(("", 0))
             port = free.getsockname()[1]
         gpus = tuple(str(one) for one in context.get_accelerator_ids().get("GPU", []))
-        return _Seat(context.get_node_id(), ray.util.get_node_ip_address(), port, gpus)
+        return _Location(context.get_node_id(), ray.util.get_node_ip_address(), port, gpus)
 
     def run(
         self, env: dict[str, str], folder: str, function: Callable[..., Any], arguments: list[Any]
@@ -114,7 +114,7 @@ class _Member:
         except PipelineError as error:
             return error
 
-    def heard(self) -> list[Any]:
+    def messages(self) -> list[Any]:
         """Give what was said since the last call."""
         return [self._said.popleft() for _ in range(len(self._said))]
 
@@ -130,7 +130,7 @@ def run_together(
     n: int,
     gpu: bool,
     most: int,
-    hear: Callable[[Any], None],
+    on_message: Callable[[Any], None],
     say: Callable[[str], None],
     progress: Callable[[], Any],
 ) -> Any:
@@ -142,12 +142,12 @@ def run_together(
     ----------
     function : callable
         Found by its name on every machine. Called as ``function(tell, *arguments)``; what is given
-        to ``tell`` in the first process comes to `hear`, in order.
+        to ``tell`` in the first process comes to `on_message`, in order.
     arguments : tuple
         Put into Ray's store once.
     n, gpu, most
-        As :meth:`Crowd.on` has them.
-    hear : callable
+        As :meth:`Gang.on` has them.
+    on_message : callable
         Told what the first process tells.
     say : callable
         Told, in a line, who works, and what happened to them.
@@ -172,13 +172,13 @@ def run_together(
     deaths, reached = 0, progress()
     while True:
         there = nodes()
-        crowd = Crowd.on(there, n, gpu=gpu, most=most)
+        gang = Gang.on(there, n, gpu=gpu, most=most)
         say(
-            f"{crowd.n} Ray workers on {len(there)} machine{'s' * (len(there) > 1)}, each with "
-            + ("a GPU" if crowd.gpus else f"{crowd.cores} core{'s' * (crowd.cores > 1)}")
+            f"{gang.n} Ray workers on {len(there)} machine{'s' * (len(there) > 1)}, each with "
+            + ("a GPU" if gang.gpus else f"{gang.cores} core{'s' * (gang.cores > 1)}")
         )
         try:
-            return _once(crowd, function, kept, hear=hear, say=say)
+            return _once(gang, function, kept, on_message=on_message, say=say)
         except _Lost as lost:
             now = progress()
             deaths = deaths + 1 if now == reached else 1
@@ -198,43 +198,43 @@ def run_together(
 
 
 def _once(
-    crowd: Crowd,
+    gang: Gang,
     function: Callable[..., Any],
     arguments: list[Any],
     *,
-    hear: Callable[[Any], None],
+    on_message: Callable[[Any], None],
     say: Callable[[str], None],
 ) -> Any:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    group = ray.util.placement_group([crowd.bundle] * crowd.n, strategy="PACK")
+    group = ray.util.placement_group([gang.bundle] * gang.n, strategy="PACK")
     members: list[Any] = []
     try:
-        _wait_for_room(group, crowd, say)
+        _wait_for_room(group, gang, say)
         actor: Any = ray.remote(_Member)
-        takes = {"num_cpus": crowd.cores, "num_gpus": crowd.gpus, "max_concurrency": 2}
-        for at in range(crowd.n):
+        takes = {"num_cpus": gang.cores, "num_gpus": gang.gpus, "max_concurrency": 2}
+        for at in range(gang.n):
             place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=at)
             members.append(actor.options(scheduling_strategy=place, **takes).remote())
-        seats = ray.get([one.greet.remote() for one in members])
-        order = sorted(range(crowd.n), key=lambda i: seats[i].node)  # machine by machine
+        locations = ray.get([one.greet.remote() for one in members])
+        order = sorted(range(gang.n), key=lambda i: locations[i].node)  # machine by machine
         members = [members[i] for i in order]
-        calls = zip(members, _environments([seats[i] for i in order]), strict=True)
+        calls = zip(members, _environments([locations[i] for i in order]), strict=True)
         here = str(Path.cwd())
         refs = [one.run.remote(env, here, function, arguments) for one, env in calls]
         waiting, result = list(refs), None
         while waiting:
             ready, waiting = ray.wait(waiting, timeout=_POLL_S)
-            for told in ray.get(members[0].heard.remote()):
-                hear(told)
+            for told in ray.get(members[0].messages.remote()):
+                on_message(told)
             for ref in ready:
                 value = ray.get(ref)
                 if isinstance(value, PipelineError):
                     raise value
                 result = value if ref == refs[0] else result  # a Ray Client gives copies
-        for told in ray.get(members[0].heard.remote()):
-            hear(told)
+        for told in ray.get(members[0].messages.remote()):
+            on_message(told)
         return result
     except ray.exceptions.OutOfMemoryError as error:
         raise NoMemoryError(
@@ -251,7 +251,7 @@ def _once(
         ray.util.remove_placement_group(group)
 
 
-def _wait_for_room(group: Any, crowd: Crowd, say: Callable[[str], None]) -> None:
+def _wait_for_room(group: Any, gang: Gang, say: Callable[[str], None]) -> None:
     """Wait until there is room for all processes at once.
 
     Raises
@@ -264,14 +264,14 @@ def _wait_for_room(group: Any, crowd: Crowd, say: Callable[[str], None]) -> None
     ready = group.ready()
     if ray.wait([ready], timeout=_WAIT_S)[0]:
         return
-    room = f"{crowd.n} x {crowd.cores} cores" + (f" and {crowd.n} GPUs" if crowd.gpus else "")
+    room = f"{gang.n} x {gang.cores} cores" + (f" and {gang.n} GPUs" if gang.gpus else "")
     said = False
     while not ray.wait([ready], timeout=_WAIT_S)[0]:
         there = nodes()
         places = [
-            min(one.cores // crowd.cores, one.gpus if crowd.gpus else one.cores) for one in there
+            min(one.cores // gang.cores, one.gpus if gang.gpus else one.cores) for one in there
         ]
-        if sum(places) < crowd.n:
+        if sum(places) < gang.n:
             raise ClusterError(
                 f"The cluster has no room for {room}: it has "
                 f"{', '.join(f'{one.cores} cores, {one.gpus} GPUs' for one in there)}.",
@@ -283,25 +283,25 @@ def _wait_for_room(group: Any, crowd: Crowd, say: Callable[[str], None]) -> None
             said = True
 
 
-def _environments(seats: list[_Seat]) -> list[dict[str, str]]:
-    """Give each process what torchrun would set; `seats` are in order, machine by machine.
+def _environments(locations: list[_Location]) -> list[dict[str, str]]:
+    """Give each process what torchrun would set; `locations` are in order, machine by machine.
 
     The processes of a machine see all of its GPUs that are theirs, as under torchrun, so that
     NCCL can copy between them directly.
     """
     found = []
-    for rank, seat in enumerate(seats):
-        same = [one for one in seats if one.node == seat.node]
-        local = rank - seats.index(same[0])
+    for rank, location in enumerate(locations):
+        same = [one for one in locations if one.node == location.node]
+        local = rank - locations.index(same[0])
         env = {
             "RANK": rank,
-            "WORLD_SIZE": len(seats),
+            "WORLD_SIZE": len(locations),
             "LOCAL_RANK": local,
             "LOCAL_WORLD_SIZE": len(same),
-            "MASTER_ADDR": seats[0].address,
-            "MASTER_PORT": seats[0].port,
+            "MASTER_ADDR": locations[0].address,
+            "MASTER_PORT": locations[0].port,
         }
-        if seat.gpus:
+        if location.gpus:
             env["CUDA_VISIBLE_DEVICES"] = ",".join(gpu for one in same for gpu in one.gpus)
         found.append({key: str(value) for key, value in env.items()})
     return found

@@ -9,7 +9,7 @@ from ..errors import DataError
 from .file_kinds import image_stem
 from .folder_reading import EXPECTED, Reader, leave, through
 from .phrases import few, plural, quoted
-from .split_words import TEST, TRAIN, UNSPLIT, split_in, split_of
+from .split_words import TEST, TRAIN, UNSPLIT, split_in, split_of, split_said
 from .tree import Node
 
 _STEM = re.compile(r"^(.*?)[\s._-]*\(?\d+\)?$")
@@ -99,8 +99,7 @@ def no_folders(reader: Reader, node: Node) -> DataError:
     )
     if likely:
         shown = few([f"{name} {count:,}" for name, count in likely.most_common()])
-        test = [inner for name, inner in node.kids().items()
-                if split_of(name) == TEST or (split_in(name) or (0,))[0] == TEST]  # fmt: skip
+        test = [inner for name, inner in node.kids().items() if split_said(name) == TEST]
         return DataError(
             f"{found}; names begin with {len(likely)} words: {shown}.",
             expected=EXPECTED,

@@ -86,3 +86,11 @@ def split_in(name: str) -> tuple[int, str] | None:
         return None
     rest = [word for word in words if word not in _SPLIT_WORDS and word not in GENERIC]
     return found.pop(), " ".join(rest)
+
+
+def split_said(name: str) -> int | None:
+    """Give the split that a name is, or that a part of it means; None if it means none."""
+    split = split_of(name)
+    if split is None and (found := split_in(name)) is not None:
+        split = found[0]
+    return split

@@ -13,7 +13,7 @@ from .file_kinds import is_image
 from .matlab import MATLAB_SUFFIX
 from .records import RECORD_SUFFIXES
 from .resolve import Index
-from .split_words import split_in, split_of
+from .split_words import split_of, split_said
 from .tables import TABLE_SUFFIXES, table_of
 from .texts import Sheet
 from .tree import Node, scan
@@ -125,9 +125,7 @@ def _of_split(node: Node, base: str, split: int) -> Index:
     index = Index(node.path, base)
     cut = len(node.rel) + 1 if node.rel else 0
     for path in (one[cut:] for one in node.paths()):
-        parts = (split_of(part) if split_in(part) is None else (split_in(part) or (None,))[0]
-                 for part in path.split("/")[:-1])  # fmt: skip
-        if split in parts:
+        if any(split_said(part) == split for part in path.split("/")[:-1]):
             index.add(path)
     return index
 
@@ -157,9 +155,7 @@ def index_beside(node: Node, base: str) -> Index | None:
 def split_of_table(place: str) -> int | None:
     """Give the split that a table's name, or else the folder that it lies in, is called after."""
     *folders, name = place.split("/")
-    split = split_of(Path(name).stem)
-    if split is None and (found := split_in(Path(name).stem)):
-        split = found[0]
+    split = split_said(Path(name).stem)
     for folder in folders if split is None else ():
         split = split_of(folder) if split is None else split
     return split

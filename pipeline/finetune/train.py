@@ -71,7 +71,7 @@ class Training:
         self.epoch = -1  # -1: the start has not been looked at yet
         self.curve: list[dict[str, Any]] = []
         self.best: Best | None = None
-        self.draws = False  # whether the network draws random numbers, as dropout does
+        self.draws = False  # whether the network draws, as dropout does; of several processes only
         self._replica: nn.Module = task.model
         if task.world.size > 1:
             global_norms(task.network)
@@ -285,10 +285,12 @@ def _step(
         # The partner may be in another process's share.
         x = share * x + (1 - share) * world.whole(x, len(rows))[torch.from_numpy(order)]
         other = torch.from_numpy(task.labels[rows[order]]).to(task.device)
-    before = _random_state(task)
+    # Of several processes, until one step is seen to draw.
+    before = _random_state(task) if world.size > 1 and not training.draws else None
     with task.autocast():
         scores = training._replica(x)
-        training.draws = training.draws or not torch.equal(before, _random_state(task))
+        if before is not None:
+            training.draws = not torch.equal(before, _random_state(task))
         losses = F.cross_entropy(scores.float(), y, **options)
         if other is not None:
             mixed = F.cross_entropy(scores.float(), other, **options)

@@ -60,7 +60,7 @@ def fine_tuned(
         messages=Messages(),
     )
 
-    def hear(told: tuple[str, str]) -> None:
+    def on_message(told: tuple[str, str]) -> None:
         kind, text = told
         if kind == "say":
             context.say(text)
@@ -75,7 +75,7 @@ def fine_tuned(
                 n=n,
                 gpu=connection.n_gpus > 0 and machine.device != "cpu",
                 most=max(1, settings.batch_size // _LEAST),
-                hear=hear,
+                on_message=on_message,
                 say=context.say,
                 progress=lambda: _written(context),
             )

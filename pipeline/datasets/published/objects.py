@@ -11,8 +11,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import yaml
-
 from ...errors import DataError
 from ...settings import DataSettings
 from ..file_kinds import image_stem
@@ -128,6 +126,8 @@ def _names(node: Node) -> dict[int, str]:
 
 def _yaml_names(path: Path) -> dict[int, str]:
     """Give the ``names`` of a YOLO data file by their numbers: a list, or a mapping."""
+    import yaml
+
     if path.stat().st_size > _MOST_YAML_BYTES:
         return {}
     try:
