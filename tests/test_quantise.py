@@ -63,6 +63,14 @@ def test_codes_in_int8_are_near_and_their_network_is_calibrated_on_training_imag
     assert max(_largest(coarse)) <= 64 < 127 <= max(_largest(fine))
 
 
+def test_eight_bits_that_do_not_suit_a_network_are_advised_against(stage_one, tmp_path):
+    done = stage_one(write_set(tmp_path / "pets", 12), precision="int8", model="test_vit", size=160)
+    (said,) = [note for note in done.notes if "cosine" in note]
+    mean = float(re.search(r"is ([.\d]+) on average", said)[1])
+    assert ("leave PRECISION out" in said) == (mean < 0.95)
+    assert mean < 0.95, "a transformer of random weights"
+
+
 def _largest(graph: onnx.ModelProto) -> list[int]:
     """Largest size of each quantised weight."""
     values = (numpy_helper.to_array(one) for one in graph.graph.initializer)

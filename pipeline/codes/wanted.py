@@ -21,6 +21,8 @@ from ..notation import number
 from .calibration import calibration_of
 from .keys import Spec
 
+_NEAR = 0.95  # mean cosine, below which eight bits are advised against
+
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
@@ -57,11 +59,17 @@ class Wanted:
         found = agreement_of(quantised_path(graph, self.calibration.digest))
         if found is None:
             return []
-        return [
+        said = (
             "PRECISION=int8: the cosine between codes in int8 and in float32 is "
             f"{number(found.mean, 4)} on average (lowest {number(found.least, 4)}; {found.n} "
             "training images that were not used for calibration)."
-        ]
+        )
+        if found.mean < _NEAR:
+            said += (
+                " Eight bits do not suit this network (convolutional ones have .98 and more): "
+                "leave PRECISION out."
+            )
+        return [said]
 
 
 def wanted(context: Context, calibrated_on: Manifest, *, is_part: bool) -> Wanted:
