@@ -172,6 +172,14 @@ def test_names_of_yolo_belong_to_their_numbers(tmp_path, names):
     assert rows(tmp_path) == {f"images/{n}.jpg": ("", KINDS[n % 3]) for n in range(12)}
 
 
+def test_an_empty_line_among_names_has_a_number_too(tmp_path):
+    for n in range(12):
+        text(tmp_path, f"labels/{n}.txt", [f"{n % 2 * 2} 0.5 0.5 0.1 0.1"])
+    lay(tmp_path, [f"images/{n}.jpg" for n in range(12)])
+    text(tmp_path, "obj.names", ["ant", "", "bee", ""])
+    assert {label for _, label in rows(tmp_path).values()} == {"ant", "bee"}
+
+
 def test_a_yaml_that_refers_to_itself_ends_nothing(tmp_path):
     for n in range(12):
         text(tmp_path, f"labels/{n}.txt", [f"{n % 2} 0.5 0.5 0.1 0.1"])

@@ -168,10 +168,12 @@ def _bin(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _names(path: Path) -> list[str]:
+    """Give a name for each line; none where a line between them is empty."""
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text("utf-8").rstrip().splitlines()]
     except (OSError, UnicodeDecodeError):
         return []
+    return names if all(names) else []
 
 
 def _named(numbers: NDArray[np.int64], names: list[str], first: int) -> NDArray[Any]:

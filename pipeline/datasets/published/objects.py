@@ -16,7 +16,7 @@ from ...settings import DataSettings
 from ..file_kinds import image_stem
 from ..phrases import plural
 from ..split_words import SPLITS, split_of
-from ..texts import read_bytes
+from ..texts import read_bytes, read_text
 from ..tree import Node
 from ..words import ANNOTATIONS, GENERIC, annotates, nfc, words_of
 from .form import Form, form_of, lines_of, texts_of, xml_of
@@ -116,7 +116,8 @@ def _names(node: Node) -> dict[int, str]:
             path, lower = Path(one.path) / name, name.lower()
             try:
                 if lower in ("classes.txt", "labels.txt") or lower.endswith(".names"):
-                    return dict(enumerate(lines_of(path)))
+                    lines = read_text(path)[0].splitlines()  # a blank one has a number too
+                    return {n: line.strip() for n, line in enumerate(lines) if line.strip()}
                 if lower.endswith((".yaml", ".yml")) and (found := _yaml_names(path)):
                     return found
             except DataError:
